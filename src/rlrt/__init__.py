@@ -1,0 +1,1 @@
+"""rlrt: reinforcement learning with verifiable rewards, and which tokens deserve the credit."""

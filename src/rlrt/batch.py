@@ -1,0 +1,110 @@
+"""The records that travel through the house, and the one legend of dimensions.
+
+Dimensions (tensor names end in them): P problems, K rollouts of each, B = P * K rollouts,
+T response tokens (right-padded), N real response tokens without padding, L prompt and response
+tokens, H hidden units, V vocabulary. Column t of every ``*_BT`` tensor belongs to response token t.
+
+Log-probs are natural logarithms at the sampling temperature and have four names:
+``engine_logprobs`` (what the engine sampled with), ``student_logprobs`` (the policy behind the plain
+prompt, before any update of the step), ``teacher_logprobs`` (the same response ids behind a prompt
+with a privileged context) and ``logprobs`` (the current policy, with gradient).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question with an answer that can be verified."""
+
+    id: str
+    question: str
+    answer: str
+    source: str
+    solution: str | None = None  # a worked reference solution, where the data has one
+
+
+@dataclass(frozen=True)
+class ProblemSet:
+    """What a data source yields: its problems, and how many rows it left out for which reason."""
+
+    problems: tuple[Problem, ...]
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+class Verdict(StrEnum):
+    """What the verifier says of a response. UNDECIDED: a limit was hit before it could say."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Response:
+    """One sampled response: the engine's own token ids, an end-of-text token included."""
+
+    ids: tuple[int, ...]
+    engine_logprobs: tuple[float, ...]
+    truncated: bool  # cut at the length limit
+
+    def __post_init__(self) -> None:
+        assert len(self.ids) == len(self.engine_logprobs), (
+            len(self.ids),
+            len(self.engine_logprobs),
+        )
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A response with its problem and verdict. Rollouts with the same ``group`` share a prompt."""
+
+    problem: Problem
+    group: int  # position of the problem in the rollout step
+    sample: int  # 0 .. K-1 within the group
+    prompt_ids: tuple[int, ...]
+    response: Response
+    text: str  # the response decoded without special tokens
+    verdict: Verdict
+    reward: float
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """All rollouts of one rollout step as a credit assigner sees them; everything is detached.
+
+    ``teacher_logprobs_BT`` holds values only in rows where ``teacher_scored_B`` is true: the house
+    scores the teacher view where the assigner asked for it and a context exists; other rows are 0.
+    """
+
+    group_B: Tensor  # long
+    rewards_B: Tensor
+    response_mask_BT: Tensor  # bool, True on real response tokens
+    engine_logprobs_BT: Tensor
+    student_logprobs_BT: Tensor
+    student_entropy_BT: Tensor  # nats over the full vocabulary
+    teacher_logprobs_BT: Tensor
+    teacher_scored_B: Tensor  # bool
+    responses: tuple[str, ...]  # decoded text, B of them
+
+    def __post_init__(self) -> None:
+        shape = self.response_mask_BT.shape
+        for name in ("engine_logprobs", "student_logprobs", "student_entropy", "teacher_logprobs"):
+            found = getattr(self, f"{name}_BT").shape
+            assert found == shape, f"{name}_BT is {tuple(found)}, the mask is {tuple(shape)}"
+        for name in ("group_B", "rewards_B", "teacher_scored_B"):
+            assert getattr(self, name).shape == shape[:1], name
+        assert len(self.responses) == shape[0]
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What a credit assigner returns: detached, and 0 outside the response mask."""
+
+    advantages_BT: Tensor
+    distillation_BT: Tensor | None = None  # weight of the divergence loss per token
+    metrics: Mapping[str, float] = field(default_factory=dict)
