@@ -16,6 +16,8 @@ from enum import StrEnum
 
 from torch import Tensor
 
+SUCCESS_REWARD = 0.5  # a rollout with at least this reward is correct
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -107,4 +109,5 @@ class Credit:
 
     advantages_BT: Tensor
     distillation_BT: Tensor | None = None  # weight of the divergence loss per token
+    advantages_B: Tensor | None = None  # the rollout's advantage before any token weight, recorded
     metrics: Mapping[str, float] = field(default_factory=dict)

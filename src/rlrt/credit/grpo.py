@@ -1,0 +1,23 @@
+"""GRPO: every token of a response gets the advantage of the response."""
+
+from rlrt.batch import Credit, ScoredBatch
+from rlrt.credit.assigner import CreditAssigner
+from rlrt.functional.groups import group_advantages
+
+
+class GRPO(CreditAssigner):
+    """``Â_t = A`` (arXiv:2402.03300). No teacher.
+
+    ``standardize`` divides the advantage by the group's standard deviation; the study does not.
+    """
+
+    def __init__(self, standardize: bool = False) -> None:
+        self.standardize = standardize
+
+    def __call__(self, batch: ScoredBatch, step: int) -> Credit:
+        advantages_B = group_advantages(batch.rewards_B, batch.group_B, self.standardize)
+        return Credit(
+            advantages_BT=advantages_B[:, None] * batch.response_mask_BT,
+            advantages_B=advantages_B,
+            metrics={"multiplier_mean": 1.0},
+        )

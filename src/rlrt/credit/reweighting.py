@@ -1,0 +1,101 @@
+"""The reweighting family: the group advantage, redistributed over tokens by what the teacher says.
+
+``Â_t = A · [(1 - λ) + λ · clip(w_t, 1 - ε_w, 1 + ε_w)]`` on gated rollouts and ``A`` elsewhere
+(arXiv:2605.10781, eq. 7). The methods differ in the sign of the exponent of ``w_t`` and in the gate.
+"""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from rlrt.batch import Credit, ScoredBatch
+from rlrt.credit.assigner import CreditAssigner
+from rlrt.functional.groups import group_advantages, has_signal
+
+MAX_LOG_RATIO = 20.0  # bounds exp() in float32; far outside any clip radius
+
+
+def token_multipliers(
+    log_weight_BT: Tensor, mixing: float, clip_radius: float
+) -> tuple[Tensor, Tensor]:
+    """``(1 - λ) + λ · clip(w, 1 - ε, 1 + ε)`` and a mask of where the clip acted, both ``[B, T]``.
+
+    ``|multiplier - 1| <= λ · ε`` always; a log weight of 0 gives exactly 1.
+    """
+    weight_BT = log_weight_BT.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    clipped_BT = weight_BT.clamp(1 - clip_radius, 1 + clip_radius)
+    return 1 + mixing * (clipped_BT - 1), clipped_BT != weight_BT
+
+
+class Reweighting(CreditAssigner):
+    """Shared by the methods of the family; each states ``direction`` and ``gate``.
+
+    Settings: ``mixing`` is λ at step 0, in [0, 1]; ``mixing_decay_steps`` lowers it linearly to 0
+    over that many rollout steps (null: constant); ``clip_radius`` is ε_w, in (0, 1];
+    ``standardize`` divides the group advantage by the group's std.
+    """
+
+    uses_context = True
+    direction: int  # +1: w = exp(sign(A) (τ - s)), agreement pays; -1: its inverse, dissent pays
+
+    def __init__(
+        self,
+        mixing: float = 0.5,
+        mixing_decay_steps: int | None = None,
+        clip_radius: float = 0.2,
+        standardize: bool = True,
+    ) -> None:
+        if not 0 <= mixing <= 1:
+            raise ValueError(f"credit.mixing is {mixing}, it must lie in [0, 1]")
+        if not 0 < clip_radius <= 1:
+            raise ValueError(f"credit.clip_radius is {clip_radius}, it must lie in (0, 1]")
+        if mixing_decay_steps is not None and mixing_decay_steps < 1:
+            raise ValueError(
+                f"credit.mixing_decay_steps is {mixing_decay_steps}, it must be null or at least 1"
+            )
+        self.mixing = mixing
+        self.mixing_decay_steps = mixing_decay_steps
+        self.clip_radius = clip_radius
+        self.standardize = standardize
+
+    @abstractmethod
+    def gate(self, rewards_B: Tensor) -> Tensor:
+        """``[B]`` bool: rollouts whose tokens are reweighted."""
+
+    def mixing_at(self, step: int) -> float:
+        """λ at a rollout step counted from 0."""
+        if self.mixing_decay_steps is None:
+            return self.mixing
+        return self.mixing * max(1 - step / self.mixing_decay_steps, 0.0)
+
+    def reads_teacher(self, rewards_B: Tensor, group_B: Tensor, step: int) -> Tensor:
+        """Gated rollouts of groups with a signal, as long as λ is not 0."""
+        if self.mixing_at(step) == 0:
+            return torch.zeros_like(rewards_B, dtype=torch.bool)
+        return self.gate(rewards_B) & has_signal(rewards_B, group_B)
+
+    def __call__(self, batch: ScoredBatch, step: int) -> Credit:
+        advantages_B = group_advantages(batch.rewards_B, batch.group_B, self.standardize)
+        mask_BT = batch.response_mask_BT
+        gated_B = self.gate(batch.rewards_B) & batch.teacher_scored_B & (advantages_B != 0)
+        gated_BT = gated_B[:, None] & mask_BT
+
+        delta_BT = batch.teacher_logprobs_BT - batch.student_logprobs_BT
+        log_weight_BT = self.direction * advantages_B.sign()[:, None] * delta_BT
+        multiplier_BT, clipped_BT = token_multipliers(
+            torch.where(gated_BT, log_weight_BT, 0), self.mixing_at(step), self.clip_radius
+        )
+        tokens = int(gated_BT.sum())
+        return Credit(
+            advantages_BT=torch.where(mask_BT, advantages_B[:, None] * multiplier_BT, 0),
+            advantages_B=advantages_B,
+            metrics={
+                # over the tokens of reweighted rollouts; 1 and 0 where there is none
+                "multiplier_mean": float(multiplier_BT[gated_BT].mean()) if tokens else 1.0,
+                "weight_clipped": float(clipped_BT[gated_BT].double().mean()) if tokens else 0.0,
+                "teacher_minus_student": float(delta_BT[gated_BT].mean()) if tokens else 0.0,
+                "reweighted_tokens": tokens / max(int(mask_BT.sum()), 1),
+                "mixing": self.mixing_at(step),
+            },
+        )

@@ -1,0 +1,19 @@
+"""RLRT without its gate, the ablation that collapses."""
+
+import torch
+from torch import Tensor
+
+from rlrt.credit.reweighting import Reweighting
+
+
+class RLRTAll(Reweighting):
+    """RLRT's weight on every rollout with a correct peer, wrong ones too (arXiv:2605.10781, Table 4).
+
+    On a wrong rollout it blames what the teacher also predicts more, and what it does not less: dissent
+    is paid whatever comes of it. The paper sees length and entropy grow without bound near step 40.
+    """
+
+    direction = -1
+
+    def gate(self, rewards_B: Tensor) -> Tensor:
+        return torch.ones_like(rewards_B, dtype=torch.bool)

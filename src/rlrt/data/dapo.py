@@ -1,0 +1,145 @@
+"""DAPO-Math-17k (arXiv:2503.14476): the study's training problems.
+
+The hub file repeats each of its 17,398 prompts about 100 times and wraps every problem in a header
+and a trailer that ask for "Answer: ..."; the study's own prompt replaces both.
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+from rlrt.batch import Problem, ProblemSet
+from rlrt.data.columns import row_id, text_at, value_at
+from rlrt.data.held_out import check_held_out_problems, split
+from rlrt.data.questions import LeftOut, letters_key
+from rlrt.data.rows import BadRow, Row, check_file, read_file, read_hub
+from rlrt.data.tables import check_bad_rows, collect, load_problems
+
+SOURCE = "DAPO-Math-17k"
+# The Chinese trailer stands in 20 problems, inside the English wrapper.
+_WRAPPER = re.compile(
+    r"\A\s*Solve the following math problem step by step\. The last line of your response should "
+    r"be of the form Answer: [^\n]* is the answer to the problem\.\s*"
+    r'|\s*Remember to put your answer on its own line after "Answer:"\.?\s*\Z'
+)
+_CHINESE_TRAILER = re.compile(r"\s*让我们一步一步地思考。请以“Answer: [^\n]*\Z")
+_CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DapoProblems:
+    """DAPO-Math-17k from the hub, or from a local file in the hub's or in plain columns.
+
+    Plain columns: problem, answer, id, and where known lang, overlap (with an evaluation set) and
+    flag (a doubtful row). Each question stays once (``gather``). A row is dropped for the first
+    reason in this order: broken, other language, flagged, overlap, conflicting answers, duplicate.
+    """
+
+    path: str | None = None  # null: from the hub
+    name: str = "BytedTsinghua-SIA/DAPO-Math-17k"
+    language: str | None = None  # null: both
+    leave_out_overlaps: bool = True
+    overlap_with: Sequence[str] = ()  # local files of evaluation problems, compared by letters_key
+    leave_out_flagged: bool = False
+    held_out_problems: int | None = None
+    bad_rows: str = "skip"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_bad_rows(self.bad_rows)
+        check_held_out_problems(self.held_out_problems)
+        if self.path is not None:
+            check_file(self.path, "data.path")
+        if self.language not in ("en", "zh", None):
+            raise ValueError(f"data.language is {self.language!r}; allowed: en, zh, null")
+        if isinstance(self.overlap_with, str):
+            raise ValueError(f"data.overlap_with is {self.overlap_with!r}; give a list of files")
+        if self.overlap_with and not self.leave_out_overlaps:
+            raise ValueError("data.overlap_with is set, so data.leave_out_overlaps must be true")
+        for file in self.overlap_with:
+            check_file(file, "data.overlap_with")
+
+    def train(self) -> ProblemSet:
+        """The problems to train on."""
+        return self._parts[0]
+
+    def held_out(self) -> ProblemSet:
+        """The share of ``held_out_problems`` (``rlrt.data.held_out.split``)."""
+        return self._parts[1]
+
+    @cached_property
+    def _parts(self) -> tuple[ProblemSet, ProblemSet]:
+        evaluated = frozenset(
+            letters_key(problem.question)
+            for file in self.overlap_with
+            for problem in load_problems(file).problems
+        )
+
+        def to_problem(row: Row) -> Problem | LeftOut:
+            problem = dapo_problem(row)
+            reason = self._reason_to_leave_out(row, problem, evaluated)
+            return problem if reason is None else LeftOut(reason)
+
+        what = self.name if self.path is None else self.path
+        found = collect(self._rows(), to_problem, self.bad_rows, what, unique=True)
+        return split(found, None, self.held_out_problems, self.seed)
+
+    def _rows(self) -> Iterator[Row]:
+        if self.path is None:
+            rows = read_hub(self.name, None, "train")
+        else:
+            rows = read_file(check_file(self.path, "data.path"))
+        first = next(rows, None)
+        if first is None:
+            return iter(())
+        # Copies that mark overlaps mark the language of every row too; the hub's marks neither.
+        if self.leave_out_overlaps and not self.overlap_with and "lang" not in first.columns:
+            _log.warning(
+                "overlaps are left out only where data.overlap_with names evaluation files"
+            )
+        return chain([first], rows)
+
+    def _reason_to_leave_out(
+        self, row: Row, problem: Problem, evaluated: frozenset[str]
+    ) -> str | None:
+        language = value_at(row.columns, "lang") or language_of(problem.question)
+        if self.language is not None and language != self.language:
+            return "other language"
+        if self.leave_out_flagged and value_at(row.columns, "flag"):
+            return "flagged"
+        if self.leave_out_overlaps and value_at(row.columns, "overlap"):
+            return "overlap"
+        if evaluated and letters_key(problem.question) in evaluated:
+            return "overlap"
+        return None
+
+
+def dapo_problem(row: Row) -> Problem:
+    """A row of the hub file (``prompt``, ``reward_model``) or of a plain one as a problem.
+
+    BadRow where there is no question, no answer, or nothing but the wrapper.
+    """
+    if "prompt" in row.columns:
+        listed = isinstance(row.columns["prompt"], list)
+        question, answer, id_ = "prompt", "reward_model.ground_truth", "extra_info.index"
+        question = "prompt.-1.content" if listed else question
+    else:
+        question, answer, id_ = "problem", "answer", "id"
+    text = without_wrapper(text_at(row, question, "question"))
+    if not text:
+        raise BadRow("no question", "only the wrapper")
+    return Problem(row_id(row, id_), text, text_at(row, answer, "answer"), SOURCE)
+
+
+def without_wrapper(prompt: str) -> str:
+    """The problem alone, without header, trailer and outer white space."""
+    return _CHINESE_TRAILER.sub("", _WRAPPER.sub("", prompt)).strip()
+
+
+def language_of(question: str) -> str:
+    """Chinese ("zh") where one of its characters occurs, else "en": so are all rows labelled."""
+    return "zh" if _CHINESE.search(question) else "en"

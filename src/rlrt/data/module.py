@@ -1,0 +1,105 @@
+"""The data module: which problems a rollout step asks, and the updates that come of them."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from rlrt.batch import Problem, ProblemSet
+from rlrt.data.prompts import Prompts
+from rlrt.functional.seeds import derive_seed
+
+
+class ProblemSource(Protocol):
+    """Where problems come from; reading happens in these two calls."""
+
+    def train(self) -> ProblemSet: ...
+
+    def held_out(self) -> ProblemSet: ...
+
+
+def fitting(problems: ProblemSet, prompts: Prompts, max_prompt_tokens: int) -> ProblemSet:
+    """``problems`` without those whose student prompt is over ``max_prompt_tokens`` tokens."""
+    kept = [
+        problem
+        for problem in problems.problems
+        if len(prompts.student_ids(problem.question)) <= max_prompt_tokens
+    ]
+    dropped = Counter(problems.dropped)
+    if too_long := len(problems.problems) - len(kept):
+        dropped[f"prompt over {max_prompt_tokens} tokens"] += too_long
+    return ProblemSet(tuple(kept), dict(dropped))
+
+
+class _Updates(IterableDataset[Any]):
+    """Reads the updates of the step when the epoch iterates, after the callback has filled them."""
+
+    def __init__(self, module: "ProblemDataModule") -> None:
+        self.module = module
+
+    def __len__(self) -> int:
+        return self.module.updates_per_step
+
+    def __iter__(self) -> Iterator[Any]:
+        assert len(self.module.updates) == len(self), "the rollout callback has not filled the step"
+        return iter(self.module.updates)
+
+
+class ProblemDataModule(L.LightningDataModule):
+    """Problems of a rollout step, as a function of (seed, step), and its updates for training.
+
+    ``updates`` is filled by the rollout callback at the start of each epoch; the train dataloader
+    yields its items one by one, each a whole mini-batch.
+    """
+
+    def __init__(
+        self,
+        train: ProblemSet,
+        held_out: ProblemSet,
+        seed: int,
+        problems_per_step: int,
+        problems_per_update: int,
+    ) -> None:
+        super().__init__()
+        if problems_per_step < 1 or problems_per_update < 1:
+            raise ValueError(
+                f"training.problems_per_step ({problems_per_step}) and training.problems_per_update "
+                f"({problems_per_update}) must be at least 1"
+            )
+        if problems_per_step % problems_per_update:
+            raise ValueError(
+                f"training.problems_per_step ({problems_per_step}) must be a multiple of "
+                f"training.problems_per_update ({problems_per_update})"
+            )
+        if not train.problems:
+            raise ValueError(f"no training problem is left; rows left out: {dict(train.dropped)}")
+        self.train_set = train
+        self.held_out_set = held_out
+        self.seed = seed
+        self.problems_per_step = problems_per_step
+        self.updates_per_step = problems_per_step // problems_per_update
+        self.updates: Sequence[Any] = ()
+
+    def problems_of_step(self, step: int) -> list[Problem]:
+        """The problems that rollout step ``step`` asks: pass after pass over seeded permutations."""
+        problems = self.train_set.problems
+        first = step * self.problems_per_step
+        positions = range(first, first + self.problems_per_step)
+        orders = {turn: self._order(turn) for turn in {p // len(problems) for p in positions}}
+        return [problems[orders[p // len(problems)][p % len(problems)]] for p in positions]
+
+    def _order(self, turn: int) -> list[int]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", turn))
+        return torch.randperm(len(self.train_set.problems), generator=generator).tolist()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(_Updates(self), batch_size=None)
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Left where it is: an update travels to the device one micro-batch at a time."""
+        return batch

@@ -1,0 +1,139 @@
+"""Rows of problem tables, from a local file or a hub data set, each with the place it came from."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+# Longer than any real problem by far; without a limit one broken line could fill the memory.
+MAX_LINE_BYTES = 16 * 2**20
+BOM = b"\xef\xbb\xbf"
+
+
+class BadRow(ValueError):
+    """A row that holds no problem. Rows are counted by ``reason``; ``detail`` helps to mend one."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: ``place`` is "file:line" or "data set/split:row", counted from 1.
+
+    ``error`` is set, and ``columns`` empty, where the row could not be read at all.
+    """
+
+    place: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    error: BadRow | None = None
+
+
+def check_file(path: str | Path, setting: str) -> Path:
+    """The path with ``~`` expanded. ValueError unless it is an existing file of a known kind."""
+    found = Path(path).expanduser()
+    if found.is_dir():
+        raise ValueError(f"{setting} is {str(path)!r}, a folder; give one file in it")
+    if not found.exists():
+        raise ValueError(f"{setting} is {str(path)!r}, which does not exist")
+    if not found.name.lower().endswith(SUFFIXES):
+        raise ValueError(f"{setting} is {str(path)!r}; it must end in {', '.join(SUFFIXES)}")
+    return found
+
+
+def read_file(path: Path) -> Iterator[Row]:
+    """All rows of a file that ``check_file`` accepts; blank lines are no rows.
+
+    JSON files hold one object per line. A file that cannot be opened or is damaged as a whole
+    raises one ValueError that names it.
+    """
+    read = _parquet_rows if path.name.lower().endswith(".parquet") else _json_rows
+    try:
+        yield from read(path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read: {_first_line(error)}") from error
+
+
+def read_hub(name: str, config: str | None, split: str) -> Iterator[Row]:
+    """All rows of one split of a hub data set, from the local cache where it holds them.
+
+    Whatever keeps it from loading (no network, no such name, config or split) becomes one
+    ValueError that names the three settings.
+    """
+    import datasets  # takes a second, and a local file does not need it
+
+    try:
+        table = datasets.load_dataset(name, config, split=split)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(
+            f"the data set {name!r} (config {config!r}, split {split!r}) could not be loaded: "
+            f"{_first_line(error)}; check data.name, the config, the split and the network, or "
+            f"read a local copy through data.path"
+        ) from error
+    for number, columns in enumerate(table, 1):
+        yield Row(f"{name}/{split}:{number}", columns)
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    packed = path.name.lower().endswith(".gz")
+    with gzip.open(path, "rb") if packed else path.open("rb") as file:
+        for number, line in enumerate(_lines(file), 1):
+            if number == 1 and line is not None:
+                line = line.removeprefix(BOM)
+            if line is None or line.strip():
+                yield _json_row(f"{path}:{number}", line)
+
+
+def _lines(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes | None]:
+    """Lines without holding an over-long one: it comes back as None.
+
+    Only a newline ends a line. Iterating decoded text would be the same here, but one invalid byte
+    would then take the whole file down.
+    """
+    while line := file.readline(MAX_LINE_BYTES):
+        if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE_BYTES)
+        yield None
+
+
+def _json_row(place: str, line: bytes | None) -> Row:
+    if line is None:
+        return Row(place, error=BadRow("line too long", f"over {MAX_LINE_BYTES} bytes"))
+    try:
+        columns = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Row(place, error=BadRow("not UTF-8", f"byte {error.start} of the line"))
+    except ValueError as error:
+        return Row(place, error=BadRow("not JSON", str(error)))
+    except RecursionError:
+        return Row(place, error=BadRow("not JSON", "nested too deeply"))
+    if not isinstance(columns, dict):
+        return Row(place, error=BadRow("not an object", f"a {type(columns).__name__}"))
+    return Row(place, columns)
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches(batch_size=1024):
+                for columns in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path}:{number}", columns)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as parquet: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

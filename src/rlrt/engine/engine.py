@@ -1,0 +1,65 @@
+"""What an engine is: something that samples responses with the policy's current weights."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlrt.batch import Response
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn. ``temperature`` 0 is greedy; ``top_p`` 1 leaves nothing out."""
+
+    max_response_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_response_tokens < 1:
+            raise ValueError(f"max_response_tokens is {self.max_response_tokens}, it must be >= 1")
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}, it must not be negative")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}, it must lie in (0, 1]")
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What an engine has to know about the policy it serves."""
+
+    model_path: str
+    stop_token_ids: tuple[int, ...]
+    dtype: torch.dtype
+    max_model_tokens: int  # prompt and response together
+
+
+class Engine(Protocol):
+    """Samples responses. Its log-probs are those it sampled with, at the sampling temperature.
+
+    The constructor takes settings, checks them and loads nothing; ``start`` does the slow part.
+    ``max_logprob_gap`` is the probe's limit in nats, null for the default of the dtype.
+    """
+
+    max_logprob_gap: float | None
+
+    def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
+        """Get ready; ``sync`` comes before the first ``sample``."""
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Serve these weights from now on: (Hugging Face name, tensor), lazily, in layer order."""
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Response]:
+        """One response per prompt, in order; a response depends on its own prompt and seed."""
+
+    def sleep(self) -> None:
+        """Give accelerator memory back until the next ``sync``; nothing is sampled before it."""
+
+    def close(self) -> None:
+        """Give everything back."""

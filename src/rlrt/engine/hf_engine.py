@@ -1,0 +1,119 @@
+"""Plain transformers generation with the trainer's own policy: slow, small, and always there."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+
+from rlrt.batch import Response
+from rlrt.engine.engine import EngineSpec, Sampling
+
+
+class _SeededSampler(LogitsProcessor):
+    """Draws each row's token with that row's own generator and leaves generate() no other choice.
+
+    generate() itself has one random state for the whole batch, so a response would depend on its
+    neighbours; and its scores of every step would have to be kept to know the log-probs.
+    """
+
+    def __init__(self, seeds: Sequence[int], sampling: Sampling) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.sampling = sampling
+        self.logprobs: list[Tensor] = []  # per step, [B]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        greedy = self.sampling.temperature == 0
+        logits_BV = scores.float() / (1.0 if greedy else self.sampling.temperature)
+        logprobs_BV = torch.log_softmax(_nucleus(logits_BV, self.sampling.top_p), dim=-1)
+        if greedy:
+            chosen_B = logprobs_BV.argmax(-1)
+        else:
+            # Gumbel-max: one uniform per token of the vocabulary, from the row's own generator
+            uniform = torch.stack(
+                [torch.rand(scores.shape[1], generator=g) for g in self.generators]
+            )
+            noise_BV = -(-uniform.clamp(min=1e-20).log()).log()
+            chosen_B = (logprobs_BV + noise_BV.to(logits_BV.device)).argmax(-1)
+        self.logprobs.append(logprobs_BV.gather(-1, chosen_B[:, None]).squeeze(-1).cpu())
+        forced_BV = torch.full_like(scores, -torch.inf)
+        return forced_BV.scatter(-1, chosen_B[:, None], 0.0)
+
+
+def _nucleus(logits_BV: Tensor, top_p: float) -> Tensor:
+    """Logits with all but the smallest set of tokens of mass ``top_p`` at minus infinity."""
+    if top_p == 1:
+        return logits_BV
+    sorted_BV, order_BV = logits_BV.sort(-1, descending=True)
+    before_BV = sorted_BV.softmax(-1).cumsum(-1) - sorted_BV.softmax(-1)
+    sorted_BV = sorted_BV.masked_fill(before_BV >= top_p, -torch.inf)
+    return torch.empty_like(logits_BV).scatter(-1, order_BV, sorted_BV)
+
+
+class HFEngine:
+    """Generates with the live policy. ``batch_size`` responses are drawn at a time."""
+
+    def __init__(self, batch_size: int = 64, max_logprob_gap: float | None = None) -> None:
+        if batch_size < 1:
+            raise ValueError(f"engine.batch_size is {batch_size}, it must be at least 1")
+        self.batch_size = batch_size
+        self.max_logprob_gap = max_logprob_gap
+
+    def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
+        self.policy = policy
+        self.stop_token_ids = spec.stop_token_ids
+        self.autocast = torch.autocast(
+            policy.device.type, spec.dtype, enabled=spec.dtype != policy.dtype
+        )  # the trainer's own precision, or log-probs would differ
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Nothing to do: it samples with the trainer's own tensors."""
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Response]:
+        responses: list[Response] = []
+        for start in range(0, len(prompts), self.batch_size):
+            stop = start + self.batch_size
+            responses += self._sample_batch(prompts[start:stop], seeds[start:stop], sampling)
+        return responses
+
+    def _sample_batch(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Response]:
+        longest = max(len(prompt) for prompt in prompts)
+        input_ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+        mask = torch.zeros_like(input_ids)
+        for row, prompt in enumerate(prompts):  # padded on the left: generation continues the end
+            input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[row, longest - len(prompt) :] = 1
+        sampler = _SeededSampler(seeds, sampling)
+        training = self.policy.training
+        self.policy.eval()  # dropout off; gradient checkpointing would switch the cache off
+        with torch.no_grad(), self.autocast:
+            output = self.policy.generate(
+                input_ids.to(self.policy.device),
+                attention_mask=mask.to(self.policy.device),
+                logits_processor=LogitsProcessorList([sampler]),
+                generation_config=GenerationConfig(
+                    max_new_tokens=sampling.max_response_tokens,
+                    do_sample=False,
+                    use_cache=True,
+                    eos_token_id=list(self.stop_token_ids),
+                    pad_token_id=self.stop_token_ids[0],
+                ),
+            )
+        self.policy.train(training)
+        logprobs_BT = torch.stack(sampler.logprobs, dim=1)
+        rows = zip(output[:, longest:].tolist(), logprobs_BT.tolist(), strict=True)
+        return [self._response(ids, logprobs) for ids, logprobs in rows]
+
+    def _response(self, ids: list[int], logprobs: list[float]) -> Response:
+        end = next((t + 1 for t, token in enumerate(ids) if token in self.stop_token_ids), None)
+        return Response(tuple(ids[:end]), tuple(logprobs[:end]), truncated=end is None)
+
+    def sleep(self) -> None:
+        """Nothing to give back."""
+
+    def close(self) -> None:
+        """Nothing to give back."""

@@ -1,0 +1,88 @@
+"""Engine × benchmark → avg@k and pass@k."""
+
+from collections.abc import Sequence
+
+import torch
+
+from rlrt.batch import Problem, Verdict
+from rlrt.engine.engine import Engine, Sampling
+from rlrt.evaluation.judging import Judge
+from rlrt.evaluation.metrics import AvgAtK, PassAtK
+from rlrt.functional.seeds import derive_seed
+
+
+class Evaluator:
+    """Asks every problem ``samples`` times and measures what came back.
+
+    ``every_n_steps`` null evaluates only before the first rollout step and after the last;
+    ``max_problems`` takes the first so many problems of the benchmark.
+    """
+
+    def __init__(
+        self,
+        samples: int = 8,
+        pass_at: Sequence[int] = (1, 8),
+        every_n_steps: int | None = 10,
+        max_problems: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> None:
+        if samples < 1:
+            raise ValueError(f"evaluation.samples is {samples}, it must be at least 1")
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"evaluation.every_n_steps is {every_n_steps}, it must be null or >= 1")
+        if max_problems is not None and max_problems < 1:
+            raise ValueError(f"evaluation.max_problems is {max_problems}, it must be null or >= 1")
+        if any(not 1 <= k <= samples for k in pass_at):
+            raise ValueError(
+                f"evaluation.pass_at is {list(pass_at)}, every k must lie in [1, {samples}] "
+                "(evaluation.samples)"
+            )
+        Sampling(1, temperature, top_p)  # refuses values out of range
+        self.samples = samples
+        self.pass_at = tuple(pass_at)
+        self.every_n_steps = every_n_steps
+        self.max_problems = max_problems
+        self.temperature = temperature
+        self.top_p = top_p
+
+    def due(self, step: int) -> bool:
+        """Whether to evaluate the policy before rollout step ``step``."""
+        return step == 0 or (self.every_n_steps is not None and step % self.every_n_steps == 0)
+
+    def __call__(
+        self,
+        engine: Engine,
+        problems: Sequence[Problem],
+        prompt_ids: Sequence[Sequence[int]],
+        judge: Judge,
+        max_response_tokens: int,
+        seed: int,
+    ) -> dict[str, float]:
+        """Metrics of the engine's current weights; the same seed asks with the same random numbers."""
+        prompts = [ids for ids in prompt_ids for _ in range(self.samples)]
+        seeds = [
+            derive_seed(seed, "evaluation", problem, sample)
+            for problem in range(len(problems))
+            for sample in range(self.samples)
+        ]
+        sampling = Sampling(max_response_tokens, self.temperature, self.top_p)
+        responses = engine.sample(prompts, seeds, sampling)
+        answers = [problem.answer for problem in problems for _ in range(self.samples)]
+        judged = judge(responses, answers)
+        average = AvgAtK()
+        passes = {k: PassAtK(k) for k in self.pass_at}
+        for problem in range(len(problems)):
+            samples = judged[problem * self.samples :][: self.samples]
+            rewards_K = torch.tensor([sample.reward for sample in samples])
+            average.update(rewards_K)
+            for metric in passes.values():
+                metric.update(rewards_K)
+        lengths = [len(response.ids) for response in responses]
+        return {
+            f"avg@{self.samples}": float(average.compute()),
+            **{f"pass@{k}": float(metric.compute()) for k, metric in passes.items()},
+            "response_tokens_mean": sum(lengths) / len(lengths),
+            "truncated": sum(r.truncated for r in responses) / len(responses),
+            "undecided": sum(j.verdict is Verdict.UNDECIDED for j in judged) / len(judged),
+        }

@@ -1,0 +1,42 @@
+"""How token losses of one optimiser update become one number.
+
+Every aggregation is a weight per token, fixed before the update is split: the loss is the plain sum
+of ``weight * token loss`` over all micro-batches (and ranks), so no split can change it.
+"""
+
+import torch
+from torch import Tensor
+
+
+class Aggregation:
+    """Weights ``[B, T]`` of the token losses of one update, from its response mask.
+
+    ``token_mean``: 1 / all response tokens of the update. ``sequence_mean``: each response's own mean,
+    averaged over responses. ``constant_length``: 1 / (responses * ``constant_length``)
+    (arXiv:2503.20783, §3.2). Empty responses add nothing to any denominator.
+    """
+
+    def __init__(self, kind: str = "token_mean", constant_length: int | None = None) -> None:
+        kinds = ("token_mean", "sequence_mean", "constant_length")
+        if kind not in kinds:
+            raise ValueError(f"aggregation.kind is {kind!r}, it must be one of {', '.join(kinds)}")
+        if (kind == "constant_length") != (constant_length is not None):
+            raise ValueError(
+                f"aggregation.constant_length is {constant_length}, it must be set with "
+                f"kind=constant_length and only there (kind is {kind})"
+            )
+        if constant_length is not None and constant_length < 1:
+            raise ValueError(f"aggregation.constant_length is {constant_length}, it must be >= 1")
+        self.kind = kind
+        self.constant_length = constant_length
+
+    def __call__(self, mask_BT: Tensor, dtype: torch.dtype) -> Tensor:
+        """Weights ``[B, T]`` that are 0 outside the mask; an update without a token gives all 0."""
+        mask_BT = mask_BT.to(dtype)
+        length_B1 = mask_BT.sum(1, keepdim=True)
+        responses = (length_B1 > 0).sum().clamp(min=1)
+        if self.kind == "token_mean":
+            return mask_BT / mask_BT.sum().clamp(min=1)
+        if self.kind == "sequence_mean":
+            return mask_BT / (length_B1.clamp(min=1) * responses)
+        return mask_BT / (responses * self.constant_length)

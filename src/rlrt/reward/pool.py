@@ -1,0 +1,150 @@
+"""The parent's side of the worker processes: started when needed, ended and replaced on a limit."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import NamedTuple
+
+from rlrt.reward.worker import READY
+
+START_S = 120.0  # imports from a cold disk are slow
+GRACE_S = 2.0  # a worker ends at its own limit; the parent's is for one that was stopped
+
+
+class Task(NamedTuple):
+    """One question to a worker."""
+
+    answer: str
+    gold: str
+    free_text: bool
+
+
+class Process:
+    """A running worker. RuntimeError if it does not come up."""
+
+    def __init__(self, timeout_s: float, memory_bytes: int) -> None:
+        self._socket, theirs = socket.socketpair()
+        # A fresh interpreter and not multiprocessing: fork would copy the parent's threads; spawn
+        # and forkserver would import the parent's main module, torch and all, in every worker.
+        # -P: no file of the working directory stands in for a library.
+        module = [sys.executable, "-P", "-m", "rlrt.reward.worker"]
+        with theirs:
+            self._process = subprocess.Popen(
+                [*module, str(theirs.fileno()), str(timeout_s), str(memory_bytes)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, "PYTHONHASHSEED": "0"},  # the same verdicts in every run
+            )
+        self._channel = self._socket.makefile("rw", encoding="ascii", newline="\n")
+        self._socket.settimeout(START_S)
+        if self._read_word() != READY:
+            status = self.end(patience_s=GRACE_S)
+            raise RuntimeError(f"a verifier worker could not start (exit status {status})")
+        self._socket.settimeout(timeout_s + GRACE_S)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process is still there."""
+        return self._process.poll() is None
+
+    def ask(self, task: Task) -> str | None:
+        """The worker's word; None where the process ended; "undecided" where it is stuck."""
+        try:
+            self._channel.write(json.dumps(task) + "\n")  # ASCII: any character is escaped
+            self._channel.flush()
+        except TimeoutError:
+            return "undecided"
+        except OSError:
+            return None
+        return self._read_word()
+
+    def _read_word(self) -> str | None:
+        try:
+            return self._channel.readline().strip() or None
+        except TimeoutError:
+            return "undecided"
+        except OSError:
+            return None
+
+    def end(self, patience_s: float = 0.0) -> int:
+        """The exit status; a process that has not ended after ``patience_s`` is killed."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience_s)
+        self._process.kill()  # does nothing to a process that has ended
+        status = self._process.wait()
+        with suppress(OSError):  # unsent text of a broken conversation
+            self._channel.close()
+        self._socket.close()
+        return status
+
+
+class Worker:
+    """One process at a time, started at the first question and replaced whenever it ends."""
+
+    def __init__(self, timeout_s: float, memory_bytes: int) -> None:
+        self._timeout_s = timeout_s
+        self._memory_bytes = memory_bytes
+        self._process: Process | None = None
+
+    def ask(self, task: Task) -> tuple[str, float]:
+        """The word "right", "wrong" or "undecided", and its seconds (a start is not counted)."""
+        word, seconds = self._try(task)
+        if word is None and self.close(patience_s=GRACE_S) == -signal.SIGKILL:
+            word, seconds = self._try(task)  # killed from outside: that was not the answer's doing
+        if word is None or word == "undecided":
+            self.close()  # the next answer gets fresh memory
+        return word or "undecided", seconds
+
+    def _try(self, task: Task) -> tuple[str | None, float]:
+        if self._process is not None and not self._process.runs:
+            self.close()
+        if self._process is None:
+            self._process = Process(self._timeout_s, self._memory_bytes)
+        began = time.perf_counter()
+        word = self._process.ask(task)
+        return word, time.perf_counter() - began
+
+    def close(self, patience_s: float = 0.0) -> int | None:
+        """End the process; its exit status, None where there was none."""
+        if self._process is None:
+            return None
+        process, self._process = self._process, None
+        return process.end(patience_s)
+
+
+class Pool:
+    """So many workers, each with its limits. Answers come back in the order of the tasks."""
+
+    def __init__(self, workers: int, timeout_s: float, memory_bytes: int) -> None:
+        self._workers = [Worker(timeout_s, memory_bytes) for _ in range(workers)]
+
+    def map(self, tasks: Sequence[Task]) -> list[tuple[str, float]]:
+        """Word and seconds of each task. One task at a time goes to a worker, so a limit costs one."""
+        if not tasks:
+            return []
+        idle: SimpleQueue[Worker] = SimpleQueue()
+        for worker in self._workers:
+            idle.put(worker)
+
+        def decide(task: Task) -> tuple[str, float]:
+            worker = idle.get()
+            try:
+                return worker.ask(task)
+            finally:
+                idle.put(worker)
+
+        with ThreadPoolExecutor(len(self._workers)) as threads:
+            return list(threads.map(decide, tasks))
+
+    def close(self) -> None:
+        """End all processes; a later ``map`` starts new ones."""
+        for worker in self._workers:
+            worker.close()

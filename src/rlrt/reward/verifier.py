@@ -1,0 +1,119 @@
+"""The verifier: which responses are right, decided outside of the trainer's process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rlrt.batch import Verdict
+from rlrt.reward.equivalence import is_exact_match
+from rlrt.reward.extraction import EXTRACTS, Extract, Extracted, extract_answer
+from rlrt.reward.pool import Pool, Task
+
+_GIB = 2**30
+_LEAST_GIB = 0.5  # sympy and its parser tables alone map about a third of a gibibyte
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the verifier says of one response."""
+
+    verdict: Verdict
+    reward: float  # 1 right, 0 wrong, ``undecided_reward`` undecided
+    seconds: float  # in a worker; 0 where none was needed
+
+
+class Verifier:
+    r"""Extracts each response's answer and compares it with the gold answer.
+
+    Decided here: no answer (wrong), the same text (right), an answer longer than
+    ``max_answer_characters`` (undecided). All else is decided by worker processes, each answer within
+    ``timeout_s`` and each worker within ``memory_gib`` of address space; whatever hits a limit or
+    brings its process down is undecided, and nothing else is touched. Equal questions within a call
+    are asked once. Text without a marked answer (``boxed_or_text``) is searched in its last
+    ``max_answer_characters``.
+
+    ``extract``: ``boxed`` (the study), ``answer_line`` (DAPO) or ``boxed_or_text``.
+    ``tail_characters``: look for the answer in so many last characters only; the study's code base
+    takes 100. Processes start at the first need; close the verifier, or use it in a ``with``.
+    """
+
+    def __init__(
+        self,
+        workers: int = 4,
+        timeout_s: float = 5.0,
+        memory_gib: float = 1.0,
+        max_answer_characters: int = 10_000,
+        extract: Extract = "boxed",
+        tail_characters: int | None = None,
+        undecided_reward: float = 0.0,
+    ) -> None:
+        _require(workers >= 1, "workers", workers, "at least 1")
+        _require(timeout_s > 0, "timeout_s", timeout_s, "seconds above 0")
+        _require(memory_gib >= _LEAST_GIB, "memory_gib", memory_gib, f"at least {_LEAST_GIB}")
+        _require(
+            max_answer_characters >= 1, "max_answer_characters", max_answer_characters, "at least 1"
+        )
+        _require(extract in EXTRACTS, "extract", extract, "one of " + ", ".join(EXTRACTS))
+        _require(
+            tail_characters is None or tail_characters >= 1,
+            "tail_characters",
+            tail_characters,
+            "null or at least 1",
+        )
+        _require(0 <= undecided_reward <= 1, "undecided_reward", undecided_reward, "0 to 1")
+        self.max_answer_characters = max_answer_characters
+        self.extract: Extract = extract
+        self.tail_characters = tail_characters
+        self.undecided_reward = undecided_reward
+        self._pool = Pool(workers, timeout_s, int(memory_gib * _GIB))
+
+    def grade(self, responses: Sequence[str], golds: Sequence[str]) -> list[Judgement]:
+        """One judgement per response, in order. RuntimeError if no worker can be started."""
+        assert len(responses) == len(golds), (len(responses), len(golds))
+        decided: dict[int, tuple[Verdict, float]] = {}
+        asked: dict[Task, list[int]] = {}
+        for index, (response, gold) in enumerate(zip(responses, golds, strict=True)):
+            answer = extract_answer(response, self.extract, self.tail_characters)
+            verdict = self._decide_here(answer, gold)
+            if answer is None or verdict is not None:
+                decided[index] = (verdict or Verdict.WRONG, 0.0)
+            else:
+                text = answer.text[-self.max_answer_characters :]
+                asked.setdefault(Task(text, gold, answer.free_text), []).append(index)
+        for indices, (word, seconds) in zip(asked.values(), self._pool.map(list(asked)), strict=True):
+            decided |= dict.fromkeys(indices, (Verdict(word), seconds))
+        return [self._judgement(*decided[index]) for index in range(len(responses))]
+
+    def _decide_here(self, answer: Extracted | None, gold: str) -> Verdict | None:
+        """The verdict where no mathematics is needed, else None."""
+        if answer is None:
+            return Verdict.WRONG
+        if is_exact_match(answer.text, gold):
+            return Verdict.RIGHT
+        too_long = len(answer.text) > self.max_answer_characters and not answer.free_text
+        return Verdict.UNDECIDED if too_long else None
+
+    def _judgement(self, verdict: Verdict, seconds: float) -> Judgement:
+        rewards = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNDECIDED: self.undecided_reward}
+        return Judgement(verdict, rewards[verdict], seconds)
+
+    def close(self) -> None:
+        """End the worker processes; a later ``grade`` starts new ones."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _require(holds: bool, setting: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"reward.{setting} is {value!r}; allowed: {allowed}")

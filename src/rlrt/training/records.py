@@ -1,0 +1,77 @@
+"""Every rollout of a step, with its per-token log-probs and credit, as one parquet file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from rlrt.batch import Credit, Rollout, ScoredBatch
+from rlrt.training.files import write_atomically
+
+TOKENS = pa.list_(pa.float32())
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int32()),
+        ("problem_id", pa.string()),
+        ("group", pa.int32()),
+        ("sample", pa.int32()),
+        ("prompt", pa.string()),
+        ("answer", pa.string()),
+        ("response", pa.string()),
+        ("truncated", pa.bool_()),
+        ("verdict", pa.string()),
+        ("reward", pa.float64()),
+        ("advantage", pa.float64()),  # of the whole rollout, before any token weight
+        ("response_ids", pa.list_(pa.int32())),
+        ("engine_logprobs", TOKENS),
+        ("student_logprobs", TOKENS),
+        ("student_entropy", TOKENS),
+        ("teacher_logprobs", TOKENS),  # null where the teacher view was not scored
+        ("credit", TOKENS),
+    ]
+)
+
+
+def write_records(
+    folder: Path,
+    step: int,
+    rollouts: Sequence[Rollout],
+    prompts: Sequence[str],
+    batch: ScoredBatch,
+    credit: Credit,
+) -> None:
+    """Write ``rollouts/step=000012.parquet``, one row per rollout; an earlier one is replaced."""
+
+    def tokens(values_BT: Tensor, row: int) -> list[float]:
+        return values_BT[row][batch.response_mask_BT[row]].tolist()
+
+    rows: list[dict[str, Any]] = []
+    for row, (rollout, prompt) in enumerate(zip(rollouts, prompts, strict=True)):
+        scored = bool(batch.teacher_scored_B[row])
+        rows.append(
+            {
+                "step": step,
+                "problem_id": rollout.problem.id,
+                "group": rollout.group,
+                "sample": rollout.sample,
+                "prompt": prompt,
+                "answer": rollout.problem.answer,
+                "response": rollout.text,
+                "truncated": rollout.response.truncated,
+                "verdict": rollout.verdict.value,
+                "reward": rollout.reward,
+                "advantage": None if credit.advantages_B is None else float(credit.advantages_B[row]),
+                "response_ids": list(rollout.response.ids),
+                "engine_logprobs": list(rollout.response.engine_logprobs),
+                "student_logprobs": tokens(batch.student_logprobs_BT, row),
+                "student_entropy": tokens(batch.student_entropy_BT, row),
+                "teacher_logprobs": tokens(batch.teacher_logprobs_BT, row) if scored else None,
+                "credit": tokens(credit.advantages_BT, row),
+            }
+        )
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    path = folder / f"step={step:06d}.parquet"
+    write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
