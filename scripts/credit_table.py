@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from rlrt.assembly.configuration import build, compose, stop_with_a_sentence
 from rlrt.batch import Credit, ScoredBatch
-from rlrt.configuration import build, compose, stop_with_a_sentence
 from rlrt.errors import UserError
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.surrogate import ClippedSurrogate

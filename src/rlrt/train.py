@@ -11,15 +11,15 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from rlrt.configuration import CONFIGS, compose, register_resolvers, stop_with_a_sentence
+from rlrt.assembly.configuration import CONFIGS, compose, register_resolvers, stop_with_a_sentence
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def train(config: DictConfig) -> None:
     """One training in its run folder, from the start or from where it was killed."""
     with stop_with_a_sentence():
-        from rlrt.assembly import build_run
-        from rlrt.resume import resumption
+        from rlrt.assembly.resume import resumption
+        from rlrt.assembly.run import build_run
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         going_on = resumption(config, HydraConfig.get().overrides.task, folder)

@@ -1,12 +1,12 @@
 """The data module: which problems a rollout step asks, and the updates that come of them."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from rlrt.batch import Problem, ProblemSet
 from rlrt.data.prompts import Prompts
@@ -34,8 +34,8 @@ def fitting(problems: ProblemSet, prompts: Prompts, max_prompt_tokens: int) -> P
     return ProblemSet(tuple(kept), dict(dropped))
 
 
-class _Updates(IterableDataset[Any]):
-    """Reads the updates of the step when the epoch iterates, after the callback has filled them."""
+class _Updates(Dataset[Any]):
+    """Reads the step's updates at the moment they are asked for, after the callback filled them."""
 
     def __init__(self, module: "ProblemDataModule") -> None:
         self.module = module
@@ -43,9 +43,9 @@ class _Updates(IterableDataset[Any]):
     def __len__(self) -> int:
         return self.module.updates_per_step
 
-    def __iter__(self) -> Iterator[Any]:
+    def __getitem__(self, index: int) -> Any:
         assert len(self.module.updates) == len(self), "the rollout callback has not filled the step"
-        return iter(self.module.updates)
+        return self.module.updates[index]
 
 
 class ProblemDataModule(L.LightningDataModule):

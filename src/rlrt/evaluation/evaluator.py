@@ -30,7 +30,9 @@ class Evaluator:
         if samples < 1:
             raise ValueError(f"evaluation.samples is {samples}, it must be at least 1")
         if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"evaluation.every_n_steps is {every_n_steps}, it must be null or >= 1")
+            raise ValueError(
+                f"evaluation.every_n_steps is {every_n_steps}, it must be null or >= 1"
+            )
         if max_problems is not None and max_problems < 1:
             raise ValueError(f"evaluation.max_problems is {max_problems}, it must be null or >= 1")
         if any(not 1 <= k <= samples for k in pass_at):

@@ -24,19 +24,14 @@ class Judge:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, verifier: Verifier) -> None:
         self.tokenizer = tokenizer
         self.verifier = verifier
-        self.rewards = {
-            Verdict.RIGHT: 1.0,
-            Verdict.WRONG: 0.0,
-            Verdict.UNDECIDED: verifier.undecided_reward,
-        }
 
     def __call__(self, responses: Sequence[Response], answers: Sequence[str]) -> list[Judged]:
         """One entry per response, in order; ``answers`` are the ground truth beside each."""
         texts = self.tokenizer.batch_decode(
             [list(response.ids) for response in responses], skip_special_tokens=True
         )
-        verdicts = [judgement.verdict for judgement in self.verifier.grade(texts, answers)]
+        judgements = self.verifier.grade(texts, answers)
         return [
-            Judged(text, verdict, self.rewards[verdict])
-            for text, verdict in zip(texts, verdicts, strict=True)
+            Judged(text, judgement.verdict, judgement.reward)
+            for text, judgement in zip(texts, judgements, strict=True)
         ]

@@ -39,4 +39,5 @@ class Aggregation:
             return mask_BT / mask_BT.sum().clamp(min=1)
         if self.kind == "sequence_mean":
             return mask_BT / (length_B1.clamp(min=1) * responses)
+        assert self.constant_length is not None
         return mask_BT / (responses * self.constant_length)

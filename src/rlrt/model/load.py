@@ -1,16 +1,15 @@
 """Loading a policy and its tokenizer, and writing them out as a Hugging Face folder."""
 
-import os
 import shutil
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import HFValidationError
 from transformers import (
-    GenerationConfig,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -80,4 +79,4 @@ def export(
     tokenizer.save_pretrained(partial)
     if folder.exists():
         shutil.rmtree(folder)
-    os.replace(partial, folder)
+    partial.replace(folder)

@@ -81,7 +81,9 @@ class Verifier:
             else:
                 text = answer.text[-self.max_answer_characters :]
                 asked.setdefault(Task(text, gold, answer.free_text), []).append(index)
-        for indices, (word, seconds) in zip(asked.values(), self._pool.map(list(asked)), strict=True):
+        for indices, (word, seconds) in zip(
+            asked.values(), self._pool.map(list(asked)), strict=True
+        ):
             decided |= dict.fromkeys(indices, (Verdict(word), seconds))
         return [self._judgement(*decided[index]) for index in range(len(responses))]
 

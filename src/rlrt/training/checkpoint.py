@@ -70,7 +70,9 @@ def find_checkpoint(resume: Path) -> Path | None:
     if is_whole(chosen):
         return chosen
     others = [path for path in saved if path.name < chosen.resolve().name and is_whole(path)]
-    offer = f"go on from the one before it with resume={others[0]}" if others else "no other is whole"
+    offer = (
+        f"go on from the one before it with resume={others[0]}" if others else "no other is whole"
+    )
     raise DamagedCheckpointError(f"the checkpoint {chosen} is damaged; {offer}")
 
 
@@ -92,7 +94,9 @@ class Checkpoints(Checkpoint):
         if every_n_steps < 1:
             raise ValueError(f"checkpoint.every_n_steps is {every_n_steps}, it must be at least 1")
         if keep < 2:
-            raise ValueError(f"checkpoint.keep is {keep}, it must be at least 2: one may be damaged")
+            raise ValueError(
+                f"checkpoint.keep is {keep}, it must be at least 2: one may be damaged"
+            )
         self.folder = folder
         self.evaluations = evaluations
         self.score = score
@@ -135,4 +139,4 @@ def _link(target: Path, name: Path) -> None:
     partial = name.with_name(f".{name.name}.partial")
     partial.unlink(missing_ok=True)
     os.link(target, partial)
-    os.replace(partial, name)
+    partial.replace(name)

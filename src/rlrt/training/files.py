@@ -15,7 +15,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)

@@ -34,7 +34,9 @@ class Optimization:
     def __post_init__(self) -> None:
         for name, low in (("learning_rate", 0), ("max_grad_norm", 0)):
             if not getattr(self, name) > low:
-                raise ValueError(f"optimization.{name} is {getattr(self, name)}, it must be above 0")
+                raise ValueError(
+                    f"optimization.{name} is {getattr(self, name)}, it must be above 0"
+                )
         for name in ("weight_decay", "warmup_updates"):
             if getattr(self, name) < 0:
                 raise ValueError(

@@ -63,7 +63,9 @@ def write_records(
                 "truncated": rollout.response.truncated,
                 "verdict": rollout.verdict.value,
                 "reward": rollout.reward,
-                "advantage": None if credit.advantages_B is None else float(credit.advantages_B[row]),
+                "advantage": None
+                if credit.advantages_B is None
+                else float(credit.advantages_B[row]),
                 "response_ids": list(rollout.response.ids),
                 "engine_logprobs": list(rollout.response.engine_logprobs),
                 "student_logprobs": tokens(batch.student_logprobs_BT, row),

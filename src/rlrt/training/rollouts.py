@@ -161,7 +161,9 @@ class RolloutCallback(L.Callback):
             )
         self.row["sync/logprob_gap"] = gap
         limit = self.engine.max_logprob_gap
-        require_fresh(gap, MAX_LOGPROB_GAP[self.engine_spec.dtype] if limit is None else limit, step)
+        require_fresh(
+            gap, MAX_LOGPROB_GAP[self.engine_spec.dtype] if limit is None else limit, step
+        )
 
     def evaluate(self, module: PolicyModule, data: ProblemDataModule, step: int) -> None:
         """Evaluate the weights that the engine serves; ``step`` rollout steps made them."""

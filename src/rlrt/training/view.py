@@ -83,7 +83,9 @@ class LiveView(L.Callback):
         total = trainer.max_epochs or 0
         self.live.update(
             Group(
-                self._progress(done, total), steps_table(self.steps), samples_panel(self.rollouts.rollouts)
+                self._progress(done, total),
+                steps_table(self.steps),
+                samples_panel(self.rollouts.rollouts),
             ),
             refresh=True,
         )
@@ -107,15 +109,15 @@ def clock(seconds: float) -> str:
 
 def step_line(step: int, row: dict[str, float]) -> str:
     """One plain line for logs."""
-    parts = [f"{head} {form.format(row[name])}" for head, (name, form) in COLUMNS.items() if name in row]
+    parts = [
+        f"{head} {form.format(row[name])}" for head, (name, form) in COLUMNS.items() if name in row
+    ]
     return f"step {step}: " + ", ".join(parts)
 
 
 def evaluation_line(row: dict[str, float]) -> str:
     """The scores of one evaluation."""
-    scores = ", ".join(
-        f"{name} {float(value):.3f}" for name, value in row.items() if "@" in name
-    )
+    scores = ", ".join(f"{name} {float(value):.3f}" for name, value in row.items() if "@" in name)
     return f"held out after {row['step']} rollout steps: {scores}"
 
 

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlrt.errors import RunStoppedError, UserError
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 CONFIGS = PROJECT / "configs"
 Made = TypeVar("Made")
 
@@ -91,5 +91,7 @@ def first_sentence(error: BaseException) -> str:
     """An error's text as one line, with the choices where Hydra lists them."""
     text = str(error).split("Config search path:")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("full_key:", "object_type", "Set the env"))]
+    lines = [
+        line for line in lines if not line.startswith(("full_key:", "object_type", "Set the env"))
+    ]
     return " ".join(lines) or type(error).__name__

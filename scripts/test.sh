@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Sets everything up, then checks format, lint and types, and runs the tests.
+# Arguments go to pytest, as in: bash scripts/test.sh -m "not slow"
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh --dev || exit
+
+failed=()
+check() {
+    local name=$1
+    shift
+    echo "== $name"
+    if ! .venv/bin/python -m "$@"; then
+        failed+=("$name")
+    fi
+}
+
+check format ruff format --check .
+check lint ruff check .
+check types mypy
+echo "== so far: ${failed[*]:-no} failures"
+check tests pytest "$@"
+if ((${#failed[@]})); then
+    echo "FAILED: ${failed[*]}" >&2
+    exit 1
+fi

@@ -1,0 +1,157 @@
+"""A run put together from its configuration, cheapest parts first."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import torch
+from omegaconf import DictConfig, OmegaConf
+from transformers import PreTrainedTokenizerBase
+
+from rlrt.assembly.configuration import build, checked
+from rlrt.assembly.parts import CheapParts, build_cheap_parts, console, read_problems
+from rlrt.data.module import ProblemDataModule
+from rlrt.data.prompts import Prompts
+from rlrt.engine.engine import EngineSpec
+from rlrt.errors import UserError
+from rlrt.evaluation.judging import Judge
+from rlrt.model.load import export, load_config, load_policy, load_tokenizer, stop_token_ids
+from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
+from rlrt.training.files import write_atomically
+from rlrt.training.metrics_csv import MetricsCSV
+from rlrt.training.module import PolicyModule
+from rlrt.training.rollouts import RolloutCallback, RolloutParts, RolloutSettings
+from rlrt.training.view import LiveView
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that is ready to start."""
+
+    folder: Path
+    trainer: L.Trainer
+    module: PolicyModule
+    data: ProblemDataModule
+    rollouts: RolloutCallback
+    checkpoints: Checkpoints
+    tokenizer: PreTrainedTokenizerBase
+
+    def fit_and_finish(self, checkpoint: Path | None) -> None:
+        """Train, evaluate the last weights, export them."""
+        with self.rollouts.judge.verifier:
+            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint)
+            if self.trainer.interrupted:
+                raise SystemExit(130)
+            self._finish()
+
+    def _finish(self) -> None:
+        self.module.to(self.trainer.strategy.root_device)  # fit() leaves it on the host
+        step = self.trainer.current_epoch
+        self.rollouts.row = {}
+        self.rollouts.sync(self.module, step, self.data.problems_of_step(step))
+        self.rollouts.evaluate(self.module, self.data, step)
+        self.checkpoints.link_best()
+        self.rollouts.engine.close()
+        dtype = self.rollouts.engine_spec.dtype
+        export(self.module.policy, self.tokenizer, self.folder / "export", dtype)
+        first, last = self.rollouts.evaluations.rows[0], self.rollouts.evaluations.rows[-1]
+        score = self.checkpoints.score
+        console.print(
+            f"held-out {score}: {float(first[score]):.3f} after {first['step']} rollout steps, "
+            f"{float(last[score]):.3f} after {step}\nrun folder: {self.folder}",
+            highlight=False,
+        )
+
+
+def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
+    """Cheap parts, then problems, then the policy; the engine starts with the fit."""
+    _quiet_libraries()
+    L.seed_everything(config.seed, verbose=False)
+    parts = build_cheap_parts(config)
+    tokenizer = checked(load_tokenizer, config.model.path)
+    prompts = checked(Prompts, tokenizer, config.prompts.instruction, config.model.enable_thinking)
+    spec, settings = _lengths(config, parts, tokenizer)
+    data = checked(
+        ProblemDataModule,
+        *read_problems(parts, prompts, config),
+        config.seed,
+        config.training.problems_per_step,
+        config.training.problems_per_update,
+    )
+    module = _policy_module(config, parts)
+    write_atomically(folder / "config.yaml", lambda partial: OmegaConf.save(config, partial))
+    judge = Judge(tokenizer, parts.verifier)
+    rollouts = RolloutCallback(
+        settings,
+        RolloutParts(
+            parts.engine, spec, prompts, judge, parts.credit, parts.context, parts.evaluator
+        ),
+        folder,
+        first_step,
+    )
+    score = f"avg@{parts.evaluator.samples}"
+    checkpoints = checked(
+        Checkpoints, folder / "checkpoints", rollouts.evaluations, score, **config.checkpoint
+    )
+    trainer = build(
+        config.trainer,
+        logger=[
+            MetricsCSV(folder, first_step),
+            *(build(logger, save_dir=str(folder)) for logger in config.logger.values()),
+        ],
+        callbacks=[rollouts, LiveView(rollouts, console), checkpoints],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(folder),
+    )
+    return Run(folder, trainer, module, data, rollouts, checkpoints, tokenizer)
+
+
+def _policy_module(config: DictConfig, parts: CheapParts) -> PolicyModule:
+    policy = checked(load_policy, config.model.path, torch.float32, config.model.random_init_seed)
+    if config.model.gradient_checkpointing:
+        policy.gradient_checkpointing_enable({"use_reentrant": False})
+    return PolicyModule(
+        policy,
+        parts.loss,
+        parts.aggregation,
+        parts.optimization,
+        config.training.temperature,
+        config.training.token_budget,
+    )
+
+
+def _lengths(
+    config: DictConfig, parts: CheapParts, tokenizer: PreTrainedTokenizerBase
+) -> tuple[EngineSpec, RolloutSettings]:
+    """What engine and rollouts may fill of the model's context; UserError where it is too short."""
+    training = config.training
+    model_tokens = checked(load_config, config.model.path).max_position_embeddings
+    longest = training.max_prompt_tokens + training.max_response_tokens
+    if longest > model_tokens:
+        raise UserError(
+            f"training.max_prompt_tokens + max_response_tokens = {longest} is more than the "
+            f"{model_tokens} tokens that the model at {config.model.path} takes"
+        )
+    spec = EngineSpec(
+        config.model.path, stop_token_ids(config.model.path, tokenizer), parts.dtype, longest
+    )
+    settings = checked(
+        RolloutSettings,
+        seed=config.seed,
+        rollouts_per_problem=training.rollouts_per_problem,
+        problems_per_update=training.problems_per_update,
+        temperature=training.temperature,
+        max_response_tokens=training.max_response_tokens,
+        max_model_tokens=model_tokens,
+        record_rollouts=config.record_rollouts,
+    )
+    return spec, settings
+
+
+def _quiet_libraries() -> None:
+    """Keep the screen for the run: no banners, no advice that does not apply."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")

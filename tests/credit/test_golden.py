@@ -1,0 +1,109 @@
+"""Every value of the reweighting family in ``golden/fixture_a.json``, to 1e-12 in float64."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlrt.batch import ScoredBatch
+from rlrt.credit.assigner import CreditAssigner
+from rlrt.credit.grpo import GRPO
+from rlrt.credit.rlrt import RLRT
+from rlrt.credit.rlrt_all import RLRTAll
+from rlrt.credit.rlsd import RLSD
+from rlrt.credit.teacher_favoring import TeacherFavoring
+from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.surrogate import ClippedSurrogate
+
+ASSIGNERS: dict[str, CreditAssigner] = {
+    f"{name}_{suffix}": assigner(standardize=suffix == "std", **settings)
+    for suffix in ("std", "nostd")
+    for name, assigner, settings in [
+        ("grpo", GRPO, {}),
+        ("rlsd_eps0.2", RLSD, {"clip_radius": 0.2}),
+        ("rlrt_eps1.0", RLRT, {"clip_radius": 1.0}),
+        ("rlrt_eps0.5", RLRT, {"clip_radius": 0.5}),
+        ("rlrt_eps0.2", RLRT, {"clip_radius": 0.2}),
+        ("rlrt_all_eps0.5", RLRTAll, {"clip_radius": 0.5}),
+        ("teacher_up_eps0.5", TeacherFavoring, {"clip_radius": 0.5}),
+    ]
+}
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((shared / "golden/fixture_a.json").read_text())
+    return content
+
+
+def padded(rows: list[list[float]]) -> Tensor:
+    longest = max(len(row) for row in rows)
+    return torch.tensor([row + [0.0] * (longest - len(row)) for row in rows], dtype=torch.float64)
+
+
+def batch_of(inputs: dict[str, Any]) -> ScoredBatch:
+    lengths = torch.tensor(inputs["lengths"])
+    return ScoredBatch(
+        group_B=torch.zeros(len(lengths), dtype=torch.long),
+        rewards_B=torch.tensor(inputs["rewards"], dtype=torch.float64),
+        response_mask_BT=torch.arange(int(lengths.max()))[None] < lengths[:, None],
+        engine_logprobs_BT=padded(inputs["rollout"]),
+        student_logprobs_BT=padded(inputs["old"]),
+        student_entropy_BT=padded(inputs["entropy"]),
+        teacher_logprobs_BT=padded(inputs["teacher"]),
+        teacher_scored_B=torch.ones(len(lengths), dtype=torch.bool),
+        responses=("",) * len(lengths),
+    )
+
+
+def close(found: Tensor, mask: Tensor, expected: list[list[float]]) -> None:
+    rows = [row[kept].tolist() for row, kept in zip(found, mask, strict=True)]
+    for row, wanted in zip(rows, expected, strict=True):
+        assert row == pytest.approx(wanted, abs=1e-12, rel=0)
+
+
+def test_the_fixture_holds_these_methods_and_the_entropy_bonus_only(golden: dict[str, Any]) -> None:
+    corrected = {
+        f"{name.rsplit('_', 1)[0]}_tis_{name.rsplit('_', 1)[1]}"
+        if name.startswith("grpo")
+        else f"{name}_tis"
+        for name in ASSIGNERS
+    }
+    rest = set(golden) - set(ASSIGNERS) - corrected
+    assert rest == {"note", "inputs", "adv_nostd", "adv_std", "tis", "ent_nostd", "ent_std"}
+
+
+@pytest.mark.parametrize("name", ASSIGNERS)
+def test_credit_loss_and_gradient(golden: dict[str, Any], name: str) -> None:
+    batch = batch_of(golden["inputs"])
+    mask = batch.response_mask_BT
+    credit = ASSIGNERS[name](batch, step=0)
+    head, suffix = name.rsplit("_", 1)
+    assert credit.advantages_B is not None
+    assert credit.advantages_B.tolist() == pytest.approx(golden[f"adv_{suffix}"], abs=1e-12, rel=0)
+    if "adv" in golden[name]:
+        close(credit.advantages_BT, mask, golden[name]["adv"])
+
+    cases = [
+        (name, None),
+        (f"{head}_tis_{suffix}" if head == "grpo" else f"{name}_tis", 2.0),
+    ]
+    for key, limit in cases:
+        logprobs = padded(golden["inputs"]["cur"]).requires_grad_()
+        token_loss = ClippedSurrogate(rollout_correction_limit=limit)(
+            logprobs, batch.student_logprobs_BT, batch.engine_logprobs_BT, credit.advantages_BT
+        )
+        close(token_loss, mask, golden[key]["token_loss"])
+        for aggregation, value in [
+            (Aggregation("token_mean"), "token_mean"),
+            (Aggregation("sequence_mean"), "seq_mean_token_mean"),
+            (Aggregation("constant_length", 8), "dr_grpo_const_L8"),
+        ]:
+            loss = (token_loss * aggregation(mask, torch.float64)).sum()
+            assert loss.item() == pytest.approx(golden[key][value], abs=1e-12, rel=0)
+        mean = (token_loss * Aggregation("token_mean")(mask, torch.float64)).sum()
+        (gradient,) = torch.autograd.grad(mean, logprobs)
+        close(gradient, mask, golden[key]["grad_token_mean"])

@@ -1,0 +1,158 @@
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rlrt.data import rows
+from rlrt.data.rows import check_file, read_file, read_hub
+
+GOOD = {"problem": "1 + 1 = ?", "answer": "2"}
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def errors(path: Path) -> dict[int, str]:
+    """Reason by line number of the rows that could not be read."""
+    found = [(int(row.place.rsplit(":", 1)[1]), row.error) for row in read_file(path)]
+    return {line: error.reason for line, error in found if error is not None}
+
+
+def test_each_unreadable_line_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    good = json.dumps(GOOD).encode()
+    lines = [
+        good,
+        b"{broken",
+        b'["a", "list"]',
+        b'{"problem": "\xff\xfe", "answer": "1"}',
+        b'{"problem": "raw \x00 byte", "answer": "1"}',
+        b"[" * 200_000,
+        b"9" * 5000,
+        good,
+    ]
+    path = written(tmp_path / "a.jsonl", b"\n".join(lines))
+    assert errors(path) == {
+        2: "not JSON",
+        3: "not an object",
+        4: "not UTF-8",
+        5: "not JSON",
+        6: "not JSON",
+        7: "not JSON",
+    }
+    assert [row.place for row in read_file(path) if row.error is None] == [f"{path}:1", f"{path}:8"]
+
+
+def test_bom_crlf_blank_lines_and_line_separators_inside_text(tmp_path: Path) -> None:
+    text = json.dumps({"problem": "a\u2028b\x85c", "answer": "é"}, ensure_ascii=False)
+    content = b"\xef\xbb\xbf" + f"{text}\r\n\r\n   \n{text}".encode()
+    read = list(read_file(written(tmp_path / "a.jsonl", content)))
+    assert [row.place.rsplit(":", 1)[1] for row in read] == ["1", "4"]
+    assert [row.columns for row in read] == [{"problem": "a\u2028b\x85c", "answer": "é"}] * 2
+
+
+def test_an_endless_line_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MAX_LINE_BYTES", 64)
+    good = json.dumps(GOOD).encode()
+    exact = good + b" " * (63 - len(good))
+    lines = [good, b'{"problem": "' + b"x" * 1000 + b'"}', exact, good]
+    path = written(tmp_path / "a.jsonl", b"\n".join(lines))
+    assert errors(path) == {2: "line too long"}
+    assert len(list(read_file(path))) == 4
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz", "a.json.gz", "A.JSONL.GZ"])
+def test_kinds_of_json_file(tmp_path: Path, name: str) -> None:
+    content = json.dumps(GOOD).encode() + b"\n"
+    packed = gzip.compress(content) if name.lower().endswith(".gz") else content
+    (row,) = read_file(check_file(written(tmp_path / name, packed), "data.path"))
+    assert row.columns == GOOD
+
+
+def test_parquet_with_nested_columns(tmp_path: Path) -> None:
+    nested = [{"prompt": [{"role": "user", "content": "q"}], "n": 3}, {"prompt": None, "n": None}]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(nested), path)
+    read = list(read_file(path))
+    assert [row.columns for row in read] == nested
+    assert [row.place for row in read] == [f"{path}:1", f"{path}:2"]
+
+
+def test_a_missing_file_a_folder_and_an_unknown_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.path is .*gone\.jsonl', which does not exist"):
+        check_file(tmp_path / "gone.jsonl", "data.path")
+    with pytest.raises(ValueError, match=r"data\.path is .*, a folder"):
+        check_file(tmp_path, "data.path")
+    with pytest.raises(ValueError, match=r"must end in \.jsonl, \.json, .*\.parquet"):
+        check_file(written(tmp_path / "a.csv", b"problem,answer\n"), "data.path")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl.gz", b"not packed at all"),
+        ("a.jsonl.gz", gzip.compress(os.urandom(9999))[:-999]),
+        ("a.jsonl.gz", b"\x1f\x8b\x08\0\0\0\0\0\0\x03" + b"\xff" * 50),
+        ("a.parquet", b"PAR1 no, not really PAR1"),
+        ("a.parquet", b""),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:
+    path = written(tmp_path / name, content)
+    with pytest.raises(ValueError, match=f"{name} cannot be read") as caught:
+        list(read_file(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def hub_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that `datasets` loads as it would a hub repository: two splits of parquet files."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for split, answers in {"train": ["1", "2"], "test": ["3"]}.items():
+        table = pa.Table.from_pylist([{"meta": {"answer": answer}} for answer in answers])
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def test_rows_of_a_hub_data_set(hub_copy: Path) -> None:
+    read = list(read_hub(str(hub_copy), None, "train"))
+    assert [row.columns["meta"]["answer"] for row in read] == ["1", "2"]
+    assert read[1].place == f"{hub_copy}/train:2"
+
+
+@pytest.mark.parametrize(("config", "split"), [(None, "validation"), ("nested", "train")])
+def test_an_unknown_split_or_config_is_named(
+    hub_copy: Path, config: str | None, split: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"config {config!r}, split {split!r}\) could not") as it:
+        list(read_hub(str(hub_copy), config, split))
+    assert "\n" not in str(it.value)
+
+
+def test_an_unreachable_hub_is_one_sentence() -> None:
+    """In a process of its own: the offline switch is read when `datasets` is imported."""
+    code = (
+        "from rlrt.data.rows import read_hub\n"
+        "try:\n    list(read_hub('openai/gsm8k-is-not-here', 'main', 'train'))\n"
+        "except ValueError as error:\n    print(error)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    (sentence,) = run.stdout.splitlines()
+    assert "'openai/gsm8k-is-not-here'" in sentence
+    assert "data.path" in sentence

@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen3ForCausalLM,
+)
+
+from rlrt.context.answer import TEMPLATE as ANSWER_TEMPLATE
+from rlrt.context.correct_peer import TEMPLATE as PEER_TEMPLATE
+from rlrt.data.arithmetic import Arithmetic
+from rlrt.data.arithmetic_solutions import write_solution
+from rlrt.data.prompts import BOXED_INSTRUCTION, Prompts
+
+FOLDER = Path(__file__).parents[1] / "models" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def policy() -> Qwen3ForCausalLM:
+    return AutoModelForCausalLM.from_pretrained(FOLDER)
+
+
+def test_the_folder_is_small_and_holds_a_float32_qwen3(policy: Qwen3ForCausalLM) -> None:
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 4_000_000
+    assert policy.config.model_type == "qwen3"
+    assert policy.config.tie_word_embeddings
+    assert policy.dtype == torch.float32
+    assert policy.num_parameters() <= 1_000_000
+
+
+# Surrogates are no characters: they do not stand in any valid text.
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_survives_the_tokenizer(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "三个数的和是多少？",
+        "e\u0301 \u00e9 ﬁ ½ ①",
+        "🧮👩\u200d🔬",
+        " a ,  b .\n\n c 's",
+        "\x00\r\n\t",
+    ],
+)
+def test_chosen_text_survives(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@given(number=st.integers(0, 10**12))
+def test_every_digit_is_a_token(tokenizer: PreTrainedTokenizerBase, number: int) -> None:
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode(str(number))) == list(str(number))
+
+
+def test_words_of_the_prompts_are_single_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
+    words = f"{BOXED_INSTRUCTION} Correct solution original question reference own approach"
+    for word in words.replace(",", "").replace("\\boxed{}.", "").split():
+        assert len(tokenizer.encode(f" {word}")) == 1, word
+
+
+def test_chat_template_writes_the_usual_turns(tokenizer: PreTrainedTokenizerBase) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Compute 1 + 2."},
+    ]
+    expected = (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nCompute 1 + 2.<|im_end|>\n"
+    )
+    assert tokenizer.apply_chat_template(turns, tokenize=False) == expected
+    for thinking in (True, False):
+        text = tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+        )
+        assert text == expected + "<|im_start|>assistant\n"
+
+
+def test_a_response_ends_with_the_end_of_turn(
+    tokenizer: PreTrainedTokenizerBase, policy: Qwen3ForCausalLM
+) -> None:
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    pad = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    assert tokenizer.eos_token_id == policy.generation_config.eos_token_id == end
+    assert tokenizer.pad_token_id == policy.generation_config.pad_token_id == pad
+    assert len({end, pad, tokenizer.convert_tokens_to_ids("<|im_start|>")}) == 3
+
+
+@torch.no_grad()
+def logprob_of(policy: Qwen3ForCausalLM, prompt: tuple[int, ...], response: list[int]) -> float:
+    """Mean log-prob of a response token behind the prompt."""
+    ids = torch.tensor([[*prompt, *response]])
+    logprobs = policy(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    return logprobs.gather(1, torch.tensor(response)[:, None]).mean().item()
+
+
+@pytest.mark.parametrize("view", ["peer", "answer"])
+def test_a_correct_solution_is_likelier_behind_a_privileged_context(
+    view: str, tokenizer: PreTrainedTokenizerBase, policy: Qwen3ForCausalLM
+) -> None:
+    prompts, gains = Prompts(tokenizer), []
+    for problem in Arithmetic(0, 1, 32).held_out().problems:
+        terms = [int(term) for term in problem.id.removeprefix("arithmetic/").split("+")]
+        if view == "peer":
+            template, shown = PEER_TEMPLATE, write_solution(terms, "backwards")
+        else:
+            template, shown = ANSWER_TEMPLATE, problem.answer
+        teacher = prompts.teacher_ids(problem.question, template, shown, max_tokens=1024)
+        assert teacher is not None
+        response = tokenizer.encode(write_solution(terms, "last_pair_apart") + "<|im_end|>")
+        plain = logprob_of(policy, prompts.student_ids(problem.question), response)
+        gains.append(logprob_of(policy, teacher.ids, response) - plain)
+    assert sum(gains) / len(gains) > 0.02
+    assert sum(gain > 0 for gain in gains) >= 24
