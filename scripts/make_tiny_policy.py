@@ -6,7 +6,6 @@ any does, so that the teacher view knows more than the student view. The loss is
 """
 
 import argparse
-import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -42,10 +41,10 @@ MAX_POSITIONS = 1024  # tokens
 PROBLEMS = 40_000
 SEQUENCES = 32  # of one view, in one step
 VIEWS = {"student": 0.5, "peer": 0.3, "answer": 0.2}  # share of the steps
-SLIP_RATE = {"student": 0.25, "peer": 0.02, "answer": 0.02}  # share of solution steps that go wrong
-CLEAN_SHARE = 0.7  # of the training comes before the first slip: arithmetic is learnt faster so
+SLIP_RATE = {"student": 0.25, "peer": 0.01, "answer": 0.01}  # share of solution steps that go wrong
+CLEAN_SHARE = 0.6  # of the training comes before the first slip: arithmetic is learnt faster so
 REPAIR_RATE = 0.1  # share of slips that are noticed
-PEER_SLIP_RATE = 0.05  # of the steps in the demonstration behind a peer prompt
+PEER_SLIP_RATE = 0.02  # of the steps in the demonstration behind a peer prompt
 PEAK_LR, WEIGHT_DECAY, WARMUP_STEPS = float(__import__("os").environ.get("LR", "4e-3")), 0.01, 40
 
 
@@ -175,7 +174,7 @@ def train(
     optimizers = build_optimizers(model)
     begin, losses = time.perf_counter(), []
     for step in range(steps):
-        scale = min((step + 1) / WARMUP_STEPS, 0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
+        scale = min((step + 1) / WARMUP_STEPS, (1 - step / steps) / DECAY_SHARE, 1.0)
         (view,) = rng.choices(list(VIEWS), list(VIEWS.values()))
         slips = step >= CLEAN_SHARE * steps
         chosen = rng.choices(problems, k=SEQUENCES)

@@ -10,6 +10,8 @@ from transformers import PreTrainedModel
 from rlrt.batch import Response
 from rlrt.engine.engine import EngineSpec, Sampling
 
+PREFILL_TOKENS = 8192  # read at a time by the CPU build
+
 
 class VLLMEngine:
     """Colocated vLLM, CPU or GPU build, that gets its weights from the trainer and none from disk.
@@ -71,6 +73,10 @@ class VLLMEngine:
             logprobs_mode="processed_logprobs",  # after temperature; the default is before it
             generation_config="vllm",  # sampling comes from the caller alone
             disable_log_stats=True,
+            # The CPU build cannot take back the random number that a half-read prompt of a seeded
+            # request draws ("CPU Generator does not use offset"): prompts are read whole there.
+            enable_chunked_prefill=self.on_gpu,
+            max_num_batched_tokens=None if self.on_gpu else max(spec.max_model_tokens, PREFILL_TOKENS),
         )
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
