@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = parse_options(arguments)
     try:
+        if options.out is not None and not options.out.absolute().parent.is_dir():
+            raise ValueError(f"the folder of {options.out} does not exist")
         cases, broken = read_cases(options.cases)
         for place in broken:
             print(f"skipped {place}", file=sys.stderr)
@@ -40,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if options.out is not None:
             write_verdicts(options.out, cases, judgements)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        print(f"grade.py: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except (RuntimeError, ValueError) as error:
         print(f"grade.py: {error}", file=sys.stderr)
         return 2
     Console().print(agreement_table(options.cases.name, cases, judgements))

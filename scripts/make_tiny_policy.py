@@ -45,7 +45,8 @@ SLIP_RATE = {"student": 0.25, "peer": 0.01, "answer": 0.01}  # share of solution
 CLEAN_SHARE = 0.6  # of the training comes before the first slip: arithmetic is learnt faster so
 REPAIR_RATE = 0.1  # share of slips that are noticed
 PEER_SLIP_RATE = 0.02  # of the steps in the demonstration behind a peer prompt
-PEAK_LR, WEIGHT_DECAY, WARMUP_STEPS = float(__import__("os").environ.get("LR", "4e-3")), 0.01, 40
+PEAK_LR, WEIGHT_DECAY = 6e-3, 0.01
+WARMUP_STEPS, DECAY_SHARE = 40, 0.3  # linear up, constant, linear down to 0
 
 
 def build_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:

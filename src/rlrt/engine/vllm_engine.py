@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -93,22 +94,22 @@ class VLLMEngine:
         from vllm import SamplingParams, TokensPrompt
 
         self.llm.reset_prefix_cache()  # cached keys and values may come from older weights
-        outputs = self.llm.generate(
-            [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts],
-            [
-                SamplingParams(
-                    max_tokens=sampling.max_response_tokens,
-                    temperature=sampling.temperature,
-                    top_p=sampling.top_p,
-                    seed=seed,
-                    logprobs=0,
-                    stop_token_ids=self.stop_token_ids,
-                    detokenize=False,
-                )
-                for seed in seeds
-            ],
-            use_tqdm=False,
-        )
+        requests = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
+        parameters = [
+            SamplingParams(
+                max_tokens=sampling.max_response_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=seed,
+                logprobs=0,
+                stop_token_ids=self.stop_token_ids,
+                detokenize=False,
+            )
+            for seed in seeds
+        ]
+        # The sampler's few compiled functions would need a C++ compiler on the CPU, and seconds.
+        with torch.compiler.set_stance("default" if self.on_gpu else "force_eager"):
+            outputs = self.llm.generate(requests, parameters, use_tqdm=False)
         return [_response(output.outputs[0]) for output in outputs]
 
     def sleep(self) -> None:

@@ -33,18 +33,13 @@ def _boxed_at(text: str, start: int, stop: int) -> tuple[str, int] | None:
     begin = command.end()
     if begin >= stop or text[begin] != "{":
         token = _BARE_TOKEN.match(text, begin, stop)
-        return (token.group(), token.end()) if token else None
+        return (token.group().rstrip(".,;:"), token.end()) if token else None
     depth = 0
     for brace in _BRACE.finditer(text, begin, stop):
         depth += {"{": 1, "}": -1}.get(brace.group(), 0)
         if depth == 0:
             return text[begin + 1 : brace.start()].strip(), brace.end()
     return None
-
-
-def boxes(text: str) -> int:
-    r"""How many \boxed or \fbox commands stand in ``text``, closed or not."""
-    return sum(1 for _ in _BOX.finditer(text))
 
 
 def last_boxed(text: str) -> str | None:
