@@ -1,16 +1,22 @@
 """What all tests share."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlrt.model.load import load_policy, load_tokenizer
 
 # the first draw pays for imports, and a run must be repeatable
 settings.register_profile("rlrt", deadline=None, derandomize=True)
 settings.load_profile("rlrt")
 
 ROOT = Path(__file__).resolve().parents[1]
+TINY = str(ROOT / "models" / "tiny")
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +26,24 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared folder beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    """The tiny policy's tokenizer."""
+    return load_tokenizer(TINY)
+
+
+@pytest.fixture
+def tiny() -> PreTrainedModel:
+    """The tiny policy with its trained weights, float32."""
+    return load_policy(TINY, torch.float32)
+
+
+@pytest.fixture
+def random_policy() -> Callable[[torch.dtype], PreTrainedModel]:
+    """The tiny policy's architecture with random weights, in the dtype asked for."""
+    return lambda dtype: load_policy(TINY, dtype, random_init_seed=0)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
+import transformers
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
 
@@ -155,3 +156,6 @@ def _quiet_libraries() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated")
+    warnings.filterwarnings("ignore", ".*torch.distributed.reduce_op.*is deprecated")
+    transformers.utils.logging.disable_progress_bar()

@@ -1,0 +1,66 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlrt.context.correct_peer import TEMPLATE
+from rlrt.data.prompts import Prompts
+from rlrt.model.views import response_logprobs, score_responses
+
+MakePolicy = Callable[[torch.dtype], PreTrainedModel]
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [3, 4]]
+RESPONSES = [[20, 21, 22], [30, 31, 32, 33, 34, 35], [40], []]
+
+
+def slow_logprob(policy: PreTrainedModel, prefix: list[int], token: int, temperature: float) -> float:
+    """One token at a time, nothing batched, nothing padded, nothing shifted."""
+    logits = policy(input_ids=torch.tensor([prefix]), use_cache=False).logits[0, -1]
+    return float(torch.log_softmax(logits / temperature, -1)[token])
+
+
+@pytest.mark.parametrize("budget", [1, 9, 1000])
+def test_scores_equal_one_forward_per_token(random_policy: MakePolicy, budget: int) -> None:
+    policy = random_policy(torch.float64)
+    logprobs, entropy = score_responses(policy, PROMPTS, RESPONSES, 0.8, budget)
+    assert logprobs.shape == entropy.shape == (4, 6)
+    with torch.no_grad():
+        for row, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
+            for t, token in enumerate(response):
+                expected = slow_logprob(policy, prompt + response[:t], token, 0.8)
+                assert float(logprobs[row, t]) == pytest.approx(expected, abs=1e-10)
+            assert (logprobs[row, len(response) :] == 0).all()
+            assert (entropy[row, len(response) :] == 0).all()
+
+
+def test_both_views_line_up_token_by_token(
+    random_policy: MakePolicy, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Column t is response token t in either view: a token's score moves with its own id alone."""
+    policy = random_policy(torch.float64)
+    prompts = Prompts(tokenizer)
+    student = prompts.student_ids("Compute 3 + 4 + 5.")
+    teacher = prompts.teacher_ids("Compute 3 + 4 + 5.", TEMPLATE, "3 + 4 = 7, so \\boxed{12}.", 1000)
+    assert teacher is not None
+    response = list(tokenizer("7 + 5 = 12.\n\\boxed{12}", add_special_tokens=False)["input_ids"])
+    for prompt in (student, teacher.ids):
+        (base,), _ = score_responses(policy, [prompt], [response], 1.0, 1000)
+        with torch.no_grad():
+            for t, token in enumerate(response):
+                expected = slow_logprob(policy, [*prompt, *response[:t]], token, 1.0)
+                assert float(base[t]) == pytest.approx(expected, abs=1e-10)
+        for t in range(len(response)):
+            changed = [*response[:t], (response[t] + 1) % 200, *response[t + 1 :]]
+            (moved,), _ = score_responses(policy, [prompt], [changed], 1.0, 1000)
+            torch.testing.assert_close(moved[:t], base[:t], rtol=0, atol=1e-12)
+            assert moved[t] != base[t]
+
+
+def test_gradient_flows_through_either_view(random_policy: MakePolicy) -> None:
+    policy = random_policy(torch.float32)
+    logprobs, _ = response_logprobs(policy, PROMPTS[:2], RESPONSES[:2], 1.0)
+    logprobs.sum().backward()
+    assert all(
+        p.grad is not None and torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0
+        for name, p in policy.named_parameters()
+    )

@@ -1,0 +1,177 @@
+"""The update: the same gradient however it is split, against a loop over single tokens."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.surrogate import ClippedSurrogate
+from rlrt.training.module import NonFiniteError, Optimization, PolicyModule
+from rlrt.training.updates import Update
+
+MakePolicy = Callable[[torch.dtype], PreTrainedModel]
+LENGTHS = [7, 1, 23, 0, 12, 3, 18, 5]
+
+
+def update_of(dtype: torch.dtype, uncredited: tuple[int, ...] = ()) -> Update:
+    """Eight uneven responses behind uneven prompts, one empty; some may have no credit."""
+    draw = torch.Generator().manual_seed(3)
+    mask = torch.arange(max(LENGTHS))[None] < torch.tensor(LENGTHS)[:, None]
+
+    def values(low: float, high: float) -> Tensor:
+        return (low + (high - low) * torch.rand(mask.shape, generator=draw, dtype=dtype)) * mask
+
+    advantages = values(-1.5, 1.5)
+    advantages[list(uncredited)] = 0
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(10, 200, (count,), generator=draw).tolist())
+
+    return Update(
+        prompts=tuple(ids(3 + 2 * row) for row in range(8)),
+        responses=tuple(ids(length) for length in LENGTHS),
+        mask_BT=mask,
+        student_logprobs_BT=values(-8, -4),
+        engine_logprobs_BT=values(-8, -4),
+        advantages_BT=advantages,
+    )
+
+
+class OneUpdate(L.LightningDataModule):
+    def __init__(self, update: Update) -> None:
+        super().__init__()
+        self.update = update
+
+    def train_dataloader(self) -> Any:
+        return torch.utils.data.DataLoader([self.update], batch_size=None)
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        return batch
+
+
+def fit(policy: PreTrainedModel, update: Update, folder: Path, **settings: Any) -> PolicyModule:
+    """One optimiser update through the real trainer; gradients stay on the parameters."""
+    module = PolicyModule(
+        policy,
+        settings.get("loss", ClippedSurrogate()),
+        settings.get("aggregation", Aggregation()),
+        Optimization(learning_rate=1e-3, max_grad_norm=1e9),
+        temperature=1.0,
+        token_budget=settings.get("token_budget", 10**6),
+    )
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(module, datamodule=OneUpdate(update))
+    return module
+
+
+def gradient(module: PolicyModule) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in module.policy.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("kind", ["token_mean", "sequence_mean", "constant_length"])
+def test_the_gradient_does_not_depend_on_the_split(
+    random_policy: MakePolicy, tmp_path: Path, kind: str
+) -> None:
+    """Relative difference at most 1e-6 in float32 over six splits of uneven responses."""
+    aggregation = Aggregation(kind, 20 if kind == "constant_length" else None)
+    update = update_of(torch.float32)
+    whole = gradient(fit(random_policy(torch.float32), update, tmp_path, aggregation=aggregation))
+    for budget in (1, 30, 45, 60, 90, 140):
+        module = fit(
+            random_policy(torch.float32),
+            update,
+            tmp_path,
+            aggregation=aggregation,
+            token_budget=budget,
+        )
+        difference = (gradient(module) - whole).norm() / whole.norm()
+        assert difference <= 1e-6, f"token budget {budget}: {difference:.2e}"
+
+
+def test_the_update_equals_a_loop_over_single_tokens(
+    random_policy: MakePolicy, tmp_path: Path
+) -> None:
+    update = update_of(torch.float64)
+    module = fit(random_policy(torch.float64), update, tmp_path, token_budget=60)
+
+    policy = random_policy(torch.float64)
+    loss = torch.zeros((), dtype=torch.float64)
+    for row, response in enumerate(update.responses):
+        for t, token in enumerate(response):
+            prefix = torch.tensor([[*update.prompts[row], *response[:t]]])
+            logits = policy(input_ids=prefix, use_cache=False).logits[0, -1]
+            logprob = torch.log_softmax(logits, -1)[token]
+            student, engine = update.student_logprobs_BT[row, t], update.engine_logprobs_BT[row, t]
+            advantage = update.advantages_BT[row, t]
+            ratio = (logprob - student).exp()
+            token_loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.28))
+            if advantage < 0:
+                token_loss = torch.minimum(token_loss, -3 * advantage)
+            loss = loss + token_loss * (student - engine).exp().clamp(max=2) / sum(LENGTHS)
+    loss.backward()
+    expected = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+    torch.testing.assert_close(gradient(module), expected, rtol=1e-9, atol=1e-12)
+    assert module.update_metrics[0]["loss/surrogate"] == pytest.approx(loss.item(), abs=1e-12)
+
+
+def test_leaving_out_responses_without_credit_changes_nothing(
+    random_policy: MakePolicy, tmp_path: Path
+) -> None:
+    """A response without credit is not computed, and stays in the denominator."""
+    update = update_of(torch.float64, uncredited=(2, 5, 6))
+    module = fit(random_policy(torch.float64), update, tmp_path)
+    assert module.update_metrics[0]["update/skipped_rollouts"] == 4 / 8  # the empty one too
+
+    policy = random_policy(torch.float64)
+    full = PolicyModule(policy, ClippedSurrogate(), Aggregation(), module.optimization, 1.0, 10**6)
+    full.trainer = module.trainer
+    full.strict_loading = True
+    weights = Aggregation()(update.mask_BT, torch.float64)
+    full._accumulate(update, weights, list(range(8)))
+    torch.testing.assert_close(gradient(module), gradient(full), rtol=1e-12, atol=1e-15)
+
+
+def test_an_update_without_any_credit_still_decays_the_weights(
+    random_policy: MakePolicy, tmp_path: Path
+) -> None:
+    before = random_policy(torch.float32)
+    module = fit(random_policy(torch.float32), update_of(torch.float32, tuple(range(8))), tmp_path)
+    for old, new in zip(before.parameters(), module.policy.parameters(), strict=True):
+        torch.testing.assert_close(new, old * (1 - 1e-4 * 0.01), rtol=1e-6, atol=1e-9)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(
+    random_policy: MakePolicy, tmp_path: Path
+) -> None:
+    update = update_of(torch.float32)
+    update.advantages_BT[0, 0] = float("nan")
+    policy = random_policy(torch.float32)
+    with pytest.raises(NonFiniteError, match="is not finite"):
+        fit(policy, update, tmp_path)
+    for old, new in zip(
+        random_policy(torch.float32).parameters(), policy.parameters(), strict=True
+    ):
+        assert torch.equal(old, new)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("learning_rate", 0.0), ("max_grad_norm", -1.0), ("weight_decay", -0.1), ("warmup_updates", -1)],
+)
+def test_settings_out_of_range_are_refused(setting: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"optimization\.{setting} is {value}"):
+        Optimization(**{"learning_rate": 1e-3, setting: value})
