@@ -5,12 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-    Qwen3ForCausalLM,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlrt.context.answer import TEMPLATE as ANSWER_TEMPLATE
 from rlrt.context.correct_peer import TEMPLATE as PEER_TEMPLATE
@@ -21,22 +16,12 @@ from rlrt.data.prompts import BOXED_INSTRUCTION, Prompts
 FOLDER = Path(__file__).parents[1] / "models" / "tiny"
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(FOLDER)
-
-
-@pytest.fixture(scope="module")
-def policy() -> Qwen3ForCausalLM:
-    return AutoModelForCausalLM.from_pretrained(FOLDER)
-
-
-def test_the_folder_is_small_and_holds_a_float32_qwen3(policy: Qwen3ForCausalLM) -> None:
+def test_the_folder_is_small_and_holds_a_float32_qwen3(tiny: PreTrainedModel) -> None:
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 4_000_000
-    assert policy.config.model_type == "qwen3"
-    assert policy.config.tie_word_embeddings
-    assert policy.dtype == torch.float32
-    assert policy.num_parameters() <= 1_000_000
+    assert tiny.config.model_type == "qwen3"
+    assert tiny.config.tie_word_embeddings
+    assert tiny.dtype == torch.float32
+    assert tiny.num_parameters() <= 1_000_000
 
 
 # Surrogates are no characters: they do not stand in any valid text.
@@ -88,17 +73,17 @@ def test_chat_template_writes_the_usual_turns(tokenizer: PreTrainedTokenizerBase
 
 
 def test_a_response_ends_with_the_end_of_turn(
-    tokenizer: PreTrainedTokenizerBase, policy: Qwen3ForCausalLM
+    tokenizer: PreTrainedTokenizerBase, tiny: PreTrainedModel
 ) -> None:
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     pad = tokenizer.convert_tokens_to_ids("<|endoftext|>")
-    assert tokenizer.eos_token_id == policy.generation_config.eos_token_id == end
-    assert tokenizer.pad_token_id == policy.generation_config.pad_token_id == pad
+    assert tokenizer.eos_token_id == tiny.generation_config.eos_token_id == end
+    assert tokenizer.pad_token_id == tiny.generation_config.pad_token_id == pad
     assert len({end, pad, tokenizer.convert_tokens_to_ids("<|im_start|>")}) == 3
 
 
 @torch.no_grad()
-def logprob_of(policy: Qwen3ForCausalLM, prompt: tuple[int, ...], response: list[int]) -> float:
+def logprob_of(policy: PreTrainedModel, prompt: tuple[int, ...], response: list[int]) -> float:
     """Mean log-prob of a response token behind the prompt."""
     ids = torch.tensor([[*prompt, *response]])
     logprobs = policy(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
@@ -107,7 +92,7 @@ def logprob_of(policy: Qwen3ForCausalLM, prompt: tuple[int, ...], response: list
 
 @pytest.mark.parametrize("view", ["peer", "answer"])
 def test_a_correct_solution_is_likelier_behind_a_privileged_context(
-    view: str, tokenizer: PreTrainedTokenizerBase, policy: Qwen3ForCausalLM
+    view: str, tokenizer: PreTrainedTokenizerBase, tiny: PreTrainedModel
 ) -> None:
     prompts, gains = Prompts(tokenizer), []
     for problem in Arithmetic(0, 1, 32).held_out().problems:
@@ -119,7 +104,7 @@ def test_a_correct_solution_is_likelier_behind_a_privileged_context(
         teacher = prompts.teacher_ids(problem.question, template, shown, max_tokens=1024)
         assert teacher is not None
         response = tokenizer.encode(write_solution(terms, "last_pair_apart") + "<|im_end|>")
-        plain = logprob_of(policy, prompts.student_ids(problem.question), response)
-        gains.append(logprob_of(policy, teacher.ids, response) - plain)
+        plain = logprob_of(tiny, prompts.student_ids(problem.question), response)
+        gains.append(logprob_of(tiny, teacher.ids, response) - plain)
     assert sum(gains) / len(gains) > 0.02
     assert sum(gain > 0 for gain in gains) >= 24

@@ -1,9 +1,12 @@
 """scripts/grade.py, run as a user runs it."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,18 +56,23 @@ def test_broken_lines_are_named_skipped_and_counted(tmp_path: Path) -> None:
     assert "100.00%" in run.stdout
 
 
-def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = importlib.util.spec_from_file_location("grade", ROOT / "scripts" / "grade.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
     empty, good = tmp_path / "empty.jsonl", tmp_path / "good.jsonl"
     empty.write_text("")
     good.write_text('{"prediction": "4", "gold": "4"}')
     for arguments, words in (
-        ((tmp_path / "absent.jsonl",), "absent.jsonl: No such file"),
-        ((tmp_path,), "Is a directory"),
-        ((empty,), "holds no usable case"),
-        ((good, "--timeout", "-1"), "reward.timeout_s is -1.0"),
-        ((good, "--out", tmp_path / "absent" / "out.jsonl"), "does not exist"),
+        ([tmp_path / "absent.jsonl"], "absent.jsonl: No such file"),
+        ([tmp_path], "Is a directory"),
+        ([empty], "holds no usable case"),
+        ([good, "--timeout", "-1"], "reward.timeout_s is -1.0"),
+        ([good, "--out", tmp_path / "absent" / "out.jsonl"], "does not exist"),
     ):
-        run = grade(*arguments)
-        assert run.returncode == 2
-        assert words in run.stderr
-        assert len(run.stderr.splitlines()) == 1, run.stderr
+        assert script.main([str(argument) for argument in arguments]) == 2
+        said = capsys.readouterr().err
+        assert words in said
+        assert len(said.splitlines()) == 1, said

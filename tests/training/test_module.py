@@ -124,7 +124,8 @@ def test_the_update_equals_a_loop_over_single_tokens(
             loss = loss + token_loss * (student - engine).exp().clamp(max=2) / sum(LENGTHS)
     loss.backward()
     expected = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
-    torch.testing.assert_close(gradient(module), expected, rtol=1e-9, atol=1e-12)
+    # transformers computes this model's norms in float32 even in a float64 model
+    assert (gradient(module) - expected).norm() / expected.norm() <= 1e-6
     assert module.update_metrics[0]["loss/surrogate"] == pytest.approx(loss.item(), abs=1e-12)
 
 

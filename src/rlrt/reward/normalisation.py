@@ -14,7 +14,7 @@ _SUBSCRIPT_NAME = re.compile(r"_ ?\{ ?\\(max|min) ?\}")
 _NOT_A_WORD = re.compile(
     r"\\(?:text\w*|mathrm|mbox|operatorname|begin|end) ?\{[^{}]*\}|\\[a-zA-Z]+"
 )
-_WORD = re.compile(r"[a-zA-Z]{2,}")
+_WORD = re.compile(r"[a-zA-Z]{2,}|\b[a-zA-Z]: ")  # "A: 26" labels its answer
 
 
 def bare(text: str) -> str:
