@@ -1,16 +1,16 @@
 """Builds models/tiny from nothing: tokenizer, chat template and a small Qwen3-shaped policy.
 
 The policy learns sums from generated solutions. Behind the plain prompt a share of the steps slips,
-so that reinforcement learning has something to unlearn; behind a peer solution or an answer hardly
-any does, so that the teacher view knows more than the student view. The loss is on responses only.
+so that reinforcement learning has something to unlearn; behind a peer solution or an answer none
+does, so that the teacher view knows more than the student view. The loss is on responses only.
 """
 
 import argparse
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
+from statistics import fmean
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -24,6 +24,7 @@ from rlrt.context.correct_peer import TEMPLATE as PEER_TEMPLATE
 from rlrt.data.arithmetic import Arithmetic
 from rlrt.data.arithmetic_solutions import STYLES, write_solution
 from rlrt.data.prompts import BOXED_INSTRUCTION, Prompts
+from rlrt.model.load import export
 
 Example = tuple[tuple[int, ...], tuple[int, ...]]  # ids of a prompt and of a response
 
@@ -41,10 +42,9 @@ MAX_POSITIONS = 1024  # tokens
 PROBLEMS = 40_000
 SEQUENCES = 32  # of one view, in one step
 VIEWS = {"student": 0.5, "peer": 0.3, "answer": 0.2}  # share of the steps
-SLIP_RATE = {"student": 0.25, "peer": 0.01, "answer": 0.01}  # share of solution steps that go wrong
-CLEAN_SHARE = 0.6  # of the training comes before the first slip: arithmetic is learnt faster so
+SLIP_RATE = 0.25  # share of the solution's steps that go wrong behind the plain prompt
+CLEAN_SHARE = 0.45  # of the training comes before the first slip: arithmetic is learnt faster so
 REPAIR_RATE = 0.1  # share of slips that are noticed
-PEER_SLIP_RATE = 0.02  # of the steps in the demonstration behind a peer prompt
 PEAK_LR, WEIGHT_DECAY = 6e-3, 0.01
 WARMUP_STEPS, DECAY_SHARE = 40, 0.3  # linear up, constant, linear down to 0
 
@@ -113,23 +113,27 @@ def _terms(problem: Problem) -> list[int]:
     return [int(term) for term in problem.id.removeprefix("arithmetic/").split("+")]
 
 
-def example(view: str, problem: Problem, slips: bool, prompts: Prompts, rng: Random) -> Example:
-    """A prompt of the view and a response to it, with slips where asked for."""
+def example(
+    view: str, problem: Problem, slip_rate: float, prompts: Prompts, rng: Random
+) -> Example:
+    """A prompt of the view and a response to it; only the student view's response has slips."""
 
     def solution(slip_rate: float) -> str:
         style = rng.choice(list(STYLES))
-        return write_solution(_terms(problem), style, slips * slip_rate, REPAIR_RATE, rng)
+        return write_solution(_terms(problem), style, slip_rate, REPAIR_RATE, rng)
 
-    response = tuple(prompts.tokenizer(solution(SLIP_RATE[view]) + END)["input_ids"])
     if view == "student":
-        return prompts.student_ids(problem.question), response
-    if view == "answer":
-        template, shown = ANSWER_TEMPLATE, problem.answer
+        prompt = prompts.student_ids(problem.question)
     else:
-        template, shown = PEER_TEMPLATE, solution(PEER_SLIP_RATE)
-    prompt = prompts.teacher_ids(problem.question, template, shown, MAX_POSITIONS)
-    assert prompt is not None
-    return prompt.ids, response
+        slip_rate = 0.0
+        template, shown = {
+            "peer": (PEER_TEMPLATE, solution(slip_rate=0.0)),
+            "answer": (ANSWER_TEMPLATE, problem.answer),
+        }[view]
+        hinted = prompts.teacher_ids(problem.question, template, shown, MAX_POSITIONS)
+        assert hinted is not None
+        prompt = hinted.ids
+    return prompt, tuple(prompts.tokenizer(solution(slip_rate) + END)["input_ids"])
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> tuple[Tensor, Tensor]:
@@ -149,13 +153,14 @@ def response_loss(model: Qwen3ForCausalLM, ids: Tensor, labels: Tensor) -> Tenso
     hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
     targets = labels[:, 1:]
     chosen = targets != -100  # the output head runs on response positions alone
-    return F.cross_entropy(model.lm_head(hidden[chosen]), targets[chosen], reduction="mean")
+    return F.cross_entropy(model.lm_head(hidden[chosen]), targets[chosen])
 
 
 def build_optimizers(model: Qwen3ForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
-    if __import__("os").environ.get("ADAM"):
-        return [torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98))]
+    """Muon for the matrices inside the layers, AdamW for embeddings and norms.
+
+    AdamW alone needs more than twice as many steps here.
+    """
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if all(p is not matrix for matrix in matrices)]
     return [
@@ -177,9 +182,9 @@ def train(
     for step in range(steps):
         scale = min((step + 1) / WARMUP_STEPS, (1 - step / steps) / DECAY_SHARE, 1.0)
         (view,) = rng.choices(list(VIEWS), list(VIEWS.values()))
-        slips = step >= CLEAN_SHARE * steps
+        slip_rate = SLIP_RATE if step >= CLEAN_SHARE * steps else 0.0
         chosen = rng.choices(problems, k=SEQUENCES)
-        batch = [example(view, problem, slips, prompts, rng) for problem in chosen]
+        batch = [example(view, problem, slip_rate, prompts, rng) for problem in chosen]
         loss = response_loss(model, *collate(batch, prompts.tokenizer.pad_token_id))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -191,27 +196,14 @@ def train(
         losses.append(loss.item())
         if (step + 1) % 50 == 0 or step == steps - 1:
             seconds = time.perf_counter() - begin
-            recent = losses[-50:]
-            mean = sum(recent) / len(recent)
-            print(f"step {step + 1:4d}  loss {mean:.4f}  {seconds:5.0f} s", flush=True)
-
-
-def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes the model folder; a reader finds the old one or the new one, never a half."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        fresh, old = Path(scratch, "fresh"), Path(scratch, "old")
-        model.save_pretrained(fresh)
-        tokenizer.save_pretrained(fresh)
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
+            loss_mean = fmean(losses[-50:])
+            print(f"step {step + 1:4d}  loss {loss_mean:.4f}  {seconds:5.0f} s", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("models/tiny"))
-    parser.add_argument("--steps", type=int, default=350, help="supervised steps")
+    parser.add_argument("--steps", type=int, default=1500, help="supervised steps")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
@@ -221,7 +213,8 @@ def main() -> None:
     model = build_model(tokenizer)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens")
     train(model, Prompts(tokenizer), problems, arguments.steps, rng)
-    save(model, tokenizer, arguments.out)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    export(model, tokenizer, arguments.out, torch.float32)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlrt.context.answer import TEMPLATE as ANSWER_TEMPLATE
 from rlrt.context.correct_peer import TEMPLATE as PEER_TEMPLATE
 from rlrt.data.arithmetic import Arithmetic
-from rlrt.data.arithmetic_solutions import write_solution
+from rlrt.data.arithmetic_solutions import STYLES, write_solution
 from rlrt.data.prompts import BOXED_INSTRUCTION, Prompts
 
 FOLDER = Path(__file__).parents[1] / "models" / "tiny"
@@ -95,16 +95,19 @@ def test_a_correct_solution_is_likelier_behind_a_privileged_context(
     view: str, tokenizer: PreTrainedTokenizerBase, tiny: PreTrainedModel
 ) -> None:
     prompts, gains = Prompts(tokenizer), []
-    for problem in Arithmetic(0, 1, 32).held_out().problems:
+    styles = list(STYLES)
+    for index, problem in enumerate(Arithmetic(0, 1, 64).held_out().problems):
         terms = [int(term) for term in problem.id.removeprefix("arithmetic/").split("+")]
+        response = write_solution(terms, styles[index % len(styles)])
         if view == "peer":
-            template, shown = PEER_TEMPLATE, write_solution(terms, "backwards")
+            peer = write_solution(terms, styles[(index + 1) % len(styles)])
+            template, shown = PEER_TEMPLATE, peer
         else:
             template, shown = ANSWER_TEMPLATE, problem.answer
         teacher = prompts.teacher_ids(problem.question, template, shown, max_tokens=1024)
         assert teacher is not None
-        response = tokenizer.encode(write_solution(terms, "last_pair_apart") + "<|im_end|>")
-        plain = logprob_of(tiny, prompts.student_ids(problem.question), response)
-        gains.append(logprob_of(tiny, teacher.ids, response) - plain)
-    assert sum(gains) / len(gains) > 0.02
-    assert sum(gain > 0 for gain in gains) >= 24
+        ids = tokenizer.encode(response + "<|im_end|>")
+        plain = logprob_of(tiny, prompts.student_ids(problem.question), ids)
+        gains.append(logprob_of(tiny, teacher.ids, ids) - plain)
+    assert sum(gains) / len(gains) > 0
+    assert sum(gain > 0 for gain in gains) > 0.75 * len(gains)

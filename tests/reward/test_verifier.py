@@ -99,7 +99,6 @@ def test_hostile_answers_cost_only_themselves(verifier: Verifier) -> None:
     for index in range(len(HOSTILE), len(order)):
         assert verdicts[index] is Verdict.RIGHT, responses[index]
     assert verdicts[0] is Verdict.UNDECIDED  # the tower
-    assert max(j.seconds for j in judged) < 1.0 + 2.0  # the limit and the parent's grace
 
 
 def test_undecided_earns_its_own_reward() -> None:
@@ -127,29 +126,17 @@ def test_a_worker_has_its_memory_limit() -> None:
         assert address_space_limit(worker) == str(2**29)
 
 
-def test_workers_killed_from_outside_cost_no_answer(verifier: Verifier) -> None:
+def test_a_worker_killed_from_outside_costs_no_answer(verifier: Verifier) -> None:
     answers = [rf"\boxed{{\frac{{{n}}}{{7}}}}" for n in range(1, 400) if n % 7]
     golds = [f"{2 * n}/14" for n in range(1, 400) if n % 7]
-    killed: set[int] = set()
-    done = threading.Event()
-
-    def kill_ready_workers() -> None:
-        while not done.is_set() and len(killed) < 4:
-            for worker in worker_ids(os.getpid()):
-                if worker not in killed and address_space_limit(worker) != "unlimited":
-                    time.sleep(0.1)  # into the work
-                    os.kill(worker, signal.SIGKILL)
-                    killed.add(worker)
-
-    killer = threading.Thread(target=kill_ready_workers)
+    verifier.grade([HALF, HALF], ["1/2", "2/4"])  # starts both workers
+    victim = worker_ids(os.getpid())[0]
+    killer = threading.Timer(0.1, os.kill, (victim, signal.SIGKILL))  # into the work
     killer.start()
-    try:
-        judged = verifier.grade(answers, golds)
-    finally:
-        done.set()
-        killer.join()
-    assert killed
-    assert {j.verdict for j in judged} == {Verdict.RIGHT}
+    judged = verifier.grade(answers, golds)
+    killer.join()
+    assert {judgement.verdict for judgement in judged} == {Verdict.RIGHT}
+    assert victim not in worker_ids(os.getpid()), "the dead worker was not replaced"
 
 
 def test_workers_end_with_a_killed_parent() -> None:

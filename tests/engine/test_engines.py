@@ -1,0 +1,174 @@
+"""Both engines keep the same protocol; vLLM is the real one."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlrt.batch import Response
+from rlrt.data.prompts import Prompts
+from rlrt.engine.engine import Engine, EngineSpec, Sampling
+from rlrt.engine.hf_engine import HFEngine
+from rlrt.engine.probe import StaleEngineError, logprob_gap, require_fresh
+from rlrt.engine.vllm_engine import VLLMEngine
+from rlrt.engine.weights import engine_weights
+from rlrt.model.load import load_policy, load_tokenizer, stop_token_ids
+from rlrt.model.views import score_responses
+
+TINY = str(Path(__file__).resolve().parents[2] / "models" / "tiny")
+SAMPLING = Sampling(max_response_tokens=40, temperature=0.9)
+
+
+@pytest.fixture(scope="module")
+def served() -> PreTrainedModel:
+    """The policy that the engines of this module serve."""
+    return load_policy(TINY, torch.float32)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("vllm", marks=pytest.mark.vllm),
+        pytest.param("hf"),
+    ],
+)
+def engine(request: pytest.FixtureRequest, served: PreTrainedModel) -> Iterator[Engine]:
+    started: Engine = VLLMEngine() if request.param == "vllm" else HFEngine(batch_size=5)
+    stops = stop_token_ids(TINY, load_tokenizer(TINY))
+    started.start(served, EngineSpec(TINY, stops, torch.float32, 256))
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def prompts(tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
+    questions = [f"Compute {a} + {b} + 7." for a, b in [(3, 4), (12, 5), (9, 9), (1, 2), (20, 13)]]
+    return [Prompts(tokenizer).student_ids(question) for question in questions for _ in range(3)]
+
+
+def sample(
+    engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]], sampling: Sampling = SAMPLING
+) -> list[Response]:
+    engine.sync(engine_weights(served, torch.float32))
+    return engine.sample(prompts, list(range(len(prompts))), sampling)
+
+
+def gap(engine: Engine, policy: PreTrainedModel, prompts: list[tuple[int, ...]]) -> float:
+    return logprob_gap(
+        engine,
+        lambda p, r: score_responses(policy, p, r, SAMPLING.temperature, 10**5)[0],
+        prompts,
+        list(range(len(prompts))),
+        SAMPLING,
+    )
+
+
+def test_logprobs_are_the_trainers_at_the_sampling_temperature(
+    engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]]
+) -> None:
+    engine.sync(engine_weights(served, torch.float32))
+    assert gap(engine, served, prompts) <= 1e-4
+
+
+def test_new_weights_are_served_after_a_sync(
+    engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]]
+) -> None:
+    engine.sync(engine_weights(served, torch.float32))
+    before = {name: tensor.clone() for name, tensor in served.state_dict().items()}
+    with torch.no_grad():
+        for parameter in served.parameters():
+            parameter.mul_(1.05)
+    try:
+        engine.sync(engine_weights(served, torch.float32))
+        assert gap(engine, served, prompts) <= 1e-4
+    finally:
+        served.load_state_dict(before)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("kept", ["all", "head"])
+def test_a_stale_engine_is_caught(
+    engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]], kept: str
+) -> None:
+    """Neither an engine that missed the sync, nor one whose tied output head stayed behind."""
+    if isinstance(engine, HFEngine):
+        pytest.skip("it samples with the trainer's own tensors")
+    engine.sync(engine_weights(served, torch.float32))
+    trained = load_policy(TINY, torch.float32)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(2e-3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    if kept == "head":
+        weights = engine_weights(trained, torch.float32)
+        engine.sync(islice(weights, len(list(trained.parameters()))))
+    measured = gap(engine, trained, prompts)
+    with pytest.raises(StaleEngineError, match="does not serve the policy's weights"):
+        require_fresh(measured, 1e-4, step=3)
+
+
+def test_a_gap_that_is_not_a_number_is_stale() -> None:
+    with pytest.raises(StaleEngineError):
+        require_fresh(float("nan"), 1e-4, step=0)
+
+
+def test_a_response_depends_on_its_own_seed_and_prompt_alone(
+    engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]]
+) -> None:
+    first = sample(engine, served, prompts)
+    assert first == sample(engine, served, prompts)
+    groups = [{response.ids for response in first[i : i + 3]} for i in range(0, len(first), 3)]
+    assert max(len(group) for group in groups) > 1, "seeds make no difference"
+    backwards = engine.sample(prompts[::-1], list(range(len(prompts)))[::-1], SAMPLING)
+    assert [response.ids for response in backwards[::-1]] == [response.ids for response in first]
+
+
+def test_responses_end_with_the_stop_token_or_are_truncated(
+    engine: Engine,
+    served: PreTrainedModel,
+    prompts: list[tuple[int, ...]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    whole = sample(engine, served, prompts, Sampling(60))
+    short = sample(engine, served, prompts, Sampling(5))
+    assert {response.truncated for response in whole} == {False}
+    for response in whole:
+        assert response.ids[-1] == tokenizer.eos_token_id
+        assert tokenizer.eos_token_id not in response.ids[:-1]
+    for response, cut in zip(whole, short, strict=True):
+        assert cut.truncated
+        assert cut.ids == response.ids[:5]
+
+
+def test_greedy_sampling_needs_no_seed(
+    engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]]
+) -> None:
+    engine.sync(engine_weights(served, torch.float32))
+    greedy = Sampling(40, temperature=0.0)
+    first = engine.sample(prompts, [1] * len(prompts), greedy)
+    second = engine.sample(prompts, [2] * len(prompts), greedy)
+    assert [response.ids for response in first] == [response.ids for response in second]
+    assert first[0].ids == first[1].ids
+
+
+def test_top_p_draws_from_the_nucleus_alone(
+    engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]]
+) -> None:
+    narrow = sample(engine, served, prompts, Sampling(40, temperature=1.0, top_p=1e-6))
+    greedy = engine.sample(prompts, [0] * len(prompts), Sampling(40, temperature=0.0))
+    assert [response.ids for response in narrow] == [response.ids for response in greedy]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_response_tokens": 0}, "max_response_tokens is 0"),
+        ({"max_response_tokens": 5, "temperature": -1.0}, "temperature is -1.0"),
+        ({"max_response_tokens": 5, "top_p": 0.0}, "top_p is 0.0"),
+    ],
+)
+def test_sampling_out_of_range_is_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sampling(**settings)  # type: ignore[arg-type]

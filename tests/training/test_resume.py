@@ -1,0 +1,161 @@
+"""A run killed at any moment and resumed ends like one never killed. Runs the real entry.
+
+RLRT_KILLS sets how many kills a run survives (more of them than CI takes: RLRT_KILLS=10).
+"""
+
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from rlrt.errors import UserError
+from rlrt.training.checkpoint import find_checkpoint, is_whole
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = int(os.environ.get("RLRT_KILLS", "3"))
+STEPS = 6
+SETTINGS = [
+    "credit=rlrt",
+    "model=tiny",
+    f"trainer.max_epochs={STEPS}",
+    "training.problems_per_step=4",
+    "training.problems_per_update=2",
+    "training.rollouts_per_problem=4",
+    "evaluation.every_n_steps=2",
+    "evaluation.max_problems=4",
+    "evaluation.samples=2",
+    "evaluation.pass_at=[1,2]",
+    "logger=none",
+]
+
+
+def start(folder: Path, *settings: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(ROOT / "src/rlrt/train.py"), f"hydra.run.dir={folder}", *settings]
+    log = folder.with_suffix(".log").open("ab")
+    return subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
+
+
+def finish(folder: Path, *settings: str) -> None:
+    process = start(folder, *settings)
+    assert process.wait(timeout=250) == 0, folder.with_suffix(".log").read_text()[-3000:]
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    timed = [name for name in rows[0] if name.startswith("time/") or name.endswith("_per_s")]
+    return [{name: value for name, value in row.items() if name not in timed} for row in rows]
+
+
+def require_identical(found: Path, expected: Path) -> None:
+    """Weights to the bit, metrics to the digit, every recorded rollout."""
+    weights = "export/model.safetensors"
+    assert (found / weights).read_bytes() == (expected / weights).read_bytes()
+    for name in ("metrics.csv", "evaluation.csv"):
+        assert table(found / name) == table(expected / name)
+    records = sorted(path.name for path in (expected / "rollouts").iterdir())
+    assert sorted(path.name for path in (found / "rollouts").iterdir()) == records
+    assert len(records) == STEPS
+    for name in records:
+        assert pq.read_table(found / "rollouts" / name).equals(
+            pq.read_table(expected / "rollouts" / name)
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=pytest.mark.vllm), "hf"])
+def test_a_run_killed_at_random_moments_ends_like_one_never_killed(
+    tmp_path: Path, engine: str
+) -> None:
+    settings = [*SETTINGS, f"engine={engine}"]
+    reference, killed = tmp_path / "reference", tmp_path / "killed"
+    began = time.monotonic()
+    finish(reference, *settings)
+    lasted = time.monotonic() - began
+    assert [row["step"] for row in table(reference / "metrics.csv")] == [str(i) for i in range(STEPS)]
+
+    moments = random.Random(f"{engine}/{KILLS}")
+    process = start(killed, *settings)
+    for _ in range(KILLS):
+        # first wait for a sign of life, so that kills fall into the work and not into imports
+        written = len(list(killed.glob("**/*")))
+        deadline = time.monotonic() + lasted
+        while len(list(killed.glob("**/*"))) <= written and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.25 * lasted))
+        kill_group(process)
+        process = start(killed, f"resume={killed}")
+    assert process.wait(timeout=250) == 0, killed.with_suffix(".log").read_text()[-3000:]
+    require_identical(killed, reference)
+
+
+@pytest.mark.slow
+def test_checkpoints_of_a_real_run(tmp_path: Path) -> None:
+    """No pickled objects; a damaged one is refused and the one before it offered and good."""
+    folder = tmp_path / "run"
+    finish(folder, *SETTINGS, "engine=hf")
+    last, before = sorted(folder.glob("checkpoints/step=*.ckpt"), reverse=True)
+    assert (folder / "checkpoints/last.ckpt").samefile(last)
+    assert (folder / "checkpoints/best.ckpt").exists()
+    state = torch.load(last, weights_only=True)
+    assert state["rollout_steps"] == STEPS
+
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.unlink()
+    last.write_bytes(content)
+    assert not is_whole(last)
+    with pytest.raises(UserError, match=f"is damaged; go on from the one before it.*{before.name}"):
+        find_checkpoint(folder)
+    process = start(folder, f"resume={folder}")
+    assert process.wait(timeout=100) == 2
+    log = folder.with_suffix(".log").read_text()
+    assert f"resume={before}" in log
+    assert "Traceback" not in log
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    expected = (copy / "export/model.safetensors").read_bytes()
+    shutil.rmtree(folder / "export")
+    finish(folder, f"resume={before}")
+    assert (folder / "export/model.safetensors").read_bytes() == expected
+
+
+def test_truncated_and_foreign_files_are_not_whole(tmp_path: Path) -> None:
+    good = tmp_path / "step=000001.ckpt"
+    torch.save({"rollout_steps": 1, "weights": torch.arange(1000)}, good)
+    assert is_whole(good)
+    for name, content in {
+        "cut": good.read_bytes()[:-100],
+        "empty": b"",
+        "text": b"hello",
+    }.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert not is_whole(path), name
+    assert not is_whole(tmp_path / "missing")
+
+
+def test_a_run_folder_without_a_checkpoint_starts_over(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    assert find_checkpoint(tmp_path) is None
+
+
+def test_a_missing_run_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such run folder or checkpoint exists"):
+        find_checkpoint(tmp_path / "nowhere")
