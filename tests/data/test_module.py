@@ -9,10 +9,14 @@ from rlrt.data.prompts import Prompts
 
 
 def problems(count: int) -> ProblemSet:
-    return ProblemSet(tuple(Problem(str(i), f"Compute {i} + 1.", str(i + 1), "t") for i in range(count)))
+    return ProblemSet(
+        tuple(Problem(str(i), f"Compute {i} + 1.", str(i + 1), "t") for i in range(count))
+    )
 
 
-def module(count: int = 10, seed: int = 0, per_step: int = 4, per_update: int = 2) -> ProblemDataModule:
+def module(
+    count: int = 10, seed: int = 0, per_step: int = 4, per_update: int = 2
+) -> ProblemDataModule:
     return ProblemDataModule(problems(count), problems(2), seed, per_step, per_update)
 
 

@@ -50,7 +50,10 @@ def prompts(tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
 
 
 def sample(
-    engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]], sampling: Sampling = SAMPLING
+    engine: Engine,
+    served: PreTrainedModel,
+    prompts: list[tuple[int, ...]],
+    sampling: Sampling = SAMPLING,
 ) -> list[Response]:
     engine.sync(engine_weights(served, torch.float32))
     return engine.sample(prompts, list(range(len(prompts))), sampling)
@@ -100,7 +103,9 @@ def test_a_stale_engine_is_caught(
     trained = load_policy(TINY, torch.float32)
     with torch.no_grad():
         for parameter in trained.parameters():
-            parameter.add_(2e-3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+            parameter.add_(
+                2e-3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+            )
     if kept == "head":
         weights = engine_weights(trained, torch.float32)
         engine.sync(islice(weights, len(list(trained.parameters()))))

@@ -13,7 +13,9 @@ PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [3, 4]]
 RESPONSES = [[20, 21, 22], [30, 31, 32, 33, 34, 35], [40], []]
 
 
-def slow_logprob(policy: PreTrainedModel, prefix: list[int], token: int, temperature: float) -> float:
+def slow_logprob(
+    policy: PreTrainedModel, prefix: list[int], token: int, temperature: float
+) -> float:
     """One token at a time, nothing batched, nothing padded, nothing shifted."""
     logits = policy(input_ids=torch.tensor([prefix]), use_cache=False).logits[0, -1]
     return float(torch.log_softmax(logits / temperature, -1)[token])
@@ -40,7 +42,9 @@ def test_both_views_line_up_token_by_token(
     policy = random_policy(torch.float64)
     prompts = Prompts(tokenizer)
     student = prompts.student_ids("Compute 3 + 4 + 5.")
-    teacher = prompts.teacher_ids("Compute 3 + 4 + 5.", TEMPLATE, "3 + 4 = 7, so \\boxed{12}.", 1000)
+    teacher = prompts.teacher_ids(
+        "Compute 3 + 4 + 5.", TEMPLATE, "3 + 4 = 7, so \\boxed{12}.", 1000
+    )
     assert teacher is not None
     response = list(tokenizer("7 + 5 = 12.\n\\boxed{12}", add_special_tokens=False)["input_ids"])
     for prompt in (student, teacher.ids):

@@ -39,9 +39,14 @@ SETTINGS = [
 
 
 def start(folder: Path, *settings: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(ROOT / "src/rlrt/train.py"), f"hydra.run.dir={folder}", *settings]
-    log = folder.with_suffix(".log").open("ab")
-    return subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
+    command = [
+        sys.executable,
+        str(ROOT / "src/rlrt/train.py"),
+        f"hydra.run.dir={folder}",
+        *settings,
+    ]
+    with folder.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
 
 
 def finish(folder: Path, *settings: str) -> None:
@@ -87,7 +92,9 @@ def test_a_run_killed_at_random_moments_ends_like_one_never_killed(
     began = time.monotonic()
     finish(reference, *settings)
     lasted = time.monotonic() - began
-    assert [row["step"] for row in table(reference / "metrics.csv")] == [str(i) for i in range(STEPS)]
+    assert [row["step"] for row in table(reference / "metrics.csv")] == [
+        str(i) for i in range(STEPS)
+    ]
 
     moments = random.Random(f"{engine}/{KILLS}")
     process = start(killed, *settings)
@@ -109,7 +116,7 @@ def test_checkpoints_of_a_real_run(tmp_path: Path) -> None:
     """No pickled objects; a damaged one is refused and the one before it offered and good."""
     folder = tmp_path / "run"
     finish(folder, *SETTINGS, "engine=hf")
-    last, before = sorted(folder.glob("checkpoints/step=*.ckpt"), reverse=True)
+    last, before = sorted(folder.glob("checkpoints/step-*.ckpt"), reverse=True)
     assert (folder / "checkpoints/last.ckpt").samefile(last)
     assert (folder / "checkpoints/best.ckpt").exists()
     state = torch.load(last, weights_only=True)
@@ -137,7 +144,7 @@ def test_checkpoints_of_a_real_run(tmp_path: Path) -> None:
 
 
 def test_truncated_and_foreign_files_are_not_whole(tmp_path: Path) -> None:
-    good = tmp_path / "step=000001.ckpt"
+    good = tmp_path / "step-000001.ckpt"
     torch.save({"rollout_steps": 1, "weights": torch.arange(1000)}, good)
     assert is_whole(good)
     for name, content in {

@@ -63,6 +63,7 @@ class Run:
             f"held-out {score}: {float(first[score]):.3f} after {first['step']} rollout steps, "
             f"{float(last[score]):.3f} after {step}\nrun folder: {self.folder}",
             highlight=False,
+            soft_wrap=True,
         )
 
 

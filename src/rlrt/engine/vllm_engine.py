@@ -77,7 +77,9 @@ class VLLMEngine:
             # The CPU build cannot take back the random number that a half-read prompt of a seeded
             # request draws ("CPU Generator does not use offset"): prompts are read whole there.
             enable_chunked_prefill=self.on_gpu,
-            max_num_batched_tokens=None if self.on_gpu else max(spec.max_model_tokens, PREFILL_TOKENS),
+            max_num_batched_tokens=None
+            if self.on_gpu
+            else max(spec.max_model_tokens, PREFILL_TOKENS),
         )
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from rlrt.errors import UserError
 from rlrt.training.files import StepTable, write_atomically
 
-PATTERN = "step=*.ckpt"
+PATTERN = "step-*.ckpt"  # no "=": Hydra takes resume=<path> from the command line
 
 
 class DamagedCheckpointError(UserError):
@@ -131,7 +131,7 @@ class Checkpoints(Checkpoint):
             _link(path, self.folder / "best.ckpt")
 
     def _path(self, steps: int) -> Path:
-        return self.folder / f"step={steps:06d}.ckpt"
+        return self.folder / f"step-{steps:06d}.ckpt"
 
 
 def _link(target: Path, name: Path) -> None:

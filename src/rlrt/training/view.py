@@ -41,9 +41,6 @@ class LiveView(L.Callback):
         self.live: Live | None = None
         self.evaluations_told = 0
 
-    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.began, self.first_step = time.monotonic(), trainer.current_epoch
-
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.began, self.first_step = time.monotonic(), trainer.current_epoch
         self.evaluations_told = len(self.rollouts.evaluations.rows)
@@ -53,14 +50,16 @@ class LiveView(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         for row in self.rollouts.evaluations.rows[self.evaluations_told :]:
-            self.console.print(evaluation_line(row))
+            self.console.print(evaluation_line(row), highlight=False, soft_wrap=True)
         self.evaluations_told = len(self.rollouts.evaluations.rows)
         self._refresh(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.steps.append((trainer.current_epoch, self.rollouts.row))
         if self.live is None:
-            self.console.print(step_line(trainer.current_epoch, self.rollouts.row), highlight=False)
+            self.console.print(
+                step_line(trainer.current_epoch, self.rollouts.row), highlight=False, soft_wrap=True
+            )
         self._refresh(trainer)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
