@@ -1,6 +1,7 @@
 """The vLLM adapter: the one file that imports vllm. The engine lives in the trainer's process."""
 
 import importlib.util
+import logging
 import os
 from collections.abc import Iterable, Sequence
 
@@ -54,7 +55,9 @@ class VLLMEngine:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(self.cpu_cache_gib)
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ["VLLM_CONFIGURE_LOGGING"] = "0"
+        logging.getLogger("vllm").addHandler(logging.NullHandler())
+        logging.getLogger("vllm").setLevel(logging.ERROR)
         from vllm import LLM
 
         self.on_gpu = policy.device.type == "cuda"

@@ -44,36 +44,42 @@ def write_records(
     credit: Credit,
 ) -> None:
     """Write ``rollouts/step=000012.parquet``, one row per rollout; an earlier one is replaced."""
-
-    def tokens(values_BT: Tensor, row: int) -> list[float]:
-        return values_BT[row][batch.response_mask_BT[row]].tolist()
-
-    rows: list[dict[str, Any]] = []
-    for row, (rollout, prompt) in enumerate(zip(rollouts, prompts, strict=True)):
-        scored = bool(batch.teacher_scored_B[row])
-        rows.append(
-            {
-                "step": step,
-                "problem_id": rollout.problem.id,
-                "group": rollout.group,
-                "sample": rollout.sample,
-                "prompt": prompt,
-                "answer": rollout.problem.answer,
-                "response": rollout.text,
-                "truncated": rollout.response.truncated,
-                "verdict": rollout.verdict.value,
-                "reward": rollout.reward,
-                "advantage": None
-                if credit.advantages_B is None
-                else float(credit.advantages_B[row]),
-                "response_ids": list(rollout.response.ids),
-                "engine_logprobs": list(rollout.response.engine_logprobs),
-                "student_logprobs": tokens(batch.student_logprobs_BT, row),
-                "student_entropy": tokens(batch.student_entropy_BT, row),
-                "teacher_logprobs": tokens(batch.teacher_logprobs_BT, row) if scored else None,
-                "credit": tokens(credit.advantages_BT, row),
-            }
-        )
+    rows = [
+        {"step": step, "prompt": prompt, **_outcome(rollout), **_tokens(batch, credit, row)}
+        for row, (rollout, prompt) in enumerate(zip(rollouts, prompts, strict=True))
+    ]
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     path = folder / f"step={step:06d}.parquet"
     write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
+
+
+def _outcome(rollout: Rollout) -> dict[str, Any]:
+    return {
+        "problem_id": rollout.problem.id,
+        "group": rollout.group,
+        "sample": rollout.sample,
+        "answer": rollout.problem.answer,
+        "response": rollout.text,
+        "truncated": rollout.response.truncated,
+        "verdict": rollout.verdict.value,
+        "reward": rollout.reward,
+        "response_ids": list(rollout.response.ids),
+        "engine_logprobs": list(rollout.response.engine_logprobs),
+    }
+
+
+def _tokens(batch: ScoredBatch, credit: Credit, row: int) -> dict[str, Any]:
+    mask_T = batch.response_mask_BT[row]
+
+    def values(values_BT: Tensor) -> list[float]:
+        return values_BT[row][mask_T].tolist()
+
+    return {
+        "advantage": None if credit.advantages_B is None else float(credit.advantages_B[row]),
+        "student_logprobs": values(batch.student_logprobs_BT),
+        "student_entropy": values(batch.student_entropy_BT),
+        "teacher_logprobs": values(batch.teacher_logprobs_BT)
+        if batch.teacher_scored_B[row]
+        else None,
+        "credit": values(credit.advantages_BT),
+    }
