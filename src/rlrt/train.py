@@ -4,6 +4,7 @@ Compose the configuration, build the cheap parts (a wrong setting ends here), re
 the policy, run, evaluate, export. Heavy imports wait until the configuration is known to be sound.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rlrt.assembly.configuration import CONFIGS, compose, register_resolvers, stop_with_a_sentence
+
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read by PyTorch when it is imported
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")

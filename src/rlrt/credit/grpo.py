@@ -19,5 +19,4 @@ class GRPO(CreditAssigner):
         return Credit(
             advantages_BT=advantages_B[:, None] * batch.response_mask_BT,
             advantages_B=advantages_B,
-            metrics={"multiplier_mean": 1.0},
         )

@@ -91,8 +91,8 @@ class Reweighting(CreditAssigner):
             advantages_BT=torch.where(mask_BT, advantages_B[:, None] * multiplier_BT, 0),
             advantages_B=advantages_B,
             metrics={
-                # over the tokens of reweighted rollouts; 1 and 0 where there is none
-                "multiplier_mean": float(multiplier_BT[gated_BT].mean()) if tokens else 1.0,
+                # the first three over the tokens of reweighted rollouts
+                "weight_mean": float(multiplier_BT[gated_BT].mean()) if tokens else 1.0,
                 "weight_clipped": float(clipped_BT[gated_BT].double().mean()) if tokens else 0.0,
                 "teacher_minus_student": float(delta_BT[gated_BT].mean()) if tokens else 0.0,
                 "reweighted_tokens": tokens / max(int(mask_BT.sum()), 1),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from rlrt.batch import SUCCESS_REWARD, Credit, Rollout, ScoredBatch, Verdict
-from rlrt.functional.groups import has_signal
+from rlrt.functional.groups import group_advantages, has_signal
 from rlrt.training.scoring import TeacherViews
 
 
@@ -25,6 +25,15 @@ def rollout_metrics(
     def token_mean(values_BT: Tensor) -> float:  # over all response tokens of the step
         return float(values_BT[mask_BT].double().mean()) if mask_BT.any() else 0.0
 
+    # Token credit over the rollout's advantage, averaged over the tokens of rollouts that have one.
+    advantages_B1 = (
+        group_advantages(batch.rewards_B, batch.group_B, standardize=False)
+        if credit.advantages_B is None
+        else credit.advantages_B
+    )[:, None]
+    credited_BT = mask_BT & (advantages_B1 != 0)
+    multipliers_N = (credit.advantages_BT / advantages_B1)[credited_BT]
+
     return {
         "reward/mean": sum(rollout.reward for rollout in rollouts) / len(rollouts),
         "reward/correct": share(sum(r.reward >= SUCCESS_REWARD for r in rollouts)),
@@ -42,6 +51,9 @@ def rollout_metrics(
         "context/teacher_scored": share(reads),
         "context/shortened": share(teacher.shortened),
         "context/unfit": share(teacher.unfit),
+        "credit/multiplier_mean": float(multipliers_N.double().mean())
+        if len(multipliers_N)
+        else 1.0,
         **{f"credit/{name}": value for name, value in credit.metrics.items()},
         "credit/abs_mean": token_mean(credit.advantages_BT.abs()),
     }

@@ -105,9 +105,7 @@ class RolloutCallback(L.Callback):
         self.sync(module, step, problems)
         if self.evaluator.due(step):
             self.evaluate(module, data, step)
-        with self._clock("rollout"):
-            rollouts = self._sample(problems, step)
-            self.engine.sleep()
+        rollouts = self._sample(problems, step)
         with self._clock("score"):
             reads_teacher_B = self.credit.reads_teacher(
                 torch.tensor([rollout.reward for rollout in rollouts]),
@@ -139,7 +137,8 @@ class RolloutCallback(L.Callback):
         self.row |= {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
         self.row["time/update_s"] = time.perf_counter() - self._updates_began
         self.row["time/step_s"] = sum(
-            self.row.get(f"time/{stage}_s", 0.0) for stage in ("sync", "rollout", "score", "update")
+            self.row[f"time/{stage}_s"]
+            for stage in ("sync", "probe", "rollout", "reward", "score", "update")
         )
         for logger in trainer.loggers:
             logger.log_metrics(self.row, step=trainer.current_epoch)
@@ -184,12 +183,18 @@ class RolloutCallback(L.Callback):
         chosen, samples = self.settings, self.settings.rollouts_per_problem
         rows = [(group, sample) for group in range(len(problems)) for sample in range(samples)]
         group_ids = [self.prompts.student_ids(problem.question) for problem in problems]
-        responses = self.engine.sample(
-            [group_ids[group] for group, _ in rows],
-            [derive_seed(chosen.seed, "rollout", step, group, sample) for group, sample in rows],
-            Sampling(chosen.max_response_tokens, chosen.temperature),
-        )
-        judged = self.judge(responses, [problems[group].answer for group, _ in rows])
+        with self._clock("rollout"):
+            responses = self.engine.sample(
+                [group_ids[group] for group, _ in rows],
+                [
+                    derive_seed(chosen.seed, "rollout", step, group, sample)
+                    for group, sample in rows
+                ],
+                Sampling(chosen.max_response_tokens, chosen.temperature),
+            )
+            self.engine.sleep()
+        with self._clock("reward"):
+            judged = self.judge(responses, [problems[group].answer for group, _ in rows])
         return [
             Rollout(
                 problem=problems[group],
