@@ -26,7 +26,11 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        write_atomically(Path(path), lambda partial: torch.save(checkpoint, partial))
+        def write(partial: Path) -> None:
+            with partial.open("wb") as file:  # whose OSError tells what PyTorch's own writer hides
+                torch.save(checkpoint, file)
+
+        write_atomically(Path(path), write)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

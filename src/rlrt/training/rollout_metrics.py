@@ -13,26 +13,24 @@ def rollout_metrics(
     rollouts: Sequence[Rollout], batch: ScoredBatch, teacher: TeacherViews, credit: Credit
 ) -> dict[str, float]:
     """``stage/quantity`` of one step. Shares are of its B rollouts unless a comment says otherwise."""
-    mask_BT = batch.response_mask_BT
+    return {
+        **_sampled(rollouts, batch),
+        "context/teacher_scored": float(batch.teacher_scored_B.double().mean()),
+        "context/shortened": teacher.shortened / len(rollouts),
+        "context/unfit": teacher.unfit / len(rollouts),
+        "credit/multiplier_mean": _multiplier_mean(batch, credit),
+        "credit/abs_mean": _token_mean(credit.advantages_BT.abs(), batch),
+        **{f"credit/{name}": value for name, value in credit.metrics.items()},
+    }
+
+
+def _sampled(rollouts: Sequence[Rollout], batch: ScoredBatch) -> dict[str, float]:
     lengths = [len(rollout.response.ids) for rollout in rollouts]
-    reads = sum(prompt is not None for prompt in teacher.prompts)
     signal_B = has_signal(batch.rewards_B, batch.group_B)
     gap_BT = batch.student_logprobs_BT - batch.engine_logprobs_BT
 
     def share(found: int) -> float:
         return found / len(rollouts)
-
-    def token_mean(values_BT: Tensor) -> float:  # over all response tokens of the step
-        return float(values_BT[mask_BT].double().mean()) if mask_BT.any() else 0.0
-
-    # Token credit over the rollout's advantage, averaged over the tokens of rollouts that have one.
-    advantages_B1 = (
-        group_advantages(batch.rewards_B, batch.group_B, standardize=False)
-        if credit.advantages_B is None
-        else credit.advantages_B
-    )[:, None]
-    credited_BT = mask_BT & (advantages_B1 != 0)
-    multipliers_N = (credit.advantages_BT / advantages_B1)[credited_BT]
 
     return {
         "reward/mean": sum(rollout.reward for rollout in rollouts) / len(rollouts),
@@ -42,18 +40,26 @@ def rollout_metrics(
         "rollout/response_tokens_max": float(max(lengths)),
         "rollout/tokens": float(sum(lengths)),
         "rollout/truncated": share(sum(r.response.truncated for r in rollouts)),
-        # groups of equal rewards hold equally many rollouts, so this is the share of groups too
+        # groups hold equally many rollouts, so this is the share of groups too
         "rollout/zero_signal_groups": 1 - float(signal_B.double().mean()),
-        "rollout/entropy": token_mean(batch.student_entropy_BT),
-        # mean of s - e: what the correction has to make up for
-        "rollout/student_minus_engine": token_mean(gap_BT),
-        "rollout/student_engine_gap": token_mean(gap_BT.abs()),
-        "context/teacher_scored": share(reads),
-        "context/shortened": share(teacher.shortened),
-        "context/unfit": share(teacher.unfit),
-        "credit/multiplier_mean": float(multipliers_N.double().mean())
-        if len(multipliers_N)
-        else 1.0,
-        **{f"credit/{name}": value for name, value in credit.metrics.items()},
-        "credit/abs_mean": token_mean(credit.advantages_BT.abs()),
+        "rollout/entropy": _token_mean(batch.student_entropy_BT, batch),
+        # s - e and its size: what the rollout correction has to make up for
+        "rollout/student_minus_engine": _token_mean(gap_BT, batch),
+        "rollout/student_engine_gap": _token_mean(gap_BT.abs(), batch),
     }
+
+
+def _token_mean(values_BT: Tensor, batch: ScoredBatch) -> float:
+    """Over all response tokens of the step; 0 without any."""
+    tokens_N = values_BT[batch.response_mask_BT].double()
+    return float(tokens_N.mean()) if len(tokens_N) else 0.0
+
+
+def _multiplier_mean(batch: ScoredBatch, credit: Credit) -> float:
+    """Token credit over the rollout's advantage, over the tokens of rollouts that have one; else 1."""
+    advantages_B = credit.advantages_B
+    if advantages_B is None:
+        advantages_B = group_advantages(batch.rewards_B, batch.group_B, standardize=False)
+    credited_BT = batch.response_mask_BT & (advantages_B != 0)[:, None]
+    multipliers_N = (credit.advantages_BT / advantages_B[:, None])[credited_BT].double()
+    return float(multipliers_N.mean()) if len(multipliers_N) else 1.0

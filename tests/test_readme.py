@@ -1,0 +1,36 @@
+"""What the README shows is what the project has."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_is_the_tested_one() -> None:
+    for name in ("surprise.py", "surprise.yaml"):
+        assert (ROOT / "docs/example_assigner" / name).read_text(encoding="utf-8") in README
+
+
+@pytest.mark.parametrize(
+    "group", ["credit", "model", "data", "engine", "context", "aggregation", "reward", "logger"]
+)
+def test_the_table_names_every_option(group: str) -> None:
+    (row,) = re.findall(rf"^\| `{group}=` \|(.*)\|$", README, flags=re.MULTILINE)
+    options = {path.stem for path in (ROOT / "configs" / group).glob("*.yaml")} - {"none"}
+    assert options == set(re.findall(r"`([a-z0-9_]+)`", row)) - {"none"}
+
+
+def test_every_room_stands_on_the_map() -> None:
+    rooms = {path.name for path in (ROOT / "src/rlrt").iterdir() if not path.name.startswith("_")}
+    rooms = {room for room in rooms if not room.endswith(".egg-info")}
+    named = set(re.findall(r"`([a-z_]+(?:/|\.py))`", README))
+    assert {f"{room}/" if "." not in room else room for room in rooms} <= named
+
+
+def test_every_file_it_names_exists() -> None:
+    for path in re.findall(r"(?:scripts|bench|tests|docs|models|configs)/[\w/.-]*\w", README):
+        if "surprise" not in path:
+            assert (ROOT / path).exists(), path

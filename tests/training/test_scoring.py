@@ -1,0 +1,125 @@
+"""From judged rollouts to the scored batch: the teacher only where it is asked for."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from rlrt.batch import Problem, Response, Rollout, Verdict
+from rlrt.context.answer import TEMPLATE
+from rlrt.context.context import Demonstration
+from rlrt.data.prompts import Prompts
+from rlrt.training.scoring import TeacherViews, scored_batch, teacher_views
+
+Ids = Sequence[int]
+RESPONSES = [(1, 2, 3), (4,), (), (5, 6), (7, 8, 9, 10)]
+SHOWN = Demonstration(TEMPLATE, "The answer is \\boxed{7}, since 3 + 4 = 7.")
+
+
+def rollout(sample: int, ids: tuple[int, ...]) -> Rollout:
+    return Rollout(
+        problem=Problem("p", "Compute 3 + 4.", "7", "test"),
+        group=0,
+        sample=sample,
+        prompt_ids=(100, sample),
+        response=Response(ids, tuple(-token / 10 for token in ids), truncated=False),
+        text=f"response {sample}",
+        verdict=Verdict.RIGHT,
+        reward=float(sample % 2),
+    )
+
+
+ROLLOUTS = [rollout(sample, ids) for sample, ids in enumerate(RESPONSES)]
+
+
+@pytest.fixture
+def prompts(tokenizer: PreTrainedTokenizerBase) -> Prompts:
+    return Prompts(tokenizer)
+
+
+def views(prompts: Prompts, shown: list[Demonstration | None], room: int) -> TeacherViews:
+    return teacher_views(ROLLOUTS, shown, torch.ones(5, dtype=torch.bool), prompts, room)
+
+
+def test_a_teacher_prompt_needs_to_be_read_a_context_and_a_response(prompts: Prompts) -> None:
+    reads = torch.tensor([True, False, True, True, True])
+    shown: list[Demonstration | None] = [SHOWN, SHOWN, SHOWN, None, SHOWN]
+    found = teacher_views(ROLLOUTS, shown, reads, prompts, 1000)
+    assert [prompt is not None for prompt in found.prompts] == [True, False, False, False, True]
+    assert (found.shortened, found.unfit) == (0, 0)
+    expected = prompts.teacher_ids("Compute 3 + 4.", TEMPLATE, SHOWN.text, 1000)
+    assert expected is not None
+    assert found.prompts[0] == found.prompts[4] == expected.ids
+
+
+def test_prompt_and_response_fit_the_model_together(prompts: Prompts) -> None:
+    whole = prompts.teacher_ids("Compute 3 + 4.", TEMPLATE, SHOWN.text, 1000)
+    empty = prompts.teacher_ids("Compute 3 + 4.", TEMPLATE, "", 1000)
+    assert whole is not None
+    assert empty is not None
+
+    # room for the demonstration behind responses of up to 2 tokens; those of 3 and 4 shorten it
+    found = views(prompts, [SHOWN] * 5, len(whole.ids) + 2)
+    assert (found.shortened, found.unfit) == (2, 0)
+    for ids, prompt in zip(RESPONSES, found.prompts, strict=True):
+        assert prompt is None or len(prompt) + len(ids) <= len(whole.ids) + 2
+
+    # room for an empty demonstration behind responses of up to 2 tokens; 3 and 4 do not fit at all
+    found = views(prompts, [SHOWN] * 5, len(empty.ids) + 2)
+    assert (found.shortened, found.unfit) == (2, 2)
+    assert [prompt is not None for prompt in found.prompts] == [False, True, False, True, False]
+
+
+def fake_score(prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+    """A score that tells by which prompt a token was scored: -(last prompt id + token / 100)."""
+    longest = max(len(response) for response in responses)
+    scores = torch.zeros(len(responses), longest)
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        for t, token in enumerate(response):
+            scores[row, t] = -(prompt[-1] + token / 100)
+    return scores, scores.abs() / 2
+
+
+def test_every_view_is_scored_behind_its_own_prompt() -> None:
+    asked = []
+
+    def score(prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+        asked.append([list(response) for response in responses])
+        return fake_score(prompts, responses)
+
+    teacher = TeacherViews((None, (50,), None, (60,), None), 0, 0)
+    batch = scored_batch(ROLLOUTS, teacher, score)
+    assert asked == [[list(ids) for ids in RESPONSES], [[4], [5, 6]]]
+    assert batch.teacher_scored_B.tolist() == [False, True, False, True, False]
+    for row, ids in enumerate(RESPONSES):
+        for t in range(4):
+            token = ids[t] if t < len(ids) else None
+            assert bool(batch.response_mask_BT[row, t]) == (token is not None)
+            student = -(row + token / 100) if token else 0
+            behind = {1: 50, 3: 60}.get(row)
+            teacher_expected = -(behind + token / 100) if token and behind else 0
+            engine = -token / 10 if token else 0
+            for found, expected in (
+                (batch.student_logprobs_BT, student),
+                (batch.student_entropy_BT, -student / 2),
+                (batch.teacher_logprobs_BT, teacher_expected),
+                (batch.engine_logprobs_BT, engine),
+            ):
+                assert float(found[row, t]) == pytest.approx(expected, abs=1e-5)
+    assert batch.rewards_B.tolist() == [0, 1, 0, 1, 0]
+    assert batch.responses == tuple(f"response {i}" for i in range(5))
+
+
+def test_no_teacher_costs_no_forward_pass() -> None:
+    calls = []
+
+    def score(prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+        calls.append(len(prompts))
+        return fake_score(prompts, responses)
+
+    batch = scored_batch(ROLLOUTS, TeacherViews((None,) * 5, 0, 0), score)
+    assert calls == [5]
+    assert not batch.teacher_scored_B.any()
+    assert (batch.teacher_logprobs_BT == 0).all()
