@@ -8,6 +8,7 @@ python scripts/credit_table.py credit=rlrt credit.clip_radius=0.5 input=group.js
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,30 +24,59 @@ from rlrt.errors import UserError
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.surrogate import ClippedSurrogate
 
+PER_TOKEN = (
+    "engine_logprobs",
+    "student_logprobs",
+    "teacher_logprobs",
+    "student_entropy",
+    "logprobs",
+)
+
 
 def read_group(path: Path) -> tuple[int, list[dict[str, Any]]]:
     """Step and rollouts of an input file; UserError naming what is wrong with it."""
     try:
-        content = json.loads(path.read_text())
-        step, rollouts = int(content.get("step", 0)), content["rollouts"]
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"input is {path}, which cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is not a JSON object with a list of rollouts") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON ({error})") from error
+    rollouts = content.get("rollouts") if isinstance(content, dict) else None
     if not isinstance(rollouts, list) or not rollouts:
-        raise UserError(f"{path} holds no rollouts")
+        raise UserError(f"{path} is no JSON object with a list of rollouts")
+    step = content.get("step", 0)
+    if type(step) is not int or step < 0:
+        raise UserError(f"{path}: step is {step!r}, it must be a whole number from 0")
     for number, rollout in enumerate(rollouts):
-        for name in ("group", "reward", "engine_logprobs", "student_logprobs"):
-            if not isinstance(rollout, dict) or rollout.get(name) is None:
-                raise UserError(f"{path}: rollout {number} has no {name}")
-        tokens = len(rollout["student_logprobs"])
-        for name in ("engine_logprobs", "teacher_logprobs", "student_entropy", "logprobs"):
-            values = rollout.get(name)
-            if values is not None and len(values) != tokens:
-                raise UserError(
-                    f"{path}: rollout {number} has {len(values)} {name} and {tokens} student_logprobs"
-                )
+        if (wrong := what_is_wrong(rollout)) is not None:
+            raise UserError(f"{path}: rollout {number} {wrong}")
     return step, rollouts
+
+
+def what_is_wrong(rollout: Any) -> str | None:
+    """The first thing a rollout lacks or has in another form; None for a sound one."""
+    if not isinstance(rollout, dict):
+        return "is no object"
+    for name in ("group", "reward", "engine_logprobs", "student_logprobs"):
+        if rollout.get(name) is None:
+            return f"has no {name}"
+    if type(rollout["group"]) is not int or not is_number(rollout["reward"]):
+        return "has a group that is no whole number, or a reward that is no number"
+    for name in PER_TOKEN:
+        values = rollout.get(name)
+        if values is None:
+            continue
+        if not isinstance(values, list) or not all(map(is_number, values)):
+            return f"has {name} that are no list of finite numbers"
+        if len(values) != len(rollout["student_logprobs"]):
+            tokens = len(rollout["student_logprobs"])
+            return f"has {len(values)} {name} and {tokens} student_logprobs"
+    return None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number."""
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def padded(rollouts: list[dict[str, Any]], name: str) -> Tensor:

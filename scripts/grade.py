@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rlrt.errors import RunStoppedError
 from rlrt.reward.extraction import EXTRACTS
 from rlrt.reward.verifier import Judgement, Verifier
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"grade.py: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    except (RuntimeError, ValueError) as error:
+    except (RunStoppedError, ValueError) as error:
         print(f"grade.py: {error}", file=sys.stderr)
         return 2
     Console().print(agreement_table(options.cases.name, cases, judgements))

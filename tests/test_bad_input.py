@@ -126,7 +126,7 @@ REFUSED = {
     "credit=grpo context=answer": "GRPO reads no teacher, so context would not be used",
     "credit=rlrt context=none": "RLRT reads a teacher .* and context is none",
     "training.problems_per_update=5": r"problems_per_step is 16, it must be a multiple of .* \(5\)",
-    "training.token_budget=100": "training.token_budget is 100, it must hold one sequence of .* 224",
+    "training.token_budget=100": "training.token_budget is 100, it must hold one sequence of .* = \\d+",
     "aggregation=constant_length aggregation.constant_length=null": "constant_length is null|None",
     # data
     "data=jsonl": "data.path is missing",
@@ -219,7 +219,9 @@ def test_a_model_that_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_lengths_beyond_the_model(tmp_path: Path) -> None:
     longer = ["training.max_response_tokens=100000", "training.token_budget=200000"]
     said = refusal(tmp_path / "run", *longer)
-    assert re.search(r"max_response_tokens = 100128 is more than the \d+ tokens that the model", said)
+    assert re.search(
+        r"max_response_tokens = 100128 is more than the \d+ tokens that the model", said
+    )
 
 
 ROW = {"id": "1", "problem": "Compute 1 + 2 + 3.", "answer": "6"}

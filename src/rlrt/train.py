@@ -12,19 +12,26 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from rlrt.assembly.configuration import CONFIGS, compose, register_resolvers, stop_with_a_sentence
+from rlrt.assembly.configuration import (
+    CONFIGS,
+    compose,
+    no_empty_folder,
+    register_resolvers,
+    stop_with_a_sentence,
+)
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read by PyTorch when it is imported
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors on instead of printing them
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def train(config: DictConfig) -> None:
     """One training in its run folder, from the start or from where it was killed."""
-    with stop_with_a_sentence():
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with stop_with_a_sentence(folder), no_empty_folder(folder):
         from rlrt.assembly.resume import resumption
         from rlrt.assembly.run import build_run
 
-        folder = Path(HydraConfig.get().runtime.output_dir)
         going_on = resumption(config, HydraConfig.get().overrides.task, folder)
         run = build_run(going_on.config, folder, going_on.first_step)
         run.fit_and_finish(going_on.checkpoint)
@@ -35,4 +42,4 @@ if __name__ == "__main__":
     with stop_with_a_sentence():
         if not any(word.startswith("-") for word in sys.argv[1:]):
             compose(sys.argv[1:])  # Hydra's own report of a wrong setting is longer
-    train()
+        train()

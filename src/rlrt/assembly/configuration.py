@@ -1,21 +1,36 @@
 """Composing a run's configuration, and telling a user in one sentence what is wrong with it."""
 
 import errno
+import os
+import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
-from hydra.errors import HydraException, InstantiationException
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+)
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from rlrt.assembly.types import require_types
 from rlrt.errors import RunStoppedError, UserError
 
 PROJECT = Path(__file__).resolve().parents[3]
 CONFIGS = PROJECT / "configs"
+UNKNOWN = re.compile(r"Could not override '([^'@]+)'")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+RESOLVING = "ValueError raised while resolving interpolation: "
 Made = TypeVar("Made")
 
 
@@ -39,23 +54,83 @@ def register_resolvers() -> None:
 def compose(overrides: list[str]) -> DictConfig:
     """The configuration of a run with these overrides; UserError where they do not fit it."""
     register_resolvers()
+    inside = GlobalHydra.instance().is_initialized()  # of hydra.main, which allows no second one
     try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = hydra.compose("train", overrides)
+        with (
+            nullcontext()
+            if inside
+            else hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
+        ):
+            try:
+                config = hydra.compose("train", overrides)
+            except MissingConfigException as error:
+                group, _, choice = str(error.missing_cfg_file).rpartition("/")
+                raise UserError(
+                    f"{group} is {choice}, it must be one of {', '.join(error.options or ['none'])}"
+                ) from error
+            except ConfigCompositionException as error:
+                raise UserError(_unknown_setting(error, overrides)) from error
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(first_sentence(error)) from error
     return config
 
 
+def _unknown_setting(error: Exception, overrides: list[str]) -> str:
+    """Hydra's report; of a setting that does not exist, what does exist in its place."""
+    found = UNKNOWN.match(str(error))
+    if found is None:
+        return first_sentence(error)
+    name = found[1]
+    others = [word for word in overrides if word.split("=")[0] != name]
+    group, _, last = name.rpartition(".")
+    there = OmegaConf.select(hydra.compose("train", others), group) if group else None
+    if group and not isinstance(there, DictConfig):
+        return f"{name} is no setting: there is no group {group}"
+    names = (there or hydra.compose("train", others)).keys()
+    choices = ", ".join(str(key) for key in names if not str(key).startswith("_"))
+    return f"{last} is no setting{f' of {group}' if group else ''}; allowed: {choices}"
+
+
 def build(node: DictConfig | None, **arguments: Any) -> Any:
     """Instantiate a ``_target_`` node; what its constructor refuses becomes a UserError."""
     if not node:
         return None
+    key = require_part(node)
     try:
         return hydra.utils.instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
-        raise UserError(first_sentence(error.__cause__ or error)) from error
+        sentence = first_sentence(error.__cause__ or error)
+        raise UserError(sentence if key in sentence else f"{key}: {sentence}") from error
+
+
+def require_part(node: DictConfig) -> str:
+    """The node's name; UserError where a setting of it, or of a part within, has the wrong type."""
+    key = str(node._get_full_key(None))
+    try:
+        settings = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key} is missing, it has no default") from error
+    except OmegaConfBaseException as error:
+        raise UserError(first_sentence(error)) from error
+    _require_types(settings, key)
+    return key
+
+
+def _require_types(settings: Any, key: str) -> None:
+    if isinstance(settings, list):
+        for number, part in enumerate(settings):
+            _require_types(part, f"{key}[{number}]")
+    if not isinstance(settings, dict) or "_target_" not in settings:
+        return
+    try:
+        make = pkgutil.resolve_name(settings["_target_"])
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{key}._target_ cannot be imported: {first_sentence(error)}") from error
+    own = {name: value for name, value in settings.items() if not name.startswith("_")}
+    require_types(make, own, key)
+    for name, value in own.items():
+        _require_types(value, f"{key}.{name}")
 
 
 def checked(make: Callable[..., Made], *arguments: Any, **settings: Any) -> Made:
@@ -67,19 +142,52 @@ def checked(make: Callable[..., Made], *arguments: Any, **settings: Any) -> Made
 
 
 @contextmanager
-def stop_with_a_sentence() -> Iterator[None]:
-    """Turn what a user can understand into one line on stderr and a non-zero exit status."""
+def stop_with_a_sentence(folder: Path | None = None) -> Iterator[None]:
+    """Turn what a user can understand into one line on stderr and a non-zero exit status.
+
+    Where a run in ``folder`` has begun, the line says how to go on with it.
+    """
     try:
         yield
-    except UserError as error:
-        raise SystemExit(_say(error, 2)) from None
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        raise SystemExit(_say(first_sentence(error), 2)) from None
     except RunStoppedError as error:
         raise SystemExit(_say(error, 3)) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except KeyboardInterrupt:
+        raise SystemExit(_say(f"interrupted{_how_to_go_on(folder)}", 130)) from None
+    except Exception as error:
+        if (sentence := _file_trouble(error)) is None:
             raise
-        sentence = f"the disk is full ({error}); free some space and go on with resume=<run folder>"
-        raise SystemExit(_say(sentence, 3)) from None
+        raise SystemExit(_say(f"{sentence}{_how_to_go_on(folder)}", 3)) from None
+
+
+def _file_trouble(error: BaseException | None) -> str | None:
+    """What the operating system said no to, also behind another library's error; else None."""
+    while error is not None:
+        told = RUST_ERROR.search(str(error))  # safetensors has no other way to tell
+        number = int(told[1]) if told else getattr(error, "errno", None)
+        if number in DISK_FULL:
+            return f"the disk is full ({os.strerror(number)})"
+        if isinstance(error, OSError) and number in UNUSABLE and error.filename:
+            return f"{error.filename} cannot be used ({error.strerror})"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def no_empty_folder(folder: Path) -> Iterator[None]:
+    """Where a run ends before it has written anything, take its empty folder away again."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # only ever an empty one
+
+
+def _how_to_go_on(folder: Path | None) -> str:
+    if folder is None or not (folder / "config.yaml").exists():
+        return ""
+    return f"; go on with resume={folder} hydra.run.dir={folder}"
 
 
 def _say(sentence: object, status: int) -> int:
@@ -94,4 +202,4 @@ def first_sentence(error: BaseException) -> str:
     lines = [
         line for line in lines if not line.startswith(("full_key:", "object_type", "Set the env"))
     ]
-    return " ".join(lines) or type(error).__name__
+    return " ".join(lines).removeprefix(RESOLVING) or type(error).__name__

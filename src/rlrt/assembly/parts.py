@@ -1,17 +1,24 @@
 """The parts of a run from its settings: all that can be refused before anything slow begins."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-from rlrt.assembly.configuration import build, checked
+from rlrt.assembly.configuration import build, checked, require_part
+from rlrt.assembly.settings import (
+    CheckpointSettings,
+    Model,
+    PromptSettings,
+    RunSettings,
+    Training,
+)
+from rlrt.assembly.types import require_types, shown
 from rlrt.batch import ProblemSet
 from rlrt.context.context import Context
 from rlrt.credit.assigner import CreditAssigner
-from rlrt.data.module import fitting
+from rlrt.data.module import ProblemSource, fitting
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
@@ -19,7 +26,6 @@ from rlrt.evaluation.evaluator import Evaluator
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.reward.verifier import Verifier
-from rlrt.training.module import Optimization
 
 console = Console()
 
@@ -32,27 +38,38 @@ class CheapParts:
     context: Context | None
     loss: ClippedSurrogate
     aggregation: Aggregation
-    optimization: Optimization
     engine: Engine
     verifier: Verifier
     evaluator: Evaluator
-    source: Any
+    source: ProblemSource
+    run: RunSettings
+    model: Model
+    prompts: PromptSettings
+    training: Training
+    checkpoint: CheckpointSettings
     dtype: torch.dtype
 
 
 def build_cheap_parts(config: DictConfig) -> CheapParts:
     """Every component from its settings; UserError for the first that is out of range."""
+    for group in ("model", "training", "credit", "loss", "aggregation", "engine", "reward"):
+        if not config.get(group):
+            raise UserError(f"{group} is missing, it must name a file of configs/{group}")
     parts = CheapParts(
+        run=_run_settings(config),
+        model=build(config.model),
+        prompts=build(config.prompts),
+        training=build(config.training),
+        checkpoint=build(config.checkpoint),
+        dtype=_check_trainer(config),
         credit=build(config.credit),
         context=build(config.context),
         loss=build(config.loss),
         aggregation=build(config.aggregation),
-        optimization=build(config.training.optimization),
         engine=build(config.engine),
         verifier=build(config.reward),
         evaluator=build(config.evaluation),
         source=build(config.data),
-        dtype=_dtype(config.trainer.precision),
     )
     if parts.credit.uses_context and parts.context is None:
         raise UserError(
@@ -64,54 +81,58 @@ def build_cheap_parts(config: DictConfig) -> CheapParts:
             f"{type(parts.credit).__name__} reads no teacher, so context would not be used: leave "
             "context away"
         )
-    _check_lengths(config)
-    _check_hardware(config)
     return parts
 
 
-def _dtype(precision: str) -> torch.dtype:
+def _run_settings(config: DictConfig) -> RunSettings:
+    settings = {name: config[name] for name in ("seed", "record_rollouts")}
+    require_types(RunSettings, settings, "")
+    return checked(RunSettings, **settings)
+
+
+def _check_trainer(config: DictConfig) -> torch.dtype:
+    """The dtype of ``trainer.precision``; UserError for what this project does not run on."""
     dtypes = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
-    if precision not in dtypes:
-        raise UserError(f"trainer.precision is {precision}, it must be one of {', '.join(dtypes)}")
-    return dtypes[precision]
-
-
-def _check_lengths(config: DictConfig) -> None:
-    training = config.training
-    longest = training.max_prompt_tokens + training.max_response_tokens
-    if training.max_prompt_tokens < 1:
-        raise UserError(
-            f"training.max_prompt_tokens is {training.max_prompt_tokens}, it must be >= 1"
-        )
-    if training.token_budget < longest:
-        raise UserError(
-            f"training.token_budget is {training.token_budget}, it must hold one sequence of "
-            f"max_prompt_tokens + max_response_tokens = {longest}"
-        )
-    if config.trainer.max_epochs < 1:
-        raise UserError(f"trainer.max_epochs is {config.trainer.max_epochs}, it must be at least 1")
-
-
-def _check_hardware(config: DictConfig) -> None:
+    for name, allowed in (
+        ("precision", list(dtypes)),
+        ("accelerator", ["cpu", "gpu"]),
+    ):
+        _require(config, name, config.trainer[name] in allowed, f"one of {', '.join(allowed)}")
+    epochs, strategy = config.trainer.max_epochs, config.trainer.strategy
+    _require(config, "max_epochs", type(epochs) is int and epochs > 0, "a whole number from 1")
+    named = isinstance(strategy, str) and strategy != "auto"
+    _require(config, "strategy", not named, "auto; strategy=<name> chooses another")
+    one = strategy != "auto" or (
+        type(config.trainer.devices) is int and config.trainer.devices == 1
+    )
+    _require(config, "devices", one, "1 with strategy=single")
+    for node in (config.trainer, *config.logger.values()):
+        require_part(node)
     if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError(
             f"model={config.model.name} runs on a GPU and PyTorch finds none here: choose model=tiny, "
             "or trainer.accelerator=cpu if you mean it"
         )
+    return dtypes[config.trainer.precision]
 
 
-def read_problems(
-    parts: CheapParts, prompts: Prompts, config: DictConfig
-) -> tuple[ProblemSet, ProblemSet]:
+def _require(config: DictConfig, name: str, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise UserError(f"trainer.{name} is {shown(config.trainer[name])}, it must be {allowed}")
+
+
+def read_problems(parts: CheapParts, prompts: Prompts) -> tuple[ProblemSet, ProblemSet]:
     """Training and held-out problems whose prompts fit; prints rows kept, and dropped and why."""
     found = []
     for name, read in (("train", parts.source.train), ("held out", parts.source.held_out)):
-        problems = fitting(checked(read), prompts, config.training.max_prompt_tokens)
+        problems = fitting(checked(read), prompts, parts.training.max_prompt_tokens)
         found.append(problems)
         reasons = ", ".join(f"{count} {reason}" for reason, count in problems.dropped.items())
         console.print(
-            f"{name} problems: {len(problems.problems)} kept; dropped: {reasons or 'none'}"
+            f"{name} problems: {len(problems.problems)} kept; dropped: {reasons or 'none'}",
+            highlight=False,
+            soft_wrap=True,
         )
-    if not found[1].problems:
-        raise UserError("no held-out problem is left to evaluate on")
+        if not problems.problems:
+            raise UserError(f"no {name} problem is left; dropped: {reasons or 'none'}")
     return found[0], found[1]

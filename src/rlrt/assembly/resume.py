@@ -3,15 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from rlrt.assembly.configuration import compose
+from rlrt.assembly.types import shown
 from rlrt.errors import UserError
 from rlrt.training.checkpoint import completed_steps, find_checkpoint
 
 # What may differ from the run that is resumed: nothing of it changes what a step computes.
-FREE = ("resume", "logger", "checkpoint", "record_rollouts", "trainer.max_epochs")
+FREE = (
+    "resume",
+    "logger",
+    "checkpoint",
+    "record_rollouts",
+    "trainer.max_epochs",
+    "training.rollout_steps",  # the default of trainer.max_epochs
+)
 
 
 @dataclass(frozen=True)
@@ -27,8 +39,8 @@ def resumption(config: DictConfig, overrides: Sequence[str], folder: Path) -> Re
     """How a run starts. Without ``resume`` in an empty folder, from step 0.
 
     With it, from the newest checkpoint of the run folder (or the one named), under the configuration
-    stored there; settings given beside ``resume`` must agree with it, those in FREE excepted.
-    UserError where the folder is taken, a checkpoint damaged, or a setting differs.
+    stored there; settings given beside ``resume`` must agree with it, those in FREE excepted, which
+    are taken over. UserError where the folder is taken, a checkpoint damaged, or a setting differs.
     """
     if config.resume is None:
         if (folder / "config.yaml").exists():
@@ -37,40 +49,71 @@ def resumption(config: DictConfig, overrides: Sequence[str], folder: Path) -> Re
                 f"hydra.run.dir={folder}, or choose another folder"
             )
         return Resumption(config, 0, None)
-    source = Path(config.resume)
+    source = Path(str(config.resume))
     checkpoint = find_checkpoint(source)
-    stored_path = (source if source.is_dir() else source.resolve().parents[1]) / "config.yaml"
+    done = _completed(checkpoint) if checkpoint else 0
+    stored_path = (source if source.is_dir() else source.resolve().parent.parent) / "config.yaml"
     if stored_path.exists():
-        stored = OmegaConf.load(stored_path)
-        assert isinstance(stored, DictConfig)
-        if any(not override.startswith("resume=") for override in overrides):
-            _require_same(stored, config)
-            stored.trainer.max_epochs = config.trainer.max_epochs
-        stored.resume = config.resume
-        config = stored
-    return Resumption(config, completed_steps(checkpoint) if checkpoint else 0, checkpoint)
+        config = _stored_with_changes(stored_path, config, overrides)
+    elif not checkpoint:
+        raise UserError(f"resume is {source}, which holds no run: no config.yaml, no checkpoint")
+    if done > config.trainer.max_epochs:
+        raise UserError(
+            f"trainer.max_epochs is {config.trainer.max_epochs}, and the run that resume names has "
+            f"{done} rollout steps behind it"
+        )
+    return Resumption(config, done, checkpoint)
 
 
-def _require_same(stored: DictConfig, given: DictConfig) -> None:
-    before, now = _leaves(stored), _leaves(given)
+def _completed(checkpoint: Path) -> int:
+    try:
+        return completed_steps(checkpoint)
+    except (RuntimeError, UnpicklingError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"resume is {checkpoint}, which is no checkpoint of a run ({type(error).__name__})"
+        ) from error
+
+
+def _stored_with_changes(path: Path, given: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The stored configuration with what FREE lets the command line change."""
+    try:
+        stored = OmegaConf.load(path)
+        before = _leaves(stored)
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__})") from error
+    if not isinstance(stored, DictConfig):
+        raise UserError(f"{path} is no configuration of a run")
+    usual = compose([])
+    now, defaults = _leaves(given), _leaves(usual)
+    named = [override.lstrip("+~").split("=")[0] for override in overrides]
     for name in sorted(before.keys() | now.keys()):
-        if name.startswith(FREE) or before.get(name) == now.get(name):
+        asked = _within(name, named) or now.get(name) != defaults.get(name)
+        if not asked or _within(name, FREE) or before.get(name) == now.get(name):
             continue
         raise UserError(
-            f"{name} is {now.get(name)} here and {before.get(name)} in the run that resume names: a "
-            "resumed run keeps its settings; leave it away or start a new run"
+            f"{name} is {shown(now.get(name))} here and {shown(before.get(name))} in the run that "
+            "resume names: a resumed run keeps its settings; leave it away or start a new run"
         )
+    for name in FREE:
+        node = OmegaConf.select(given, name)
+        if _within(name, named) or node != OmegaConf.select(usual, name):
+            OmegaConf.update(stored, name, node, merge=False)
+    return stored
 
 
-def _leaves(config: DictConfig) -> dict[str, Any]:
+def _within(name: str, groups: Sequence[str]) -> bool:
+    return any(name == group or name.startswith(f"{group}.") for group in groups)
+
+
+def _leaves(config: Any) -> dict[str, Any]:
+    """Every value by its full name; a list is one value."""
     leaves: dict[str, Any] = {}
 
     def walk(node: Any, prefix: str) -> None:
-        items = node.items() if isinstance(node, dict) else None
-        if items is None:
+        if not isinstance(node, dict):
             leaves[prefix] = node
             return
-        for key, value in items:
+        for key, value in node.items():
             walk(value, f"{prefix}.{key}" if prefix else str(key))
 
     walk(OmegaConf.to_container(config, resolve=True), "")

@@ -2,23 +2,31 @@
 
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import lightning as L
 import torch
 import transformers
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
 
-from rlrt.assembly.configuration import build, checked
+from rlrt.assembly.configuration import build, checked, first_sentence
 from rlrt.assembly.parts import CheapParts, build_cheap_parts, console, read_problems
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError
 from rlrt.evaluation.judging import Judge
-from rlrt.model.load import export, load_config, load_policy, load_tokenizer, stop_token_ids
+from rlrt.model.load import (
+    export,
+    load_config,
+    load_policy,
+    load_tokenizer,
+    policy_folder,
+    stop_token_ids,
+)
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.files import write_atomically
 from rlrt.training.metrics_csv import MetricsCSV
@@ -42,9 +50,12 @@ class Run:
     def fit_and_finish(self, checkpoint: Path | None) -> None:
         """Train, evaluate the last weights, export them."""
         with self.rollouts.judge.verifier:
-            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint)
-            if self.trainer.interrupted:
-                raise SystemExit(130)
+            try:
+                self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint)
+            except SystemExit:  # what Lightning makes of Ctrl-C
+                raise KeyboardInterrupt from None
+            except MisconfigurationException as error:
+                raise UserError(first_sentence(error)) from error
             self._finish()
 
     def _finish(self) -> None:
@@ -70,86 +81,79 @@ class Run:
 def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     """Cheap parts, then problems, then the policy; the engine starts with the fit."""
     _quiet_libraries()
-    L.seed_everything(config.seed, verbose=False)
     parts = build_cheap_parts(config)
-    tokenizer = checked(load_tokenizer, config.model.path)
-    prompts = checked(Prompts, tokenizer, config.prompts.instruction, config.model.enable_thinking)
-    spec, settings = _lengths(config, parts, tokenizer)
-    data = checked(
-        ProblemDataModule,
-        *read_problems(parts, prompts, config),
-        config.seed,
-        config.training.problems_per_step,
-        config.training.problems_per_update,
-    )
-    module = _policy_module(config, parts)
-    write_atomically(folder / "config.yaml", lambda partial: OmegaConf.save(config, partial))
+    L.seed_everything(parts.run.seed, verbose=False)
+    model, training = parts.model, parts.training
+    policy_path = checked(policy_folder, model.path, weights=model.random_init_seed is None)
+    tokenizer = checked(load_tokenizer, policy_path)
+    prompts = checked(Prompts, tokenizer, parts.prompts.instruction, model.enable_thinking)
+    spec, settings = _lengths(parts, policy_path, tokenizer)
+    problems = read_problems(parts, prompts)
+    sizes = (training.problems_per_step, training.problems_per_update)
+    data = checked(ProblemDataModule, *problems, parts.run.seed, *sizes)
     judge = Judge(tokenizer, parts.verifier)
-    rollouts = RolloutCallback(
-        settings,
-        RolloutParts(
-            parts.engine, spec, prompts, judge, parts.credit, parts.context, parts.evaluator
-        ),
-        folder,
-        first_step,
+    rollout_parts = RolloutParts(
+        parts.engine, spec, prompts, judge, parts.credit, parts.context, parts.evaluator
     )
-    score = f"avg@{parts.evaluator.samples}"
-    checkpoints = checked(
-        Checkpoints, folder / "checkpoints", rollouts.evaluations, score, **config.checkpoint
+    rollouts = RolloutCallback(settings, rollout_parts, folder, first_step)
+    checkpoints = Checkpoints(
+        folder / "checkpoints",
+        rollouts.evaluations,
+        f"avg@{parts.evaluator.samples}",
+        **asdict(parts.checkpoint),
     )
+    loggers = [build(logger, save_dir=str(folder)) for logger in config.logger.values()]
     trainer = build(
         config.trainer,
-        logger=[
-            MetricsCSV(folder, first_step),
-            *(build(logger, save_dir=str(folder)) for logger in config.logger.values()),
-        ],
+        logger=[MetricsCSV(folder, first_step), *loggers],
         callbacks=[rollouts, LiveView(rollouts, console), checkpoints],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
+    module = _policy_module(parts, policy_path)
+    write_atomically(
+        folder / "config.yaml", lambda partial: OmegaConf.save(config, partial, resolve=True)
+    )
     return Run(folder, trainer, module, data, rollouts, checkpoints, tokenizer)
 
 
-def _policy_module(config: DictConfig, parts: CheapParts) -> PolicyModule:
-    policy = checked(load_policy, config.model.path, torch.float32, config.model.random_init_seed)
-    if config.model.gradient_checkpointing:
+def _policy_module(parts: CheapParts, policy_path: str) -> PolicyModule:
+    policy = checked(load_policy, policy_path, torch.float32, parts.model.random_init_seed)
+    if parts.model.gradient_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
     return PolicyModule(
         policy,
         parts.loss,
         parts.aggregation,
-        parts.optimization,
-        config.training.temperature,
-        config.training.token_budget,
+        parts.training.optimization,
+        parts.training.temperature,
+        parts.training.token_budget,
     )
 
 
 def _lengths(
-    config: DictConfig, parts: CheapParts, tokenizer: PreTrainedTokenizerBase
+    parts: CheapParts, policy_path: str, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[EngineSpec, RolloutSettings]:
     """What engine and rollouts may fill of the model's context; UserError where it is too short."""
-    training = config.training
-    model_tokens = checked(load_config, config.model.path).max_position_embeddings
-    longest = training.max_prompt_tokens + training.max_response_tokens
+    training = parts.training
+    model_tokens = checked(load_config, policy_path).max_position_embeddings
+    longest = training.longest_sequence
     if longest > model_tokens:
         raise UserError(
             f"training.max_prompt_tokens + max_response_tokens = {longest} is more than the "
-            f"{model_tokens} tokens that the model at {config.model.path} takes"
+            f"{model_tokens} tokens that the model at {parts.model.path} takes"
         )
-    spec = EngineSpec(
-        config.model.path, stop_token_ids(config.model.path, tokenizer), parts.dtype, longest
-    )
-    settings = checked(
-        RolloutSettings,
-        seed=config.seed,
+    stops = checked(stop_token_ids, policy_path, tokenizer)
+    settings = RolloutSettings(
+        seed=parts.run.seed,
         rollouts_per_problem=training.rollouts_per_problem,
         problems_per_update=training.problems_per_update,
         temperature=training.temperature,
         max_response_tokens=training.max_response_tokens,
         max_model_tokens=model_tokens,
-        record_rollouts=config.record_rollouts,
+        record_rollouts=parts.run.record_rollouts,
     )
-    return spec, settings
+    return EngineSpec(policy_path, stops, parts.dtype, longest), settings
 
 
 def _quiet_libraries() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -36,6 +37,12 @@ class Prompts:
         self.tokenizer = tokenizer
         self.instruction = instruction
         self.enable_thinking = enable_thinking
+        try:
+            self.student_ids("trial")
+        except TemplateError as error:
+            raise ValueError(
+                f"the chat template of {tokenizer.name_or_path} cannot be used: {error}"
+            ) from error
 
     def student_ids(self, question: str) -> tuple[int, ...]:
         """The plain prompt: the question and the instruction."""

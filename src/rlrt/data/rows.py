@@ -66,7 +66,16 @@ def read_hub(name: str, config: str | None, split: str) -> Iterator[Row]:
     ValueError that names the three settings.
     """
     import datasets  # takes a second, and a local file does not need it
+    import huggingface_hub
 
+    try:
+        huggingface_hub.HfApi().dataset_info(name, timeout=10)
+    except huggingface_hub.errors.HfHubHTTPError:
+        pass  # the hub answers: load_dataset tells what is wrong, or finds its own copy
+    except Exception:  # no network, whichever client the library uses
+        # The cache alone, at once; load_dataset would first try again for half a minute per file.
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+        datasets.config.HF_HUB_OFFLINE = True
     try:
         table = datasets.load_dataset(name, config, split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:

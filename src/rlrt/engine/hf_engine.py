@@ -57,6 +57,8 @@ class HFEngine:
         if batch_size < 1:
             raise ValueError(f"engine.batch_size is {batch_size}, it must be at least 1")
         self.batch_size = batch_size
+        if max_logprob_gap is not None and max_logprob_gap <= 0:
+            raise ValueError(f"engine.max_logprob_gap is {max_logprob_gap}, it must be null or > 0")
         self.max_logprob_gap = max_logprob_gap
 
     def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:

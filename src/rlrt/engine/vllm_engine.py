@@ -47,6 +47,8 @@ class VLLMEngine:
         self.gpu_memory_utilization = gpu_memory_utilization
         self.cpu_cache_gib = cpu_cache_gib
         self.enforce_eager = enforce_eager
+        if max_logprob_gap is not None and max_logprob_gap <= 0:
+            raise ValueError(f"engine.max_logprob_gap is {max_logprob_gap}, it must be null or > 0")
         self.max_logprob_gap = max_logprob_gap
         self.asleep = False
 

@@ -1,10 +1,12 @@
 """Loading a policy and its tokenizer, and writing them out as a Hugging Face folder."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub import snapshot_download
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -15,57 +17,94 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-
-def load_config(path: str) -> PretrainedConfig:
-    """The model's configuration; ValueError with one sentence where it cannot be had."""
-    if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
-        raise ValueError(f"model.path is {path}, and no such folder exists")
-    try:
-        return AutoConfig.from_pretrained(path)
-    except (OSError, HFValidationError, ValueError) as error:
-        raise ValueError(
-            f"model.path is {path}: neither a model folder, nor in the local Hugging Face cache, nor "
-            f"to be fetched from the hub ({type(error).__name__})"
-        ) from error
+PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a hub repository, weights apart
+WEIGHTS = "*.safetensors"
 
 
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+def policy_folder(path: str, weights: bool = True) -> str:
+    """The folder of a policy: ``path`` itself, or the local copy of a hub repository.
+
+    A hub repository is brought up to date where the hub can be reached, and taken from the local
+    cache where not; nothing asks the hub again afterwards. ValueError where there is none, or
+    where ``weights`` are asked for and it holds none.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        wanted = [*PATTERNS, WEIGHTS] if weights else list(PATTERNS)
+        try:
+            folder = Path(snapshot_download(path, allow_patterns=wanted))
+        except Exception as error:  # of the network, whichever client the hub's library uses
+            raise ValueError(
+                f"model.path is {path}: neither a model folder, nor in the local Hugging Face cache, "
+                f"nor to be fetched from the hub ({type(error).__name__})"
+            ) from error
+    for needed in ["config.json", WEIGHTS] if weights else ["config.json"]:
+        if not any(folder.glob(needed)):
+            raise ValueError(f"model.path is {path}: it holds no {needed}")
+    return str(folder)
+
+
+def load_config(folder: str) -> PretrainedConfig:
+    """The model's configuration; ValueError with one sentence where it does not load."""
+    with _border(folder, "its config.json does not load"):
+        return AutoConfig.from_pretrained(folder)
+
+
+def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     """The tokenizer beside the model; ValueError where there is none."""
-    try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"model.path is {path}: it holds no tokenizer that loads") from error
+    with _border(folder, "it holds no tokenizer that loads"):
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def load_policy(
-    path: str, dtype: torch.dtype, random_init_seed: int | None = None
+    folder: str, dtype: torch.dtype, random_init_seed: int | None = None
 ) -> PreTrainedModel:
     """The policy in ``dtype`` on the CPU, every parameter trainable.
 
     With ``random_init_seed`` only the configuration is read and weights are drawn from that seed.
+    ValueError where weights are damaged or missing: transformers would draw those at random.
     """
     if random_init_seed is not None:
-        config = load_config(path)
-        with torch.random.fork_rng(devices=[]):
+        config = load_config(folder)
+        with torch.random.fork_rng(devices=[]), _border(folder, "its config.json fits no policy"):
             torch.manual_seed(random_init_seed)
-            policy = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    else:
-        try:
-            policy = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"model.path is {path}: its weights do not load ({error})") from error
+            return AutoModelForCausalLM.from_config(config, dtype=dtype).train()
+    with _border(folder, "its weights do not load"):
+        policy, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True
+        )
+    if lacking := sorted(report["missing_keys"]):
+        raise ValueError(
+            f"model.path is {folder}: its weights lack {len(lacking)} tensors, such as {lacking[0]}"
+        )
     return policy.train()
 
 
-def stop_token_ids(policy_path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Ids that end a response: the tokenizer's end-of-text and those of the model's own settings."""
+@contextmanager
+def _border(folder: str, complaint: str) -> Iterator[None]:
+    """ValueError for whatever transformers and its Rust libraries raise over a damaged file."""
+    try:
+        yield
+    except Exception as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"model.path is {folder}: {complaint} ({why})") from error
+
+
+def stop_token_ids(folder: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that end a response: the tokenizer's end-of-text and those of the model's own settings.
+
+    ValueError where neither names one.
+    """
     stops = {tokenizer.eos_token_id}
     try:
-        configured = GenerationConfig.from_pretrained(policy_path).eos_token_id
+        configured = GenerationConfig.from_pretrained(folder).eos_token_id
     except OSError:  # the folder has no generation_config.json
         configured = None
     stops |= set(configured) if isinstance(configured, list) else {configured}
-    return tuple(sorted(stop for stop in stops if stop is not None))
+    found = tuple(sorted(stop for stop in stops if stop is not None))
+    if not found:
+        raise ValueError(f"model.path is {folder}: nothing there names an end-of-text token")
+    return found
 
 
 def export(
@@ -75,8 +114,11 @@ def export(
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     weights = {name: tensor.to(dtype) for name, tensor in policy.state_dict().items()}
-    policy.save_pretrained(partial, state_dict=weights)
-    tokenizer.save_pretrained(partial)
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.replace(folder)
+    try:
+        policy.save_pretrained(partial, state_dict=weights)
+        tokenizer.save_pretrained(partial)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -13,9 +13,11 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import NamedTuple
 
+from rlrt.errors import RunStoppedError
 from rlrt.reward.worker import READY
 
 START_S = 120.0  # imports from a cold disk are slow
+STARTS = 3  # attempts
 GRACE_S = 2.0  # a worker ends at its own limit; the parent's is for one that was stopped
 
 
@@ -28,7 +30,7 @@ class Task(NamedTuple):
 
 
 class Process:
-    """A running worker. RuntimeError if it does not come up."""
+    """A running worker. RunStoppedError if it does not come up."""
 
     def __init__(self, timeout_s: float, memory_bytes: int) -> None:
         self._socket, theirs = socket.socketpair()
@@ -47,7 +49,7 @@ class Process:
         self._socket.settimeout(START_S)
         if self._read_word() != READY:
             status = self.end(patience_s=GRACE_S)
-            raise RuntimeError(f"a verifier worker could not start (exit status {status})")
+            raise RunStoppedError(f"a verifier worker could not start (exit status {status})")
         self._socket.settimeout(timeout_s + GRACE_S)
 
     @property
@@ -107,10 +109,16 @@ class Worker:
         if self._process is not None and not self._process.runs:
             self.close()
         if self._process is None:
-            self._process = Process(self._timeout_s, self._memory_bytes)
+            self._process = self._started()
         began = time.perf_counter()
         word = self._process.ask(task)
         return word, time.perf_counter() - began
+
+    def _started(self) -> Process:
+        for _ in range(STARTS - 1):  # one may be killed from outside while it starts
+            with suppress(RunStoppedError):
+                return Process(self._timeout_s, self._memory_bytes)
+        return Process(self._timeout_s, self._memory_bytes)
 
     def close(self, patience_s: float = 0.0) -> int | None:
         """End the process; its exit status, None where there was none."""

@@ -69,7 +69,7 @@ class Verifier:
         self._pool = Pool(workers, timeout_s, int(memory_gib * _GIB))
 
     def grade(self, responses: Sequence[str], golds: Sequence[str]) -> list[Judgement]:
-        """One judgement per response, in order. RuntimeError if no worker can be started."""
+        """One judgement per response, in order. RunStoppedError if no worker can be started."""
         assert len(responses) == len(golds), (len(responses), len(golds))
         decided: dict[int, tuple[Verdict, float]] = {}
         asked: dict[Task, list[int]] = {}

@@ -1,0 +1,114 @@
+"""Settings that belong to the run as a whole and to no exchangeable part of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlrt.training.module import Optimization
+
+MAX_SEED = 2**32 - 1  # NumPy takes no larger one
+
+
+def _at_least(least: int, group: str, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{group}.{name} is {value}, it must be at least {least}")
+
+
+@dataclass(frozen=True)
+class Training:
+    """The size of a rollout step and of an update. Lengths and the budget are in tokens."""
+
+    rollout_steps: int
+    problems_per_step: int
+    problems_per_update: int
+    rollouts_per_problem: int
+    max_prompt_tokens: int
+    max_response_tokens: int
+    temperature: float
+    token_budget: int  # padded tokens of a micro-batch
+    optimization: Optimization
+
+    def __post_init__(self) -> None:
+        others = ("temperature", "optimization")
+        _at_least(1, "training", **{k: v for k, v in vars(self).items() if k not in others})
+        if self.temperature <= 0:
+            raise ValueError(
+                f"training.temperature is {self.temperature}, it must be above 0: greedy responses "
+                "of a group are all the same"
+            )
+        if self.problems_per_step % self.problems_per_update:
+            raise ValueError(
+                f"training.problems_per_step is {self.problems_per_step}, it must be a multiple of "
+                f"training.problems_per_update ({self.problems_per_update})"
+            )
+        if self.token_budget < self.longest_sequence:
+            raise ValueError(
+                f"training.token_budget is {self.token_budget}, it must hold one sequence of "
+                f"max_prompt_tokens + max_response_tokens = {self.longest_sequence}"
+            )
+
+    @property
+    def longest_sequence(self) -> int:
+        """Tokens of the longest student prompt with the longest response."""
+        return self.max_prompt_tokens + self.max_response_tokens
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which policy is trained. ``path`` is a folder or a name on the hub.
+
+    ``accelerator`` and ``precision`` are what its preset hands to the trainer, checked there.
+    """
+
+    name: str
+    path: str
+    kind: str
+    enable_thinking: bool | None
+    random_init_seed: int | None
+    accelerator: str
+    precision: str
+    gradient_checkpointing: bool
+
+    def __post_init__(self) -> None:
+        kinds = ("base", "instruct", "thinking")
+        if self.kind not in kinds:
+            raise ValueError(f"model.kind is {self.kind}, it must be one of {', '.join(kinds)}")
+        if self.random_init_seed is not None:
+            _at_least(0, "model", random_init_seed=self.random_init_seed)
+        folder = Path(self.path).expanduser()
+        if not self.path or (self.path.startswith((".", "/", "~")) and not folder.is_dir()):
+            raise ValueError(
+                f"model.path is {self.path!r}, and no such folder exists; allowed: a model folder or "
+                "a name on the hub such as Qwen/Qwen3-4B-Base"
+            )
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """What follows every question, on a line of its own."""
+
+    instruction: str
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """A checkpoint after every so many rollout steps, and how many of them stay."""
+
+    every_n_steps: int
+    keep: int
+
+    def __post_init__(self) -> None:
+        _at_least(1, "checkpoint", every_n_steps=self.every_n_steps)
+        _at_least(2, "checkpoint", keep=self.keep)  # one may be damaged
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings without a group."""
+
+    seed: int
+    record_rollouts: bool
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed is {self.seed}, it must lie in [0, {MAX_SEED}]")
