@@ -72,7 +72,9 @@ def test_every_option_of_every_group_composes() -> None:
 
 
 def test_the_command_line_overrides_what_a_model_brings() -> None:
-    config = compose(["model=qwen3_4b_base", "data=gsm8k", "training=tiny", "context=peer_or_answer"])
+    config = compose(
+        ["model=qwen3_4b_base", "data=gsm8k", "training=tiny", "context=peer_or_answer"]
+    )
     assert config.data._target_.endswith("Gsm8kProblems")
     assert config.training.problems_per_step == 16
     assert config.context._target_.endswith("FirstOf")
