@@ -110,12 +110,15 @@ def stop_token_ids(folder: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int
 def export(
     policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype
 ) -> None:
-    """Write a folder that transformers and vLLM load; it appears whole or not at all."""
+    """Write a folder that transformers and vLLM load; it appears whole or not at all.
+
+    The policy itself is converted to ``dtype``: tied tensors stay tied, and no second copy is made.
+    """
+    policy.to(dtype)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    weights = {name: tensor.to(dtype) for name, tensor in policy.state_dict().items()}
     try:
-        policy.save_pretrained(partial, state_dict=weights)
+        policy.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         if folder.exists():
             shutil.rmtree(folder)
