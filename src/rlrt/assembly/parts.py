@@ -30,6 +30,11 @@ from rlrt.reward.verifier import Verifier
 console = Console()
 
 
+def say(text: str) -> None:
+    """Print text as it is: no markup, no line breaks of its own."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 @dataclass(frozen=True)
 class CheapParts:
     """All that can be built, and refused, before anything is read or loaded."""
@@ -128,11 +133,7 @@ def read_problems(parts: CheapParts, prompts: Prompts) -> tuple[ProblemSet, Prob
         problems = fitting(checked(read), prompts, parts.training.max_prompt_tokens)
         found.append(problems)
         reasons = ", ".join(f"{count} {reason}" for reason, count in problems.dropped.items())
-        console.print(
-            f"{name} problems: {len(problems.problems)} kept; dropped: {reasons or 'none'}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f"{name} problems: {len(problems.problems)} kept; dropped: {reasons or 'none'}")
         if not problems.problems:
             raise UserError(f"no {name} problem is left; dropped: {reasons or 'none'}")
     return found[0], found[1]

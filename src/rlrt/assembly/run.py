@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
 
 from rlrt.assembly.configuration import build, checked, first_sentence
-from rlrt.assembly.parts import CheapParts, build_cheap_parts, console, read_problems
+from rlrt.assembly.parts import CheapParts, build_cheap_parts, console, read_problems, say
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
@@ -49,6 +49,7 @@ class Run:
 
     def fit_and_finish(self, checkpoint: Path | None) -> None:
         """Train, evaluate the last weights, export them."""
+        say(f"run folder: {self.folder}\nstarting {type(self.rollouts.engine).__name__} …")
         with self.rollouts.judge.verifier:
             try:
                 self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint)
@@ -70,11 +71,9 @@ class Run:
         export(self.module.policy, self.tokenizer, self.folder / "export", dtype)
         first, last = self.rollouts.evaluations.rows[0], self.rollouts.evaluations.rows[-1]
         score = self.checkpoints.score
-        console.print(
+        say(
             f"held-out {score}: {float(first[score]):.3f} after {first['step']} rollout steps, "
-            f"{float(last[score]):.3f} after {step}\nrun folder: {self.folder}",
-            highlight=False,
-            soft_wrap=True,
+            f"{float(last[score]):.3f} after {step}\nrun folder: {self.folder}"
         )
 
 
