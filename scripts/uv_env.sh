@@ -1,6 +1,6 @@
 # Sourced by setup.sh and lock.sh, with $python and $build set: tells pip and uv how to fetch.
 
-# uv does not read pip's settings; hand over the two that decide what can be found at all.
+# uv does not read pip's settings; hand over those that decide what can be found at all.
 pip_setting() {
     "$python" -m pip config list 2>/dev/null |
         sed -nE "s/^(:env:|global|user|site)?\.?$1='(.*)'\$/\2/p" | tail -n 1 || true
@@ -17,6 +17,12 @@ if [[ -z ${UV_DEFAULT_INDEX:-} ]]; then
     index=${PIP_INDEX_URL:-$(pip_setting index-url)}
     if [[ -n $index ]]; then
         export UV_DEFAULT_INDEX=$index
+    fi
+fi
+if [[ -z ${SSL_CERT_FILE:-} ]]; then
+    certificates=${PIP_CERT:-$(pip_setting cert)}
+    if [[ -n $certificates ]]; then
+        export SSL_CERT_FILE=$certificates
     fi
 fi
 
