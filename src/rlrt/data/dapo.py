@@ -8,15 +8,14 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 
 from rlrt.batch import Problem, ProblemSet
 from rlrt.data.columns import row_id, text_at, value_at
-from rlrt.data.held_out import check_held_out_problems, split
 from rlrt.data.questions import LeftOut, letters_key
 from rlrt.data.rows import BadRow, Row, check_file, read_file, read_hub
-from rlrt.data.tables import check_bad_rows, collect, load_problems
+from rlrt.data.source import Source, collect
+from rlrt.data.tables import load_problems
 
 SOURCE = "DAPO-Math-17k"
 # The Chinese trailer stands in 20 problems, inside the English wrapper.
@@ -31,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class DapoProblems:
+class DapoProblems(Source):
     """DAPO-Math-17k from the hub, or from a local file in the hub's or in plain columns.
 
     Plain columns: problem, answer, id, and where known lang, overlap (with an evaluation set) and
@@ -45,13 +44,9 @@ class DapoProblems:
     leave_out_overlaps: bool = True
     overlap_with: Sequence[str] = ()  # local files of evaluation problems, compared by letters_key
     leave_out_flagged: bool = False
-    held_out_problems: int | None = None
-    bad_rows: str = "skip"
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        check_bad_rows(self.bad_rows)
-        check_held_out_problems(self.held_out_problems)
+        super().__post_init__()
         if self.path is not None:
             check_file(self.path, "data.path")
         if self.language not in ("en", "zh", None):
@@ -63,16 +58,7 @@ class DapoProblems:
         for file in self.overlap_with:
             check_file(file, "data.overlap_with")
 
-    def train(self) -> ProblemSet:
-        """The problems to train on."""
-        return self._parts[0]
-
-    def held_out(self) -> ProblemSet:
-        """The share of ``held_out_problems`` (``rlrt.data.held_out.split``)."""
-        return self._parts[1]
-
-    @cached_property
-    def _parts(self) -> tuple[ProblemSet, ProblemSet]:
+    def read_train(self) -> ProblemSet:
         evaluated = frozenset(
             letters_key(problem.question)
             for file in self.overlap_with
@@ -85,8 +71,7 @@ class DapoProblems:
             return problem if reason is None else LeftOut(reason)
 
         what = self.name if self.path is None else self.path
-        found = collect(self._rows(), to_problem, self.bad_rows, what, unique=True)
-        return split(found, None, self.held_out_problems, self.seed)
+        return collect(self._rows(), to_problem, self.bad_rows, what, unique=True)
 
     def _rows(self) -> Iterator[Row]:
         if self.path is None:

@@ -2,13 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 
 from rlrt.batch import Problem, ProblemSet
 from rlrt.data.columns import row_id, text_at
-from rlrt.data.held_out import check_held_out_problems, split
 from rlrt.data.rows import BadRow, Row, check_file, read_file, read_hub
-from rlrt.data.tables import check_bad_rows, collect
+from rlrt.data.source import Source, collect
 
 SOURCE = "GSM8K"
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
@@ -17,7 +15,7 @@ _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)")
 
 
 @dataclass(frozen=True)
-class Gsm8kProblems:
+class Gsm8kProblems(Source):
     """GSM8K from the hub (train, and test as held out) or from local files.
 
     Local files hold ``question`` or ``problem``, and ``answer`` as in the hub ("... #### 72") or
@@ -28,13 +26,9 @@ class Gsm8kProblems:
     path: str | None = None  # null: from the hub
     held_out_path: str | None = None  # with a path, null: a share of it
     name: str = "openai/gsm8k"
-    held_out_problems: int | None = None
-    bad_rows: str = "skip"
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        check_bad_rows(self.bad_rows)
-        check_held_out_problems(self.held_out_problems)
+        super().__post_init__()
         if self.path is not None:
             check_file(self.path, "data.path")
         if self.held_out_path is not None:
@@ -42,22 +36,13 @@ class Gsm8kProblems:
                 raise ValueError("data.held_out_path is set, so data.path must be set too")
             check_file(self.held_out_path, "data.held_out_path")
 
-    def train(self) -> ProblemSet:
-        """The problems to train on, with worked solutions where the data has them."""
-        return self._parts[0]
+    def read_train(self) -> ProblemSet:
+        return self._from_hub("train") if self.path is None else self._from_file(self.path)
 
-    def held_out(self) -> ProblemSet:
-        """The test set, or the share held out of a single local file."""
-        return self._parts[1]
-
-    @cached_property
-    def _parts(self) -> tuple[ProblemSet, ProblemSet]:
+    def read_held_out(self) -> ProblemSet | None:
         if self.path is None:
-            train, held_out = self._from_hub("train"), self._from_hub("test")
-            return split(train, held_out, self.held_out_problems, self.seed)
-        held_file = self.held_out_path
-        tested = None if held_file is None else self._from_file(held_file)
-        return split(self._from_file(self.path), tested, self.held_out_problems, self.seed)
+            return self._from_hub("test")
+        return None if self.held_out_path is None else self._from_file(self.held_out_path)
 
     def _from_hub(self, part: str) -> ProblemSet:
         rows = read_hub(self.name, "main", part)

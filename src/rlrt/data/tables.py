@@ -1,105 +1,79 @@
 """Problems from any table with named columns: a local file or a hub data set."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-from rlrt.batch import Problem, ProblemSet
+from rlrt.batch import ProblemSet
 from rlrt.data.columns import Columns
-from rlrt.data.held_out import check_held_out_problems, split
-from rlrt.data.questions import LeftOut, convert, gather
-from rlrt.data.rows import Row, check_file, read_file, read_hub
+from rlrt.data.rows import check_file, read_file, read_hub
+from rlrt.data.source import Source, check_bad_rows, collect
 
 
-@dataclass(frozen=True)
-class JsonlProblems:
-    """Problems of a local file (JSON Lines, also gzipped, or parquet).
+@dataclass(frozen=True, kw_only=True)
+class NamedColumns(Source):
+    """A table whose columns have names; a name may be a dotted path (``rlrt.data.columns``)."""
 
-    Column names may be dotted paths (``rlrt.data.columns``). ``held_out_problems``: see
-    ``rlrt.data.held_out.split``. ``bad_rows``: "skip" counts broken rows, "refuse" stops at the
-    first. Files are checked for existence here and read when first asked for problems.
-    """
-
-    path: str
-    held_out_path: str | None = None
     question_column: str = "problem"
     answer_column: str = "answer"
     id_column: str | None = "id"
     solution_column: str | None = None
-    source: str | None = None  # null: the name of the file
-    held_out_problems: int | None = None
-    bad_rows: str = "skip"
-    seed: int = 0
+    source: str | None = None  # null: the name of the file or of the data set
+
+    @property
+    def columns(self) -> Columns:
+        """Where a problem's fields stand."""
+        return Columns(
+            self.question_column, self.answer_column, self.id_column, self.solution_column
+        )
+
+
+@dataclass(frozen=True)
+class JsonlProblems(NamedColumns):
+    """Problems of a local file (JSON Lines, also gzipped, or parquet).
+
+    Files are checked for existence here and read when first asked for problems.
+    """
+
+    path: str
+    held_out_path: str | None = None
 
     def __post_init__(self) -> None:
-        check_bad_rows(self.bad_rows)
-        check_held_out_problems(self.held_out_problems)
+        super().__post_init__()
         check_file(self.path, "data.path")
         if self.held_out_path is not None:
             check_file(self.held_out_path, "data.held_out_path")
 
-    def train(self) -> ProblemSet:
-        """The problems to train on."""
-        return self._parts[0]
+    def read_train(self) -> ProblemSet:
+        return load_problems(self.path, self.columns, self.source, self.bad_rows)
 
-    def held_out(self) -> ProblemSet:
-        """The problems to evaluate on; none of their questions is trained on."""
-        return self._parts[1]
-
-    @cached_property
-    def _parts(self) -> tuple[ProblemSet, ProblemSet]:
-        held_out = None if self.held_out_path is None else self._read(self.held_out_path)
-        return split(self._read(self.path), held_out, self.held_out_problems, self.seed)
-
-    def _read(self, path: str) -> ProblemSet:
-        columns = Columns(
-            self.question_column, self.answer_column, self.id_column, self.solution_column
-        )
-        return load_problems(path, columns, self.source, self.bad_rows)
+    def read_held_out(self) -> ProblemSet | None:
+        if self.held_out_path is None:
+            return None
+        return load_problems(self.held_out_path, self.columns, self.source, self.bad_rows)
 
 
 @dataclass(frozen=True)
-class HubProblems:
-    """Problems of a hub data set; settings as in ``JsonlProblems``."""
+class HubProblems(NamedColumns):
+    """Problems of a hub data set."""
 
     name: str
     config: str | None = None
     split: str = "train"
     held_out_split: str | None = None
-    question_column: str = "problem"
-    answer_column: str = "answer"
-    id_column: str | None = "id"
-    solution_column: str | None = None
-    source: str | None = None  # null: the name of the data set
-    held_out_problems: int | None = None
-    bad_rows: str = "skip"
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        check_bad_rows(self.bad_rows)
-        check_held_out_problems(self.held_out_problems)
+        super().__post_init__()
         if not self.name:
             raise ValueError("data.name is empty; it names a data set such as 'openai/gsm8k'")
 
-    def train(self) -> ProblemSet:
-        """The problems to train on."""
-        return self._parts[0]
+    def read_train(self) -> ProblemSet:
+        return self._read(self.split)
 
-    def held_out(self) -> ProblemSet:
-        """The problems to evaluate on; none of their questions is trained on."""
-        return self._parts[1]
-
-    @cached_property
-    def _parts(self) -> tuple[ProblemSet, ProblemSet]:
-        held_out = None if self.held_out_split is None else self._read(self.held_out_split)
-        return split(self._read(self.split), held_out, self.held_out_problems, self.seed)
+    def read_held_out(self) -> ProblemSet | None:
+        return None if self.held_out_split is None else self._read(self.held_out_split)
 
     def _read(self, part: str) -> ProblemSet:
-        columns = Columns(
-            self.question_column, self.answer_column, self.id_column, self.solution_column
-        )
-        source = self.source or self.name
+        columns, source = self.columns, self.source or self.name
         rows = read_hub(self.name, self.config, part)
         return collect(rows, lambda row: columns.problem(row, source), self.bad_rows, self.name)
 
@@ -116,20 +90,3 @@ def load_problems(
     named = Columns() if columns is None else columns
     called = file.name.split(".")[0] if source is None else source
     return collect(read_file(file), lambda row: named.problem(row, called), bad_rows, str(file))
-
-
-def collect(
-    rows: Iterable[Row],
-    to_problem: Callable[[Row], Problem | LeftOut],
-    bad_rows: str,
-    what: str,
-    unique: bool = False,
-) -> ProblemSet:
-    """The rows as problems; arguments and errors as in ``convert`` and ``gather``."""
-    return gather(convert(rows, to_problem, bad_rows), what, unique)
-
-
-def check_bad_rows(bad_rows: str) -> None:
-    """ValueError unless "skip" or "refuse"."""
-    if bad_rows not in ("skip", "refuse"):
-        raise ValueError(f"data.bad_rows is {bad_rows!r}; allowed: skip, refuse")
