@@ -12,8 +12,7 @@ from torch import Tensor
 from rlrt.batch import Credit, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.functional.groups import group_advantages, has_signal
-
-MAX_LOG_RATIO = 20.0  # bounds exp() in float32; far outside any clip radius
+from rlrt.functional.ratios import bounded_exp
 
 
 def token_multipliers(
@@ -23,7 +22,7 @@ def token_multipliers(
 
     ``|multiplier - 1| <= λ · ε`` always; a log weight of 0 gives exactly 1.
     """
-    weight_BT = log_weight_BT.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    weight_BT = bounded_exp(log_weight_BT)
     clipped_BT = weight_BT.clamp(1 - clip_radius, 1 + clip_radius)
     return 1 + mixing * (clipped_BT - 1), clipped_BT != weight_BT
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-MAX_LOG_RATIO = 20.0
+from rlrt.functional.ratios import bounded_exp
 
 
 def clipped_surrogate(
@@ -19,7 +19,7 @@ def clipped_surrogate(
     (arXiv:1707.06347, eq. 7, with the asymmetric clip of arXiv:2503.14476.) Where A < 0 and
     ``dual_clip`` c is set, at most ``-c A`` (arXiv:1912.09729, eq. 5).
     """
-    ratio = (logprobs - student_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    ratio = bounded_exp(logprobs - student_logprobs)
     loss = torch.maximum(
         -advantages * ratio, -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
     )
@@ -34,8 +34,7 @@ def rollout_correction(student_logprobs: Tensor, engine_logprobs: Tensor, limit:
     It multiplies the token loss after clipping and corrects for an engine that samples with slightly
     other probabilities than the trainer computes.
     """
-    log_ratio = (student_logprobs - engine_logprobs).detach()
-    return log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp().clamp(max=limit)
+    return bounded_exp((student_logprobs - engine_logprobs).detach()).clamp(max=limit)
 
 
 class ClippedSurrogate:
