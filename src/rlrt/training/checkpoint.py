@@ -73,7 +73,9 @@ def find_checkpoint(resume: Path) -> Path | None:
         chosen = resume
     if is_whole(chosen):
         return chosen
-    others = [path for path in saved if path.name < chosen.resolve().name and is_whole(path)]
+    same = [path for path in saved if path.samefile(chosen)]  # last.ckpt and best.ckpt are links
+    name = same[0].name if same else chosen.name
+    others = [path for path in saved if path.name < name and is_whole(path)]
     offer = (
         f"go on from the one before it with resume={others[0]}" if others else "no other is whole"
     )
@@ -122,8 +124,12 @@ class Checkpoints(Checkpoint):
         path = self._path(done)
         trainer.save_checkpoint(path)
         _link(path, self.folder / "last.ckpt")
-        for old in sorted(self.folder.glob(PATTERN))[: -self.keep]:
-            old.unlink()
+        saved = sorted(self.folder.glob(PATTERN))
+        # later ones were left by a run that this one, resumed before them, takes the place of
+        newest = [other for other in saved if other.name <= path.name][-self.keep :]
+        for other in saved:
+            if other not in newest:
+                other.unlink()
 
     def link_best(self) -> None:
         """Make ``best.ckpt`` the checkpoint that was evaluated last, if none was better."""
