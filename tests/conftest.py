@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,8 @@ def shared() -> Path:
     """The folder of reference data beside the project, which is not part of it."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
+        if os.environ.get("RLRT_REQUIRE_SHARED"):  # set by .ci/run: there they must not skip
+            pytest.fail("no ../shared folder beside the project")
         pytest.skip("no ../shared folder beside the project")
     return folder
 
