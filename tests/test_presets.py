@@ -52,7 +52,7 @@ def test_the_scale_of_the_study(model: str) -> None:
     assert optimization.learning_rate == 1e-6
     assert optimization.weight_decay == 0.01
     assert list(optimization.betas) == [0.9, 0.999]
-    assert optimization.warmup_updates == 10
+    assert optimization.warmup_steps == 10
     assert optimization.max_grad_norm == 1.0
     assert (config.loss.clip_low, config.loss.clip_high) == (0.2, 0.28)
     assert (config.loss.dual_clip, config.loss.rollout_correction_limit) == (3.0, 2.0)

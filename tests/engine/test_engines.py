@@ -1,18 +1,19 @@
 """Both engines keep the same protocol; vLLM is the real one."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlrt.batch import Response
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec, Sampling
 from rlrt.engine.hf_engine import HFEngine
-from rlrt.engine.probe import StaleEngineError, logprob_gap, require_fresh
+from rlrt.engine.probe import Gap, StaleEngineError, logprob_gap, require_fresh
 from rlrt.engine.vllm_engine import VLLMEngine
 from rlrt.engine.weights import engine_weights
 from rlrt.model.load import load_policy, load_tokenizer, stop_token_ids
@@ -59,7 +60,7 @@ def sample(
     return engine.sample(prompts, list(range(len(prompts))), sampling)
 
 
-def gap(engine: Engine, policy: PreTrainedModel, prompts: list[tuple[int, ...]]) -> float:
+def gap(engine: Engine, policy: PreTrainedModel, prompts: list[tuple[int, ...]]) -> Gap:
     return logprob_gap(
         engine,
         lambda p, r: score_responses(policy, p, r, SAMPLING.temperature, 10**5)[0],
@@ -73,7 +74,7 @@ def test_logprobs_are_the_trainers_at_the_sampling_temperature(
     engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]]
 ) -> None:
     engine.sync(engine_weights(served, torch.float32))
-    assert gap(engine, served, prompts) <= 1e-4
+    assert gap(engine, served, prompts).max <= 1e-4
 
 
 def test_new_weights_are_served_after_a_sync(
@@ -86,7 +87,7 @@ def test_new_weights_are_served_after_a_sync(
             parameter.mul_(1.05)
     try:
         engine.sync(engine_weights(served, torch.float32))
-        assert gap(engine, served, prompts) <= 1e-4
+        assert gap(engine, served, prompts).max <= 1e-4
     finally:
         served.load_state_dict(before)
 
@@ -111,12 +112,39 @@ def test_a_stale_engine_is_caught(
         engine.sync(islice(weights, len(list(trained.parameters()))))
     measured = gap(engine, trained, prompts)
     with pytest.raises(StaleEngineError, match="does not serve the policy's weights"):
-        require_fresh(measured, 1e-4, step=3)
+        require_fresh(measured, torch.float32, None, step=3)
 
 
-def test_a_gap_that_is_not_a_number_is_stale() -> None:
-    with pytest.raises(StaleEngineError):
-        require_fresh(float("nan"), 1e-4, step=0)
+@pytest.mark.parametrize(
+    ("gap", "dtype", "max_gap", "fresh"),
+    [
+        (Gap(9e-5, 1e-5), torch.float32, None, True),
+        (Gap(2e-4, 1e-5), torch.float32, None, False),
+        (Gap(2e-4, 1e-5), torch.float32, 1e-3, True),
+        (Gap(0.9, 2e-3), torch.bfloat16, None, True),
+        (Gap(0.4, 3e-2), torch.bfloat16, None, False),
+        (Gap(float("nan"), float("nan")), torch.float32, None, False),
+    ],
+)
+def test_the_limits_of_each_dtype(
+    gap: Gap, dtype: torch.dtype, max_gap: float | None, fresh: bool
+) -> None:
+    with nullcontext() if fresh else pytest.raises(StaleEngineError):
+        require_fresh(gap, dtype, max_gap, step=0)
+
+
+def test_generation_settings_of_the_model_do_not_bend_the_samples(
+    served: PreTrainedModel, prompts: list[tuple[int, ...]]
+) -> None:
+    engine = HFEngine()
+    engine.start(served, EngineSpec(TINY, (2,), torch.float32, 256))
+    own = served.generation_config
+    served.generation_config = GenerationConfig(repetition_penalty=1.5, min_new_tokens=30)
+    try:
+        assert gap(engine, served, prompts).max <= 1e-4
+        assert served.generation_config.repetition_penalty == 1.5
+    finally:
+        served.generation_config = own
 
 
 def test_a_response_depends_on_its_own_seed_and_prompt_alone(

@@ -175,7 +175,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(
         ("learning_rate", 0.0),
         ("max_grad_norm", -1.0),
         ("weight_decay", -0.1),
-        ("warmup_updates", -1),
+        ("warmup_steps", -1),
     ],
 )
 def test_settings_out_of_range_are_refused(setting: str, value: float) -> None:

@@ -31,6 +31,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 RESOLVING = "ValueError raised while resolving interpolation: "
+# of a component, not of a setting: its author needs the traceback
+BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
 Made = TypeVar("Made")
 
 
@@ -100,6 +102,8 @@ def build(node: DictConfig | None, **arguments: Any) -> Any:
     try:
         return hydra.utils.instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
+        if isinstance(error.__cause__, BUGS):
+            raise error.__cause__ from None
         sentence = first_sentence(error.__cause__ or error)
         raise UserError(sentence if key in sentence else f"{key}: {sentence}") from error
 
@@ -137,7 +141,7 @@ def checked(make: Callable[..., Made], *arguments: Any, **settings: Any) -> Made
     """Call ``make``; what it refuses (a setting, a file) becomes a UserError."""
     try:
         return make(*arguments, **settings)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise UserError(first_sentence(error)) from error
 
 

@@ -21,6 +21,9 @@ FREE = (
     "logger",
     "checkpoint",
     "record_rollouts",
+    "engine.max_logprob_gap",
+    "engine.gpu_memory_utilization",
+    "reward.workers",
     "trainer.max_epochs",
     "training.rollout_steps",  # the default of trainer.max_epochs
 )

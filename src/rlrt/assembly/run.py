@@ -83,12 +83,14 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     parts = build_cheap_parts(config)
     L.seed_everything(parts.run.seed, verbose=False)
     model, training = parts.model, parts.training
-    policy_path = checked(policy_folder, model.path, weights=model.random_init_seed is None)
+    policy_path = checked(policy_folder, model.path, weights=False)
     tokenizer = checked(load_tokenizer, policy_path)
     prompts = checked(Prompts, tokenizer, parts.prompts.instruction, model.enable_thinking)
     spec, settings = _lengths(parts, policy_path, tokenizer)
     problems = read_problems(parts, prompts)
     sizes = (training.problems_per_step, training.problems_per_update)
+    if model.random_init_seed is None:  # a download of many gigabytes: after all that may be wrong
+        policy_path = checked(policy_folder, model.path, weights=True)
     data = checked(ProblemDataModule, *problems, parts.run.seed, *sizes)
     judge = Judge(tokenizer, parts.verifier)
     rollout_parts = RolloutParts(

@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -60,6 +61,8 @@ def fits(value: Any, hint: Any) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     if hint in WORDS:
         return type(value) is (NoneType if hint is None else hint)
+    if hint in (Any, Path):
+        return hint is Any or isinstance(value, str)
     return isinstance(value, Mapping)
 
 

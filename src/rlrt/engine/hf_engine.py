@@ -90,7 +90,10 @@ class HFEngine:
             input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
         sampler = _SeededSampler(seeds, sampling)
-        training = self.policy.training
+        training, own = self.policy.training, self.policy.generation_config
+        # generate() fills what its argument leaves open from the model's own settings, and a
+        # repetition penalty or a minimum length there would change the distribution
+        self.policy.generation_config = GenerationConfig()
         self.policy.eval()  # dropout off; gradient checkpointing would switch the cache off
         with torch.no_grad(), self.autocast:
             output = self.policy.generate(
@@ -106,6 +109,7 @@ class HFEngine:
                 ),
             )
         self.policy.train(training)
+        self.policy.generation_config = own
         logprobs_BT = torch.stack(sampler.logprobs, dim=1)
         rows = zip(output[:, longest:].tolist(), logprobs_BT.tolist(), strict=True)
         return [self._response(ids, logprobs) for ids, logprobs in rows]

@@ -1,9 +1,11 @@
 """The vLLM adapter: the one file that imports vllm. The engine lives in the trainer's process."""
 
+import gc
 import importlib.util
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,6 +111,7 @@ class VLLMEngine:
                 top_p=sampling.top_p,
                 seed=seed,
                 logprobs=0,
+                flat_logprobs=True,  # lists of numbers, not an object per token
                 stop_token_ids=self.stop_token_ids,
                 detokenize=False,
             )
@@ -126,10 +129,12 @@ class VLLMEngine:
 
     def close(self) -> None:
         del self.llm
+        gc.collect()  # it refers to itself, and holds the cache until it is collected
 
 
-def _response(output: object) -> Response:
-    ids = tuple(output.token_ids)  # type: ignore[attr-defined]
-    steps = output.logprobs  # type: ignore[attr-defined]
-    logprobs = tuple(step[token].logprob for step, token in zip(steps, ids, strict=True))
-    return Response(ids, logprobs, truncated=output.finish_reason == "length")  # type: ignore[attr-defined]
+def _response(output: Any) -> Response:
+    ids, flat = tuple(output.token_ids), output.logprobs
+    sampled = [flat.token_ids[start] for start in flat.start_indices]
+    assert tuple(sampled) == ids, "the first log-prob of a position is the sampled token's"
+    logprobs = tuple(flat.logprobs[start] for start in flat.start_indices)
+    return Response(ids, logprobs, truncated=output.finish_reason == "length")

@@ -1,11 +1,10 @@
 """avg@k and pass@k as torchmetrics."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from rlrt.batch import SUCCESS_REWARD
 from rlrt.functional.pass_at_k import pass_at_k
 
 
@@ -15,8 +14,8 @@ class AvgAtK(Metric):
     total: Tensor
     samples: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self) -> None:
+        super().__init__()
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("samples", torch.tensor(0), dist_reduce_fx="sum")
 
@@ -35,8 +34,8 @@ class PassAtK(Metric):
     total: Tensor
     problems: Tensor
 
-    def __init__(self, k: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, k: int) -> None:
+        super().__init__()
         if k < 1:
             raise ValueError(f"evaluation.pass_at holds {k}, every k must be at least 1")
         self.k = k
@@ -44,8 +43,8 @@ class PassAtK(Metric):
         self.add_state("problems", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, rewards_K: Tensor) -> None:
-        """Take the rewards of one problem's samples, at least k of them; correct is >= 0.5."""
-        self.total += pass_at_k(rewards_K.numel(), int((rewards_K >= 0.5).sum()), self.k)
+        """Take the rewards of one problem's samples, at least k of them."""
+        self.total += pass_at_k(rewards_K.numel(), int((rewards_K >= SUCCESS_REWARD).sum()), self.k)
         self.problems += 1
 
     def compute(self) -> Tensor:

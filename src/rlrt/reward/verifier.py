@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from rlrt.batch import Verdict
+from rlrt.batch import SUCCESS_REWARD, Verdict
 from rlrt.reward.equivalence import is_exact_match
 from rlrt.reward.extraction import EXTRACTS, Extract, Extracted, extract_answer
 from rlrt.reward.pool import Pool, Task
@@ -61,7 +61,12 @@ class Verifier:
             tail_characters,
             "null or at least 1",
         )
-        _require(0 <= undecided_reward <= 1, "undecided_reward", undecided_reward, "0 to 1")
+        _require(
+            0 <= undecided_reward < SUCCESS_REWARD,
+            "undecided_reward",
+            undecided_reward,
+            f"from 0 to below {SUCCESS_REWARD}: an undecided response is no correct one",
+        )
         self.max_answer_characters = max_answer_characters
         self.extract: Extract = extract
         self.tail_characters = tail_characters

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from rlrt.errors import RunStoppedError
 from rlrt.functional.microbatches import split_by_tokens
+from rlrt.functional.ratios import bounded_exp
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.views import Ids, response_logprobs, score_responses
@@ -23,12 +24,14 @@ class NonFiniteError(RunStoppedError):
 
 @dataclass(frozen=True)
 class Optimization:
-    """AdamW with a linear warm-up to a constant rate, and the clip of the gradient's norm."""
+    """AdamW, a rate that rises linearly over ``warmup_steps`` rollout steps and then stays, and the
+    clip of the gradient's norm.
+    """
 
     learning_rate: float
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
-    warmup_updates: int = 10
+    warmup_steps: int = 10
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
@@ -37,7 +40,7 @@ class Optimization:
                 raise ValueError(
                     f"optimization.{name} is {getattr(self, name)}, it must be above 0"
                 )
-        for name in ("weight_decay", "warmup_updates"):
+        for name in ("weight_decay", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(
                     f"optimization.{name} is {getattr(self, name)}, it must not be negative"
@@ -102,7 +105,6 @@ class PolicyModule(L.LightningModule):
         optimizer.step()
         scheduler: Any = self.lr_schedulers()
         rate = scheduler.get_last_lr()[0]
-        scheduler.step()
         tokens = max(float(totals[3]), 1.0)
         self.update_metrics.append(
             {
@@ -137,12 +139,16 @@ class PolicyModule(L.LightningModule):
         )
         loss = (token_loss_N * flat(weights_BT)).sum()
         self.manual_backward(loss)
-        ratio_N = (logprobs_N.detach() - student_N).exp()
+        ratio_N = bounded_exp(logprobs_N.detach() - student_N)
         clipped_N = torch.where(
             advantages_N > 0, ratio_N > 1 + self.loss.clip_high, ratio_N < 1 - self.loss.clip_low
         ) & (advantages_N != 0)
         sums = (loss.detach(), clipped_N.sum(), ratio_N.sum(), torch.tensor(len(ratio_N)))
         return torch.stack([value.cpu().double() for value in sums])
+
+    def on_train_epoch_end(self) -> None:
+        scheduler: Any = self.lr_schedulers()
+        scheduler.step()
 
     def configure_optimizers(self) -> Any:
         settings = self.optimization
@@ -153,6 +159,6 @@ class PolicyModule(L.LightningModule):
             weight_decay=settings.weight_decay,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda done: min((done + 1) / max(settings.warmup_updates, 1), 1.0)
+            optimizer, lambda done: min((done + 1) / max(settings.warmup_steps, 1), 1.0)
         )
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

@@ -24,6 +24,7 @@ def split_updates(
     rollouts: Sequence[Rollout], batch: ScoredBatch, credit: Credit, problems_per_update: int
 ) -> list[Update]:
     """Mini-batches of whole groups, in the order of the groups."""
+    assert credit.distillation_BT is None, "no loss reads distillation weights yet"
     updates = []
     groups = max(rollout.group for rollout in rollouts) + 1
     for first in range(0, groups, problems_per_update):
