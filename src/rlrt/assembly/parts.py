@@ -76,6 +76,12 @@ def build_cheap_parts(config: DictConfig) -> CheapParts:
         evaluator=build(config.evaluation),
         source=build(config.data),
     )
+    evaluated, saved = parts.evaluator.every_n_steps, parts.checkpoint.every_n_steps
+    if evaluated is not None and evaluated % saved:
+        raise UserError(
+            f"checkpoint.every_n_steps is {saved}, it must divide evaluation.every_n_steps "
+            f"({evaluated}): the best checkpoint is one that was evaluated"
+        )
     if parts.credit.uses_context and parts.context is None:
         raise UserError(
             f"{type(parts.credit).__name__} reads a teacher behind a privileged context, and context "
