@@ -128,7 +128,7 @@ REFUSED = {
     "training.problems_per_update=5": r"problems_per_step is 16, it must be a multiple of .* \(5\)",
     "checkpoint.every_n_steps=3": r"checkpoint.every_n_steps is 3, it must divide .* \(10\)",
     "training.token_budget=100": "training.token_budget is 100, it must hold one sequence of .* = \\d+",
-    "aggregation=constant_length aggregation.constant_length=null": "constant_length is None, it must be set with kind=constant_length",
+    "aggregation=constant_length aggregation.constant_length=null": "constant_length is None, it must be set",
     # data
     "data=jsonl": "data.path is missing",
     "data=jsonl data.path=/nowhere.jsonl": "data.path is '/nowhere.jsonl', which does not exist",
