@@ -1,4 +1,4 @@
-"""A run whose engine misses a weight sync stops, and can go on once the engine is right."""
+"""A run whose engine misses a weight sync stops, and goes on where its limit is raised."""
 
 import subprocess
 import sys
@@ -55,3 +55,8 @@ def test_a_stale_engine_ends_the_run_with_one_sentence(tmp_path: Path) -> None:
     assert "after the weight sync of step 1" in stopped.stderr
     assert "does not serve the policy's weights" in stopped.stderr
     assert [path.name for path in folder.glob("checkpoints/step-*")] == ["step-000001.ckpt"]
+
+    # the same step probes with the same seeds, so nothing but another limit can let it pass
+    raised = run(f"resume={folder}", "engine.max_logprob_gap=1000")
+    assert raised.returncode == 0, raised.stderr[-2000:]
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 4

@@ -53,7 +53,7 @@ def _nucleus(logits_BV: Tensor, top_p: float) -> Tensor:
 class HFEngine:
     """Generates with the live policy. ``batch_size`` responses are drawn at a time."""
 
-    def __init__(self, batch_size: int = 64, max_logprob_gap: float | None = None) -> None:
+    def __init__(self, batch_size: int = 128, max_logprob_gap: float | None = None) -> None:
         if batch_size < 1:
             raise ValueError(f"engine.batch_size is {batch_size}, it must be at least 1")
         self.batch_size = batch_size

@@ -27,7 +27,7 @@ class VLLMEngine:
     def __init__(
         self,
         max_sequences: int = 256,
-        gpu_memory_utilization: float = 0.5,
+        gpu_memory_utilization: float = 0.4,
         cpu_cache_gib: int = 1,
         enforce_eager: bool = False,
         max_logprob_gap: float | None = None,
