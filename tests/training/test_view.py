@@ -1,6 +1,7 @@
 """What a user sees of a run: on a terminal, and in a log."""
 
 import re
+from collections import deque
 from io import StringIO
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from rlrt.batch import Problem, Response, Rollout, Verdict
-from rlrt.training.view import LiveView, clock, samples_panel
+from rlrt.training.view import LiveView, clock, samples_panel, steps_table
 
 ROW = {
     "reward/mean": 0.4375,
@@ -125,3 +126,11 @@ def test_a_megabyte_of_text_is_cut() -> None:
 )
 def test_clock(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
+
+
+def test_the_table_fits_eighty_columns() -> None:
+    screen = StringIO()
+    Console(width=80, file=screen).print(steps_table(deque([(100, ROW)])))
+    heading, values = screen.getvalue().splitlines()  # nothing wrapped
+    assert "…" not in heading + values  # and nothing cut
+    assert all(value in values for value in SHOWN)

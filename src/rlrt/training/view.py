@@ -122,7 +122,7 @@ def evaluation_line(row: dict[str, float]) -> str:
 
 def steps_table(steps: deque[tuple[int, dict[str, float]]]) -> Table:
     """The newest steps, one row each."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)  # 80 columns
     table.add_column("step", justify="right")
     for heading in COLUMNS:
         table.add_column(heading, justify="right")
