@@ -28,6 +28,7 @@ class Problem:
     answer: str
     source: str
     solution: str | None = None  # a worked reference solution, where the data has one
+    feedback: str | None = None  # free text about it, where the data has some
 
 
 @dataclass(frozen=True)
@@ -73,41 +74,76 @@ class Rollout:
     text: str  # the response decoded without special tokens
     verdict: Verdict
     reward: float
+    penalty: float = 0.0  # 0 or below, of a length rule
 
 
-@dataclass(frozen=True)
-class ScoredBatch:
-    """All rollouts of one rollout step as a credit assigner sees them; everything is detached.
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """What is known of the B rollouts of a step before either view is scored.
 
-    ``teacher_logprobs_BT`` holds values only in rows where ``teacher_scored_B`` is true: the house
-    scores the teacher view where the assigner asked for it and a context exists; other rows are 0.
+    ``rewards_B`` are the verifier's and decide what is correct; ``penalty_B`` (0 or below) is what a
+    length rule takes away on top. Advantages are formed from their sum, ``shaped_rewards_B``.
     """
 
     group_B: Tensor  # long
     rewards_B: Tensor
+    penalty_B: Tensor
+    responses: tuple[str, ...]  # decoded text
+
+    def __post_init__(self) -> None:
+        for name in ("group_B", "rewards_B", "penalty_B"):
+            assert getattr(self, name).shape == (len(self.responses),), name
+
+    @property
+    def shaped_rewards_B(self) -> Tensor:
+        return self.rewards_B + self.penalty_B
+
+    @property
+    def correct_B(self) -> Tensor:
+        return self.rewards_B >= SUCCESS_REWARD
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredBatch(Outcomes):
+    """All rollouts of one rollout step as a credit assigner sees them; everything is detached.
+
+    The teacher's tensors hold values only in rows where ``teacher_scored_B`` is true: the house scores
+    the teacher view where the assigner asked for it and a context exists; other rows are 0. A rollout
+    that has a context is not scored where the assigner only distils it.
+    """
+
     response_mask_BT: Tensor  # bool, True on real response tokens
     engine_logprobs_BT: Tensor
     student_logprobs_BT: Tensor
     student_entropy_BT: Tensor  # nats over the full vocabulary
-    teacher_logprobs_BT: Tensor
+    has_context_B: Tensor  # bool: asked for, found, and short enough
     teacher_scored_B: Tensor  # bool
-    responses: tuple[str, ...]  # decoded text, B of them
+    teacher_logprobs_BT: Tensor
+    teacher_entropy_BT: Tensor
+    divergence_BT: (
+        Tensor  # KL(student || teacher), where the assigner says that it reads it; else 0
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shape = self.response_mask_BT.shape
-        for name in ("engine_logprobs", "student_logprobs", "student_entropy", "teacher_logprobs"):
-            found = getattr(self, f"{name}_BT").shape
-            assert found == shape, f"{name}_BT is {tuple(found)}, the mask is {tuple(shape)}"
-        for name in ("group_B", "rewards_B", "teacher_scored_B"):
-            assert getattr(self, name).shape == shape[:1], name
-        assert len(self.responses) == shape[0]
+        for name, values in vars(self).items():
+            wanted = shape if name.endswith("_BT") else shape[:1]
+            found = (len(values),) if name == "responses" else values.shape
+            assert found == wanted, f"{name} is {tuple(found)}, the mask is {tuple(shape)}"
 
 
 @dataclass(frozen=True)
 class Credit:
-    """What a credit assigner returns: detached, and 0 outside the response mask."""
+    """What a credit assigner returns: detached, and 0 outside the response mask.
+
+    An update's loss is the aggregation, over the tokens that count, of the surrogate with
+    ``advantages_BT`` plus ``distillation_BT`` times the assigner's divergence.
+    """
 
     advantages_BT: Tensor
-    distillation_BT: Tensor | None = None  # weight of the divergence loss per token
+    distillation_BT: Tensor | None = None  # weight of the divergence per token; 0 or above
+    relative_distillation: bool = False  # scale these weights to a mean of 1 in every update
+    counted_BT: Tensor | None = None  # bool, tokens of the denominator; None: all response tokens
     advantages_B: Tensor | None = None  # the rollout's advantage before any token weight, recorded
     metrics: Mapping[str, float] = field(default_factory=dict)

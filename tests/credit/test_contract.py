@@ -1,5 +1,6 @@
 """The contract of every credit assigner: whatever has a YAML in configs/credit is tested here."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ STEPS = (0, 7, 1000)
 
 
 def random_batch(seed: int) -> ScoredBatch:
-    """Four groups of four: mixed, all right, all wrong, mixed; lengths 0 to 9; some teachers."""
+    """Four groups of four: mixed, all right, all wrong, mixed; lengths 0 to 9; some contexts."""
     draw = torch.Generator().manual_seed(seed)
     lengths = torch.tensor([3, 0, 9, 5, 2, 2, 7, 1, 4, 4, 4, 4, 6, 8, 1, 3])
     mask = torch.arange(9)[None] < lengths[:, None]
@@ -25,16 +26,20 @@ def random_batch(seed: int) -> ScoredBatch:
     def logprobs() -> Tensor:
         return -8 * torch.rand(16, 9, generator=draw, dtype=torch.float64) * mask
 
-    scored = torch.rand(16, generator=draw) < 0.7
+    found = torch.rand(16, generator=draw) < 0.7
     return ScoredBatch(
         group_B=torch.arange(4).repeat_interleave(4),
         rewards_B=rewards,
+        penalty_B=torch.zeros_like(rewards),
         response_mask_BT=mask,
         engine_logprobs_BT=logprobs(),
         student_logprobs_BT=logprobs(),
         student_entropy_BT=-logprobs(),
-        teacher_logprobs_BT=logprobs() * scored[:, None],
-        teacher_scored_B=scored,
+        has_context_B=found,
+        teacher_scored_B=found,
+        teacher_logprobs_BT=logprobs() * found[:, None],
+        teacher_entropy_BT=-logprobs() * found[:, None],
+        divergence_BT=-logprobs() * found[:, None],
         responses=tuple(f"so \\(x={i}\\) and \\boxed{{{i}}}" for i in range(16)),
     )
 
@@ -59,10 +64,34 @@ def padded(batch: ScoredBatch, columns: int) -> ScoredBatch:
     )
 
 
-def fields(credit: Credit) -> list[Tensor]:
-    return [credit.advantages_BT] + (
-        [] if credit.distillation_BT is None else [credit.distillation_BT]
+def without_context(batch: ScoredBatch, rows_B: Tensor) -> ScoredBatch:
+    """The batch as the house makes it where these rollouts have no context."""
+    return without_teacher(replace(batch, has_context_B=batch.has_context_B & ~rows_B), rows_B)
+
+
+def without_teacher(batch: ScoredBatch, rows_B: Tensor) -> ScoredBatch:
+    """The batch as the house makes it where the teacher view of these rollouts is not scored."""
+    return replace(
+        batch,
+        teacher_scored_B=batch.teacher_scored_B & ~rows_B,
+        **{
+            name: getattr(batch, name) * ~rows_B[:, None]
+            for name in ("teacher_logprobs_BT", "teacher_entropy_BT", "divergence_BT")
+        },
     )
+
+
+def fields(credit: Credit) -> list[Tensor]:
+    """Everything per token that a credit holds."""
+    return [
+        values.double()
+        for values in (credit.advantages_BT, credit.distillation_BT, credit.counted_BT)
+        if values is not None
+    ]
+
+
+def distils(assigner: CreditAssigner) -> bool:
+    return assigner.divergence is not None
 
 
 @pytest.fixture(params=NAMES)
@@ -85,6 +114,17 @@ def test_shape_finite_detached_and_zero_outside_the_mask(
     assert all(isinstance(value, float) for value in credit.metrics.values())
 
 
+@pytest.mark.parametrize("step", STEPS)
+def test_the_tokens_that_count_cover_every_token_with_credit(
+    assigner: CreditAssigner, step: int
+) -> None:
+    credit = assigner(random_batch(1), step)
+    if credit.counted_BT is not None:
+        assert credit.counted_BT.dtype == torch.bool
+        for values in fields(credit):
+            assert (values[~credit.counted_BT] == 0).all()
+
+
 def test_equal_rewards_give_no_credit_unless_the_class_says_otherwise(
     assigner: CreditAssigner,
 ) -> None:
@@ -92,29 +132,64 @@ def test_equal_rewards_give_no_credit_unless_the_class_says_otherwise(
         pytest.skip("the class says otherwise")
     batch = random_batch(2)
     credit = assigner(batch, 0)
-    for values in fields(credit):
-        assert (values[4:12] == 0).all()
-    assert (credit.advantages_BT[:4] != 0).any()
+    assert (credit.advantages_BT[4:12] == 0).all()
+    assert credit.distillation_BT is None or (credit.distillation_BT[4:12] == 0).all()
+
+
+def test_a_group_of_mixed_rewards_gets_credit(assigner: CreditAssigner) -> None:
+    credit = assigner(random_batch(2), 0)
+    if not distils(assigner):
+        assert (credit.advantages_BT[:4] != 0).any()
+    else:
+        assert credit.distillation_BT is not None
+        assert (credit.distillation_BT > 0).any()
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_reads_teacher_is_a_bool_per_rollout_and_enough(
+def test_only_rollouts_that_it_distils_and_that_have_a_context_are_distilled(
     assigner: CreditAssigner, step: int
 ) -> None:
     batch = random_batch(3)
-    reads = assigner.reads_teacher(batch.rewards_B, batch.group_B, step)
+    distilled_B = assigner.distils(batch, step)
+    assert distilled_B.shape == batch.rewards_B.shape
+    assert distilled_B.dtype == torch.bool
+    weights_BT = assigner(batch, step).distillation_BT
+    if not distils(assigner):
+        assert weights_BT is None
+        assert not distilled_B.any()
+    else:
+        assert assigner.uses_context
+        assert weights_BT is not None
+        assert (weights_BT >= 0).all()
+        assert (weights_BT[~(distilled_B & batch.has_context_B)] == 0).all()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_what_it_asks_for_is_a_bool_per_rollout_and_enough(
+    assigner: CreditAssigner, step: int
+) -> None:
+    batch = random_batch(3)
+    reads = assigner.reads_teacher(batch, step)
     assert reads.shape == batch.rewards_B.shape
     assert reads.dtype == torch.bool
     assert assigner.uses_context or not reads.any()
-    unread = replace(
-        batch,
-        teacher_scored_B=batch.teacher_scored_B & reads,
-        teacher_logprobs_BT=batch.teacher_logprobs_BT * reads[:, None],
-    )
+    unread = without_teacher(batch, ~reads)
+    unasked = without_context(unread, ~(reads | assigner.distils(batch, step)))
     for found, expected in zip(
-        fields(assigner(unread, step)), fields(assigner(batch, step)), strict=True
+        fields(assigner(unasked, step)), fields(assigner(batch, step)), strict=True
     ):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_without_any_context_credit_is_finite_and_nothing_is_distilled(
+    assigner: CreditAssigner, step: int
+) -> None:
+    batch = random_batch(7)
+    credit = assigner(without_context(batch, torch.ones(16, dtype=torch.bool)), step)
+    assert all(torch.isfinite(values).all() for values in fields(credit))
+    assert credit.distillation_BT is None or not credit.distillation_BT.any()
+    assert all(math.isfinite(value) for value in credit.metrics.values())
 
 
 def test_permuting_rollouts_permutes_the_credit(assigner: CreditAssigner) -> None:
@@ -137,6 +212,12 @@ def test_more_padding_changes_nothing(assigner: CreditAssigner) -> None:
 
 def test_extreme_logprobs_do_not_overflow(assigner: CreditAssigner) -> None:
     batch = random_batch(6)
-    extreme = replace(batch, teacher_logprobs_BT=-1e4 * batch.response_mask_BT.double())
+    mask_BT = batch.response_mask_BT.double()
+    extreme = replace(
+        batch,
+        teacher_logprobs_BT=-1e4 * mask_BT,
+        teacher_entropy_BT=1e4 * mask_BT,
+        divergence_BT=1e4 * mask_BT,
+    )
     for values in fields(assigner(extreme, 0)):
         assert torch.isfinite(values).all()

@@ -19,15 +19,20 @@ FAMILY = [RLSD, RLRT, RLRTAll, TeacherFavoring]
 def batch() -> ScoredBatch:
     """One group, rewards 1 0 1 0, two tokens each; the teacher likes the first, not the second."""
     student = torch.full((4, 2), -1.0, dtype=torch.float64)
+    every = torch.ones(4, dtype=torch.bool)
     return ScoredBatch(
         group_B=torch.zeros(4, dtype=torch.long),
         rewards_B=torch.tensor([1, 0, 1, 0], dtype=torch.float64),
+        penalty_B=torch.zeros(4, dtype=torch.float64),
         response_mask_BT=torch.ones(4, 2, dtype=torch.bool),
         engine_logprobs_BT=student,
         student_logprobs_BT=student,
         student_entropy_BT=student.abs(),
+        has_context_B=every,
+        teacher_scored_B=every,
         teacher_logprobs_BT=student + torch.tensor([0.5, -0.5], dtype=torch.float64),
-        teacher_scored_B=torch.ones(4, dtype=torch.bool),
+        teacher_entropy_BT=student.abs(),
+        divergence_BT=student.abs(),
         responses=("",) * 4,
     )
 
@@ -70,11 +75,11 @@ def test_without_mixing_it_is_grpo_and_reads_no_teacher(method: type[Reweighting
     plain = GRPO(standardize=True)(scored, 0).advantages_BT
     off = method(mixing=0.0)
     assert torch.equal(off(scored, 0).advantages_BT, plain)
-    assert not off.reads_teacher(scored.rewards_B, scored.group_B, 0).any()
+    assert not off.reads_teacher(scored, 0).any()
     faded = method(mixing=0.5, mixing_decay_steps=10)
     assert torch.equal(faded(scored, 10).advantages_BT, plain)
-    assert not faded.reads_teacher(scored.rewards_B, scored.group_B, 10).any()
-    assert faded.reads_teacher(scored.rewards_B, scored.group_B, 9).any()
+    assert not faded.reads_teacher(scored, 10).any()
+    assert faded.reads_teacher(scored, 9).any()
 
 
 def test_mixing_decays_linearly_from_step_zero() -> None:

@@ -76,9 +76,25 @@ def test_dotted_paths(name: str, value: Any) -> None:
 
 
 def test_a_row_becomes_a_problem() -> None:
-    row = Row("data/x.jsonl:3", {"q": " 1 + 1? ", "a": 2, "key": 9, "why": "add"})
-    named = Columns("q", "a", "key", "why")
-    assert named.problem(row, "mine") == Problem("9", "1 + 1?", "2", "mine", "add")
+    cells = {"q": " 1 + 1? ", "a": 2, "key": 9, "why": "add", "notes": {"text": " not 11 "}}
+    named = Columns("q", "a", "key", "why", "notes.text")
+    assert named.problem(Row("data/x.jsonl:3", cells), "mine") == Problem(
+        "9", "1 + 1?", "2", "mine", "add", "not 11"
+    )
+
+
+@pytest.mark.parametrize("cells", [{}, {"why": None, "notes": None}, {"why": "", "notes": " \n"}])
+def test_a_row_may_lack_solution_and_feedback(cells: dict[str, Any]) -> None:
+    row = Row("x.jsonl:3", {"problem": "p", "answer": "a", "id": "i", **cells})
+    named = Columns(solution="why", feedback="notes")
+    assert named.problem(row, "mine") == Problem("i", "p", "a", "mine", None, None)
+
+
+@pytest.mark.parametrize("field", ["solution", "feedback"])
+def test_a_solution_or_feedback_that_is_no_text_is_a_bad_row(field: str) -> None:
+    row = Row("x.jsonl:3", {"problem": "p", "answer": "a", "extra": {"text": "add"}})
+    with pytest.raises(BadRow, match=f"{field} not text"):
+        Columns(**{field: "extra"}).problem(row, "mine")
 
 
 @pytest.mark.parametrize("columns", [{}, {"id": None}, {"id": ""}])

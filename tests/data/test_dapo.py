@@ -105,6 +105,7 @@ def test_the_hub_file_with_its_repetitions(
         "held out": 1,
     }
     assert "data.overlap_with" in caplog.text
+    assert source.provides == set()
 
 
 @pytest.fixture

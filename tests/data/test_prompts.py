@@ -1,9 +1,17 @@
+from copy import deepcopy
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
+from rlrt.assembly.configuration import compose
 from rlrt.context.answer import TEMPLATE as ANSWER
 from rlrt.context.correct_peer import TEMPLATE as PEER
+from rlrt.context.failed_attempt import TEMPLATE as FAILED
+from rlrt.context.feedback import TEMPLATE as FEEDBACK
+from rlrt.context.hint import TEMPLATE as HINT
+from rlrt.context.solution import TEMPLATE as SOLUTION
 from rlrt.data.prompts import BOXED_INSTRUCTION, Prompts
 
 QUESTION = "Compute 3 + 4 + 5."
@@ -66,6 +74,76 @@ def test_the_end_of_a_demonstration_is_kept(tokenizer: PreTrainedTokenizerBase) 
     assert found is not None
     assert found.shortened
     assert "So it is \\boxed{12}." in message(prompts, found.ids)
+
+
+def test_the_start_of_a_hint_is_kept(tokenizer: PreTrainedTokenizerBase) -> None:
+    prompts = Prompts(tokenizer)
+    text = "First 3 + 4 = 7. " + "7 + 5 = 12. " * 40 + "So it is \\boxed{12}."
+    found = prompts.teacher_ids(QUESTION, HINT, text, 150, keep_start=True)
+    assert found is not None
+    assert found.shortened
+    assert len(found.ids) <= 150
+    assert ":\n\nFirst 3 + 4 = 7. 7 + 5 = 12." in message(prompts, found.ids)
+    assert "boxed{12}" not in message(prompts, found.ids)
+
+
+HOSTILE = "{0} {question} {demonstration.x} {{}} }{ %s $x ${seed} \\boxed{12}"
+
+
+@pytest.mark.parametrize("template", [PEER, ANSWER, SOLUTION, FEEDBACK, FAILED, HINT])
+def test_braces_in_texts_stand_as_they_are(
+    tokenizer: PreTrainedTokenizerBase, template: str
+) -> None:
+    prompts = Prompts(tokenizer, instruction="End with \\boxed{}.")
+    found = prompts.teacher_ids("Q " + HOSTILE, template, "D " + HOSTILE, 1000)
+    assert found is not None
+    text = message(prompts, found.ids)
+    assert [text.count(part + HOSTILE) for part in ("Q ", "D ")] == [1, 1]
+    assert text.count("End with \\boxed{}.") == 1
+
+
+@pytest.fixture
+def switching(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A tokenizer whose chat template has a thinking switch, on by default."""
+    copy = deepcopy(tokenizer)
+    copy.chat_template = str(tokenizer.chat_template) + (
+        "{%- if enable_thinking is defined and not enable_thinking %}"
+        "{{- '<think>\n\n</think>\n\n' }}{%- endif %}"
+    )
+    return copy
+
+
+NO_THOUGHT = "<think>\n\n</think>\n\n"
+
+
+@pytest.mark.parametrize("student", [None, True, False])
+@pytest.mark.parametrize("teacher", [None, True, False])
+def test_each_thinking_switch_acts_on_its_own_view(
+    switching: PreTrainedTokenizerBase, student: bool | None, teacher: bool | None
+) -> None:
+    prompts = Prompts(switching, student_thinking=student, teacher_thinking=teacher)
+    plain = prompts.student_ids(QUESTION)
+    shown = prompts.teacher_ids(QUESTION, SOLUTION, "12", 1000)
+    assert shown is not None
+    for ids, thinking in ((plain, student), (shown.ids, teacher)):
+        assert switching.decode(list(ids)).endswith(NO_THOUGHT) == (thinking is False)
+    assert message(prompts, plain) == f"{QUESTION}\n{BOXED_INSTRUCTION}"
+
+
+@pytest.mark.parametrize(
+    ("choice", "model", "switches"),
+    [
+        ("boxed", "tiny", (None, None)),
+        ("boxed", "qwen3_8b", (True, True)),
+        ("thinking_teacher", "qwen3_8b", (False, True)),
+    ],
+)
+def test_the_switches_of_the_presets(
+    choice: str, model: str, switches: tuple[bool | None, bool | None]
+) -> None:
+    prompts = compose([f"prompts={choice}", f"model={model}"]).prompts
+    assert (prompts.student_thinking, prompts.teacher_thinking) == switches
+    assert prompts.instruction == BOXED_INSTRUCTION
 
 
 def test_no_room_for_the_question_means_no_teacher(tokenizer: PreTrainedTokenizerBase) -> None:

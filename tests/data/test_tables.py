@@ -6,6 +6,7 @@ import datasets
 import pytest
 
 from rlrt.batch import Problem
+from rlrt.data.source import found
 from rlrt.data.tables import HubProblems, JsonlProblems, load_problems
 
 BENCHMARKS = {
@@ -45,16 +46,45 @@ def test_every_shared_file_loads_whole(shared: Path, name: str) -> None:
 
 
 def test_a_local_file_with_named_columns(tmp_path: Path) -> None:
-    rows = [{"q": "1 + 1?", "meta": {"gold": 2}, "key": 7, "why": "add"}]
+    rows = [{"q": "1 + 1?", "meta": {"gold": 2, "note": "not 11"}, "key": 7, "why": "add"}]
     source = JsonlProblems(
         write(tmp_path / "mine.jsonl", rows),
         question_column="q",
         answer_column="meta.gold",
         id_column="key",
         solution_column="why",
+        feedback_column="meta.note",
     )
-    assert source.train().problems == (Problem("7", "1 + 1?", "2", "mine", "add"),)
+    assert source.train().problems == (Problem("7", "1 + 1?", "2", "mine", "add", "not 11"),)
     assert source.held_out().problems == ()
+
+
+@pytest.mark.parametrize(
+    ("columns", "provided"),
+    [
+        ({}, set()),
+        ({"solution_column": "s"}, {"solution"}),
+        ({"feedback_column": "f"}, {"feedback"}),
+        ({"solution_column": "s", "feedback_column": "f"}, {"solution", "feedback"}),
+    ],
+)
+def test_what_a_table_provides_is_known_before_it_is_read(
+    tmp_path: Path, columns: dict[str, str], provided: set[str]
+) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("no row")
+    assert JsonlProblems(str(broken), **columns).provides == provided  # type: ignore[arg-type]
+    assert HubProblems("no/such", **columns).provides == provided  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", ["solution", "feedback"])
+def test_an_optional_column_may_have_gaps_but_not_be_empty(tmp_path: Path, field: str) -> None:
+    path = write(tmp_path / "mine.jsonl", [*numbered(2), {**numbered(3)[2], "extra": "text"}])
+    some = JsonlProblems(path, **{f"{field}_column": "extra"}).train()  # type: ignore[arg-type]
+    assert [getattr(problem, field) for problem in some.problems] == [None, None, "text"]
+    assert found(some) == {field}
+    with pytest.raises(ValueError, match=rf"data\.{field}_column is 'extr', and no training row"):
+        JsonlProblems(path, **{f"{field}_column": "extr"}).train()  # type: ignore[arg-type]
 
 
 def test_bad_rows_are_skipped_and_counted_or_refused(tmp_path: Path) -> None:
@@ -118,10 +148,10 @@ def test_a_hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     folder.mkdir()
     write(folder / "train.jsonl", numbered(30))
     write(folder / "test.jsonl", numbered(4))
-    both = HubProblems(str(folder), held_out_split="test", source="mine")
+    both = HubProblems(str(folder), held_out_split="test", source="mine", feedback_column="answer")
     assert [p.id for p in both.held_out().problems] == ["n0", "n1", "n2", "n3"]
     assert len(both.train().problems) == 26
-    assert both.train().problems[0] == Problem("n4", "question 4", "4", "mine")
+    assert both.train().problems[0] == Problem("n4", "question 4", "4", "mine", None, "4")
     share = HubProblems(str(folder), id_column=None)
     assert len(share.held_out().problems) == 3
     assert {p.id for p in share.train().problems + share.held_out().problems} == {

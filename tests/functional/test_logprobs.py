@@ -23,7 +23,7 @@ def test_an_empty_prompt_is_refused() -> None:
 def test_chunks_equal_a_plain_log_softmax_in_value_and_gradient(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_TOKENS", chunk)
+    monkeypatch.setattr(module, "CHUNK_LOGITS", chunk * 11)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(7, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     head = torch.randn(11, 5, generator=generator, dtype=torch.float64, requires_grad=True)

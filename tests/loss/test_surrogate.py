@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from rlrt.loss.surrogate import ClippedSurrogate, clipped_surrogate, rollout_correction
+from rlrt.loss.policy_loss import rollout_correction
+from rlrt.loss.surrogate import ClippedSurrogate, clipped_surrogate
 
 
 def slow_loss(logprob: float, student: float, advantage: float) -> float:

@@ -12,7 +12,9 @@ from transformers import PreTrainedModel
 
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.surrogate import ClippedSurrogate
+from rlrt.model.teacher import Live
 from rlrt.training.module import NonFiniteError, Optimization, PolicyModule
+from rlrt.training.objective import Objective
 from rlrt.training.updates import Update
 
 MakePolicy = Callable[[torch.dtype], PreTrainedModel]
@@ -33,13 +35,17 @@ def update_of(dtype: torch.dtype, uncredited: tuple[int, ...] = ()) -> Update:
     def ids(count: int) -> tuple[int, ...]:
         return tuple(torch.randint(10, 200, (count,), generator=draw).tolist())
 
+    prompts = tuple(ids(3 + 2 * row) for row in range(8))
     return Update(
-        prompts=tuple(ids(3 + 2 * row) for row in range(8)),
+        prompts=prompts,
+        teacher_prompts=(None,) * 8,
         responses=tuple(ids(length) for length in LENGTHS),
+        counted_BT=mask,
         mask_BT=mask,
         student_logprobs_BT=values(-8, -4),
         engine_logprobs_BT=values(-8, -4),
         advantages_BT=advantages,
+        distillation_BT=torch.zeros_like(advantages),
     )
 
 
@@ -59,8 +65,13 @@ def fit(policy: PreTrainedModel, update: Update, folder: Path, **settings: Any) 
     """One optimiser update through the real trainer; gradients stay on the parameters."""
     module = PolicyModule(
         policy,
-        settings.get("loss", ClippedSurrogate()),
-        settings.get("aggregation", Aggregation()),
+        settings.get("teacher", Live()),
+        Objective(
+            settings.get("loss", ClippedSurrogate()),
+            settings.get("aggregation", Aggregation()),
+            settings.get("divergence"),
+            settings.get("importance_limit"),
+        ),
         Optimization(learning_rate=1e-3, max_grad_norm=1e9),
         temperature=1.0,
         token_budget=settings.get("token_budget", 10**6),
@@ -138,7 +149,8 @@ def test_leaving_out_responses_without_credit_changes_nothing(
     assert module.update_metrics[0]["update/skipped_rollouts"] == 4 / 8  # the empty one too
 
     policy = random_policy(torch.float64)
-    full = PolicyModule(policy, ClippedSurrogate(), Aggregation(), module.optimization, 1.0, 10**6)
+    objective = Objective(ClippedSurrogate(), Aggregation())
+    full = PolicyModule(policy, Live(), objective, module.optimization, 1.0, 10**6)
     full.trainer = module.trainer
     full.strict_loading = True
     weights = Aggregation()(update.mask_BT, torch.float64)

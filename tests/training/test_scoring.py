@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlrt.batch import Problem, Response, Rollout, Verdict
+from rlrt.batch import Problem, Response, Rollout, ScoredBatch, Verdict
 from rlrt.context.answer import TEMPLATE
 from rlrt.context.context import Demonstration
 from rlrt.data.prompts import Prompts
-from rlrt.training.scoring import TeacherViews, scored_batch, teacher_views
+from rlrt.training.scoring import TeacherViews, outcomes_of, scored_batch, teacher_views
 
 Ids = Sequence[int]
 RESPONSES = [(1, 2, 3), (4,), (), (5, 6), (7, 8, 9, 10)]
@@ -72,54 +72,92 @@ def test_prompt_and_response_fit_the_model_together(prompts: Prompts) -> None:
     assert [prompt is not None for prompt in found.prompts] == [False, True, False, True, False]
 
 
-def fake_score(prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
-    """A score that tells by which prompt a token was scored: -(last prompt id + token / 100)."""
-    longest = max(len(response) for response in responses)
-    scores = torch.zeros(len(responses), longest)
-    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        for t, token in enumerate(response):
-            scores[row, t] = -(prompt[-1] + token / 100)
-    return scores, scores.abs() / 2
+class FakeViews:
+    """Scores that tell by which prompt a token was scored: -(last prompt id + token / 100)."""
+
+    def __init__(self) -> None:
+        self.student: list[list[list[int]]] = []
+        self.teacher: list[list[list[int]]] = []
+
+    def _score(self, prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+        longest = max(len(response) for response in responses)
+        scores = torch.zeros(len(responses), longest)
+        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+            for t, token in enumerate(response):
+                scores[row, t] = -(prompt[-1] + token / 100)
+        return scores, scores.abs() / 2
+
+    def score(self, prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+        self.student.append([list(response) for response in responses])
+        return self._score(prompts, responses)
+
+    def score_teacher(
+        self, prompts: Sequence[Ids], responses: Sequence[Ids]
+    ) -> tuple[Tensor, Tensor]:
+        self.teacher.append([list(response) for response in responses])
+        return self._score(prompts, responses)
+
+    def score_divergence(
+        self, prompts: Sequence[Ids], teacher_prompts: Sequence[Ids], responses: Sequence[Ids]
+    ) -> Tensor:
+        student, _ = self._score(prompts, responses)
+        teacher, _ = self._score(teacher_prompts, responses)
+        return student - teacher
+
+
+def scored(
+    teacher: TeacherViews, reads: list[bool], divergence: bool = False
+) -> tuple[ScoredBatch, FakeViews]:
+    views = FakeViews()
+    outcomes = outcomes_of(ROLLOUTS)
+    return scored_batch(
+        ROLLOUTS, outcomes, teacher, torch.tensor(reads), divergence, views
+    ), views
+
+
+TEACHER = TeacherViews((None, (50,), None, (60,), (70,)), 0, 0)
+READS = [True, True, True, True, False]
 
 
 def test_every_view_is_scored_behind_its_own_prompt() -> None:
-    asked = []
-
-    def score(prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
-        asked.append([list(response) for response in responses])
-        return fake_score(prompts, responses)
-
-    teacher = TeacherViews((None, (50,), None, (60,), None), 0, 0)
-    batch = scored_batch(ROLLOUTS, teacher, score)
-    assert asked == [[list(ids) for ids in RESPONSES], [[4], [5, 6]]]
+    """Rollout 4 has a context and is not read: no teacher forward for it."""
+    batch, views = scored(TEACHER, READS)
+    assert views.student == [[list(ids) for ids in RESPONSES]]
+    assert views.teacher == [[[4], [5, 6]]]
     assert batch.teacher_scored_B.tolist() == [False, True, False, True, False]
+    assert batch.has_context_B.tolist() == [False, True, False, True, True]
     for row, ids in enumerate(RESPONSES):
         for t in range(4):
             token = ids[t] if t < len(ids) else None
             assert bool(batch.response_mask_BT[row, t]) == (token is not None)
             student = -(row + token / 100) if token else 0
             behind = {1: 50, 3: 60}.get(row)
-            teacher_expected = -(behind + token / 100) if token and behind else 0
+            teacher = -(behind + token / 100) if token and behind else 0
             engine = -token / 10 if token else 0
             for found, expected in (
                 (batch.student_logprobs_BT, student),
                 (batch.student_entropy_BT, -student / 2),
-                (batch.teacher_logprobs_BT, teacher_expected),
+                (batch.teacher_logprobs_BT, teacher),
+                (batch.teacher_entropy_BT, -teacher / 2),
                 (batch.engine_logprobs_BT, engine),
+                (batch.divergence_BT, 0),
             ):
                 assert float(found[row, t]) == pytest.approx(expected, abs=1e-5)
     assert batch.rewards_B.tolist() == [0, 1, 0, 1, 0]
+    assert batch.penalty_B.tolist() == [0] * 5
     assert batch.responses == tuple(f"response {i}" for i in range(5))
 
 
+def test_the_divergence_of_the_views_where_the_method_reads_it() -> None:
+    batch, _ = scored(TEACHER, READS, divergence=True)
+    assert batch.divergence_BT[1, 0] == pytest.approx(50 - 1, abs=1e-5)
+    assert batch.divergence_BT[3, :2].tolist() == pytest.approx([60 - 3] * 2, abs=1e-5)
+    assert int((batch.divergence_BT != 0).sum()) == 3
+
+
 def test_no_teacher_costs_no_forward_pass() -> None:
-    calls = []
-
-    def score(prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
-        calls.append(len(prompts))
-        return fake_score(prompts, responses)
-
-    batch = scored_batch(ROLLOUTS, TeacherViews((None,) * 5, 0, 0), score)
-    assert calls == [5]
+    batch, views = scored(TeacherViews((None,) * 5, 0, 0), [True] * 5, divergence=True)
+    assert (len(views.student), len(views.teacher)) == (1, 0)
     assert not batch.teacher_scored_B.any()
+    assert not batch.has_context_B.any()
     assert (batch.teacher_logprobs_BT == 0).all()

@@ -24,7 +24,8 @@ from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
 from rlrt.evaluation.evaluator import Evaluator
 from rlrt.loss.aggregation import Aggregation
-from rlrt.loss.surrogate import ClippedSurrogate
+from rlrt.loss.policy_loss import PolicyLoss
+from rlrt.model.teacher import Teacher
 from rlrt.reward.verifier import Verifier
 
 console = Console()
@@ -41,7 +42,8 @@ class CheapParts:
 
     credit: CreditAssigner
     context: Context | None
-    loss: ClippedSurrogate
+    teacher: Teacher
+    loss: PolicyLoss
     aggregation: Aggregation
     engine: Engine
     verifier: Verifier
@@ -57,7 +59,16 @@ class CheapParts:
 
 def build_cheap_parts(config: DictConfig) -> CheapParts:
     """Every component from its settings; UserError for the first that is out of range."""
-    for group in ("model", "training", "credit", "loss", "aggregation", "engine", "reward"):
+    for group in (
+        "model",
+        "training",
+        "credit",
+        "teacher",
+        "loss",
+        "aggregation",
+        "engine",
+        "reward",
+    ):
         if not config.get(group):
             raise UserError(f"{group} is missing, it must name a file of configs/{group}")
     parts = CheapParts(
@@ -69,6 +80,7 @@ def build_cheap_parts(config: DictConfig) -> CheapParts:
         dtype=_check_trainer(config),
         credit=build(config.credit),
         context=build(config.context),
+        teacher=build(config.teacher),
         loss=build(config.loss),
         aggregation=build(config.aggregation),
         engine=build(config.engine),
@@ -82,17 +94,34 @@ def build_cheap_parts(config: DictConfig) -> CheapParts:
             f"checkpoint.every_n_steps is {saved}, it must divide evaluation.every_n_steps "
             f"({evaluated}): the best checkpoint is one that was evaluated"
         )
-    if parts.credit.uses_context and parts.context is None:
-        raise UserError(
-            f"{type(parts.credit).__name__} reads a teacher behind a privileged context, and context "
-            "is none: choose one, for example context=correct_peer"
-        )
-    if parts.context is not None and not parts.credit.uses_context:
-        raise UserError(
-            f"{type(parts.credit).__name__} reads no teacher, so context would not be used: leave "
-            "context away"
-        )
+    _check_teacher_view(parts)
     return parts
+
+
+def _check_teacher_view(parts: CheapParts) -> None:
+    """UserError where the method's teacher view lacks something, or where one is set and not used."""
+    method, context = type(parts.credit).__name__, parts.context
+    if not parts.credit.uses_context:
+        if context is not None:
+            raise UserError(
+                f"{method} reads no teacher, so context would not be used: leave context away"
+            )
+        if not parts.teacher.is_policy:
+            raise UserError(
+                f"{method} reads no teacher, so teacher would not be used: leave teacher away"
+            )
+        return
+    if context is None:
+        raise UserError(
+            f"{method} reads a teacher behind a privileged context, and context is none: choose one, "
+            "for example context=correct_peer"
+        )
+    for need in sorted(context.needs - parts.source.provides):
+        raise UserError(
+            f"context shows the teacher a problem's {need}, and data={type(parts.source).__name__} "
+            f"has none: choose data that has (data.{need}_column names it in a file), or another "
+            "context"
+        )
 
 
 def _run_settings(config: DictConfig) -> RunSettings:

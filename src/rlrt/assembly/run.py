@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlrt.assembly.configuration import build, checked, first_sentence
 from rlrt.assembly.parts import CheapParts, build_cheap_parts, console, read_problems, say
+from rlrt.assembly.teacher_model import require_vocabulary, teacher_tokens
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
@@ -31,7 +32,9 @@ from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.files import write_atomically
 from rlrt.training.metrics_csv import MetricsCSV
 from rlrt.training.module import PolicyModule
-from rlrt.training.rollouts import RolloutCallback, RolloutParts, RolloutSettings
+from rlrt.training.objective import Objective
+from rlrt.training.rollouts import RolloutCallback, RolloutParts
+from rlrt.training.sampler import RolloutSettings
 from rlrt.training.view import LiveView
 
 
@@ -85,7 +88,7 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     model, training = parts.model, parts.training
     policy_path = checked(policy_folder, model.path, weights=False)
     tokenizer = checked(load_tokenizer, policy_path)
-    prompts = checked(Prompts, tokenizer, parts.prompts.instruction, model.enable_thinking)
+    prompts = checked(Prompts, tokenizer, **asdict(parts.prompts))
     spec, settings = _lengths(parts, policy_path, tokenizer)
     problems = read_problems(parts, prompts)
     sizes = (training.problems_per_step, training.problems_per_update)
@@ -122,10 +125,14 @@ def _policy_module(parts: CheapParts, policy_path: str) -> PolicyModule:
     policy = checked(load_policy, policy_path, torch.float32, parts.model.random_init_seed)
     if parts.model.gradient_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
-    return PolicyModule(
+    objective = Objective(
+        parts.loss, parts.aggregation, parts.credit.divergence, parts.credit.importance_limit
+    )
+    return checked(
+        PolicyModule,
         policy,
-        parts.loss,
-        parts.aggregation,
+        parts.teacher,
+        objective,
         parts.training.optimization,
         parts.training.temperature,
         parts.training.token_budget,
@@ -137,7 +144,11 @@ def _lengths(
 ) -> tuple[EngineSpec, RolloutSettings]:
     """What engine and rollouts may fill of the model's context; UserError where it is too short."""
     training = parts.training
-    model_tokens = checked(load_config, policy_path).max_position_embeddings
+    shape = checked(load_config, policy_path)
+    require_vocabulary(parts.credit.divergence, shape.vocab_size)
+    model_tokens = shape.max_position_embeddings
+    if parts.teacher.path is not None:
+        model_tokens = min(model_tokens, teacher_tokens(parts.teacher.path, tokenizer, shape))
     longest = training.longest_sequence
     if longest > model_tokens:
         raise UserError(
@@ -152,6 +163,9 @@ def _lengths(
         temperature=training.temperature,
         max_response_tokens=training.max_response_tokens,
         max_model_tokens=model_tokens,
+        resample_rounds=training.resample_rounds,
+        overlong_buffer=training.overlong_buffer,
+        mask_truncated=training.mask_truncated,
         record_rollouts=parts.run.record_rollouts,
     )
     return EngineSpec(policy_path, stops, parts.dtype, longest), settings

@@ -26,11 +26,21 @@ class Training:
     max_response_tokens: int
     temperature: float
     token_budget: int  # padded tokens of a micro-batch
+    resample_rounds: int  # times that groups without a signal are replaced by other problems'
+    overlong_buffer: int | None  # last tokens of a response that are penalised; null: none
+    mask_truncated: bool  # leave responses that were cut out of the loss and its denominator
     optimization: Optimization
 
     def __post_init__(self) -> None:
-        others = ("temperature", "optimization")
-        _at_least(1, "training", **{k: v for k, v in vars(self).items() if k not in others})
+        sizes = [name for name, value in vars(self).items() if type(value) is int]
+        sizes.remove("resample_rounds")
+        _at_least(1, "training", **{name: getattr(self, name) for name in sizes})
+        _at_least(0, "training", resample_rounds=self.resample_rounds)
+        if self.overlong_buffer is not None and self.overlong_buffer > self.max_response_tokens:
+            raise ValueError(
+                f"training.overlong_buffer is {self.overlong_buffer}, it must be null or lie in "
+                f"[1, {self.max_response_tokens}] (training.max_response_tokens)"
+            )
         if self.temperature <= 0:
             raise ValueError(
                 f"training.temperature is {self.temperature}, it must be above 0: greedy responses "
@@ -85,9 +95,13 @@ class Model:
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """What follows every question, on a line of its own."""
+    """What follows every question, on a line of its own, and the chat template's thinking switch in
+    either view; null leaves the template's default.
+    """
 
     instruction: str
+    student_thinking: bool | None
+    teacher_thinking: bool | None
 
 
 @dataclass(frozen=True)

@@ -15,5 +15,5 @@ TEMPLATE = (
 class Answer(Context):
     """The problem's answer behind every rollout, as in RLSD (arXiv:2605.10781, Table 4)."""
 
-    def __call__(self, rollouts: Sequence[Rollout]) -> list[Demonstration | None]:
+    def __call__(self, rollouts: Sequence[Rollout], step: int) -> list[Demonstration | None]:
         return [Demonstration(TEMPLATE, rollout.problem.answer) for rollout in rollouts]

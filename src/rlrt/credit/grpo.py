@@ -15,7 +15,7 @@ class GRPO(CreditAssigner):
         self.standardize = standardize
 
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
-        advantages_B = group_advantages(batch.rewards_B, batch.group_B, self.standardize)
+        advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, self.standardize)
         return Credit(
             advantages_BT=advantages_B[:, None] * batch.response_mask_BT,
             advantages_B=advantages_B,

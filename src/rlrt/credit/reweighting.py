@@ -1,7 +1,7 @@
 """The reweighting family: the group advantage, redistributed over tokens by what the teacher says.
 
 ``Â_t = A · [(1 - λ) + λ · clip(w_t, 1 - ε_w, 1 + ε_w)]`` on gated rollouts and ``A`` elsewhere
-(arXiv:2605.10781, eq. 7). The methods differ in the sign of the exponent of ``w_t`` and in the gate.
+(arXiv:2605.10781, eq. 7). A method of the family is a direction: whom of the two views it pays where.
 """
 
 from abc import abstractmethod
@@ -9,14 +9,14 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from rlrt.batch import Credit, ScoredBatch
+from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.functional.groups import group_advantages, has_signal
 from rlrt.functional.ratios import bounded_exp
 
 
 def token_multipliers(
-    log_weight_BT: Tensor, mixing: float, clip_radius: float
+    log_weight_BT: Tensor, mixing_B1: Tensor, clip_radius: float
 ) -> tuple[Tensor, Tensor]:
     """``(1 - λ) + λ · clip(w, 1 - ε, 1 + ε)`` and a mask of where the clip acted, both ``[B, T]``.
 
@@ -24,11 +24,11 @@ def token_multipliers(
     """
     weight_BT = bounded_exp(log_weight_BT)
     clipped_BT = weight_BT.clamp(1 - clip_radius, 1 + clip_radius)
-    return 1 + mixing * (clipped_BT - 1), clipped_BT != weight_BT
+    return 1 + mixing_B1 * (clipped_BT - 1), clipped_BT != weight_BT
 
 
 class Reweighting(CreditAssigner):
-    """Shared by the methods of the family; each states ``direction`` and ``gate``.
+    """Shared by the methods of the family; each states its ``direction``.
 
     Settings: ``mixing`` is λ at step 0, in [0, 1]; ``mixing_decay_steps`` lowers it linearly to 0
     over that many rollout steps (null: constant); ``clip_radius`` is ε_w, in (0, 1];
@@ -36,7 +36,6 @@ class Reweighting(CreditAssigner):
     """
 
     uses_context = True
-    direction: int  # +1: w = exp(sign(A) (τ - s)), agreement pays; -1: its inverse, dissent pays
 
     def __init__(
         self,
@@ -59,8 +58,14 @@ class Reweighting(CreditAssigner):
         self.standardize = standardize
 
     @abstractmethod
-    def gate(self, rewards_B: Tensor) -> Tensor:
-        """``[B]`` bool: rollouts whose tokens are reweighted."""
+    def direction(self, outcomes: Outcomes) -> Tensor:
+        """``[B]`` in [-1, 1]. Above 0 agreement pays, ``w = exp(sign(A) (τ - s))``; below 0 dissent
+        pays, its inverse; 0 leaves the plain advantage. The size scales λ.
+        """
+
+    def acts_at(self, batch: ScoredBatch) -> Tensor:
+        """``[B, T]`` bool: tokens that may be reweighted (default all)."""
+        return batch.response_mask_BT
 
     def mixing_at(self, step: int) -> float:
         """λ at a rollout step counted from 0."""
@@ -68,32 +73,36 @@ class Reweighting(CreditAssigner):
             return self.mixing
         return self.mixing * max(1 - step / self.mixing_decay_steps, 0.0)
 
-    def reads_teacher(self, rewards_B: Tensor, group_B: Tensor, step: int) -> Tensor:
-        """Gated rollouts of groups with a signal, as long as λ is not 0."""
-        if self.mixing_at(step) == 0:
-            return torch.zeros_like(rewards_B, dtype=torch.bool)
-        return self.gate(rewards_B) & has_signal(rewards_B, group_B)
+    def reads_teacher(self, outcomes: Outcomes, step: int) -> Tensor:
+        """Rollouts with a direction in groups with a signal, as long as λ is not 0."""
+        reads_B = (self.direction(outcomes) != 0) & has_signal(
+            outcomes.shaped_rewards_B, outcomes.group_B
+        )
+        return reads_B if self.mixing_at(step) > 0 else torch.zeros_like(reads_B)
 
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
-        advantages_B = group_advantages(batch.rewards_B, batch.group_B, self.standardize)
+        advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, self.standardize)
         mask_BT = batch.response_mask_BT
-        gated_B = self.gate(batch.rewards_B) & batch.teacher_scored_B & (advantages_B != 0)
-        gated_BT = gated_B[:, None] & mask_BT
+        direction_B = self.direction(batch).to(advantages_B.dtype)
+        acting_B = batch.teacher_scored_B & (direction_B != 0) & (advantages_B != 0)
+        acting_BT = acting_B[:, None] & mask_BT & self.acts_at(batch)
 
         delta_BT = batch.teacher_logprobs_BT - batch.student_logprobs_BT
-        log_weight_BT = self.direction * advantages_B.sign()[:, None] * delta_BT
+        log_weight_BT = (direction_B * advantages_B).sign()[:, None] * delta_BT
         multiplier_BT, clipped_BT = token_multipliers(
-            torch.where(gated_BT, log_weight_BT, 0), self.mixing_at(step), self.clip_radius
+            torch.where(acting_BT, log_weight_BT, 0),
+            self.mixing_at(step) * direction_B.abs()[:, None],
+            self.clip_radius,
         )
-        tokens = int(gated_BT.sum())
+        tokens = int(acting_BT.sum())
         return Credit(
             advantages_BT=torch.where(mask_BT, advantages_B[:, None] * multiplier_BT, 0),
             advantages_B=advantages_B,
             metrics={
-                # the first three over the tokens of reweighted rollouts
-                "weight_mean": float(multiplier_BT[gated_BT].mean()) if tokens else 1.0,
-                "weight_clipped": float(clipped_BT[gated_BT].double().mean()) if tokens else 0.0,
-                "teacher_minus_student": float(delta_BT[gated_BT].mean()) if tokens else 0.0,
+                # the first three over the reweighted tokens
+                "weight_mean": float(multiplier_BT[acting_BT].mean()) if tokens else 1.0,
+                "weight_clipped": float(clipped_BT[acting_BT].double().mean()) if tokens else 0.0,
+                "teacher_minus_student": float(delta_BT[acting_BT].mean()) if tokens else 0.0,
                 "reweighted_tokens": tokens / max(int(mask_BT.sum()), 1),
                 "mixing": self.mixing_at(step),
             },

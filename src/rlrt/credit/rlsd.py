@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from rlrt.batch import Outcomes
 from rlrt.credit.reweighting import Reweighting
 
 
@@ -13,7 +14,5 @@ class RLSD(Reweighting):
     likelier than the student get more credit; on a wrong one they get less blame.
     """
 
-    direction = +1
-
-    def gate(self, rewards_B: Tensor) -> Tensor:
-        return torch.ones_like(rewards_B, dtype=torch.bool)
+    def direction(self, outcomes: Outcomes) -> Tensor:
+        return torch.ones_like(outcomes.rewards_B)

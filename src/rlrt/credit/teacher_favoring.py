@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from rlrt.batch import SUCCESS_REWARD
+from rlrt.batch import Outcomes
 from rlrt.credit.reweighting import Reweighting
 
 
@@ -12,7 +12,5 @@ class TeacherFavoring(Reweighting):
     The control for RLRT: same context, same gate, opposite direction.
     """
 
-    direction = +1
-
-    def gate(self, rewards_B: Tensor) -> Tensor:
-        return rewards_B >= SUCCESS_REWARD
+    def direction(self, outcomes: Outcomes) -> Tensor:
+        return outcomes.correct_B.to(outcomes.rewards_B.dtype)

@@ -44,6 +44,11 @@ class Arithmetic:
         self._train = self._draw("train", train_problems)
         self._held_out = self._draw("held_out", held_out_problems)
 
+    @property
+    def provides(self) -> frozenset[str]:
+        """Every sum comes with a worked solution."""
+        return frozenset({"solution"})
+
     def train(self) -> ProblemSet:
         """The problems to learn from."""
         return self._train

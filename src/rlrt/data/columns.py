@@ -25,19 +25,20 @@ class Columns:
     answer: str = "answer"
     id: str | None = "id"
     solution: str | None = None
+    feedback: str | None = None
 
     def problem(self, row: Row, source: str) -> Problem:
         """The row as a problem (its id: ``row_id``).
 
-        BadRow where question or answer are missing or no text.
+        BadRow where question or answer are missing, or one of the fields is no text.
         """
-        solution = None if self.solution is None else value_at(row.columns, self.solution)
         return Problem(
             id=row_id(row, self.id),
             question=text_at(row, self.question, "question"),
             answer=text_at(row, self.answer, "answer"),
             source=source,
-            solution=None if solution is None else plain_text(solution, "solution"),
+            solution=_optional_text(row, self.solution, "solution"),
+            feedback=_optional_text(row, self.feedback, "feedback"),
         )
 
 
@@ -62,6 +63,13 @@ def text_at(row: Row, name: str, what: str) -> str:
     if value is None:
         has = ", ".join(map(str, row.columns))
         raise BadRow(f"no {what}", f"nothing in column {name!r}; the row has: {has}")
+    return plain_text(value, what)
+
+
+def _optional_text(row: Row, name: str | None, what: str) -> str | None:
+    value = None if name is None else value_at(row.columns, name)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
     return plain_text(value, what)
 
 

@@ -19,8 +19,8 @@ class Gsm8kProblems(Source):
     """GSM8K from the hub (train, and test as held out) or from local files.
 
     Local files hold ``question`` or ``problem``, and ``answer`` as in the hub ("... #### 72") or
-    as the bare number. ``held_out_problems`` and a missing ``held_out_path``: see
-    ``rlrt.data.held_out.split``.
+    as the bare number, which leaves them without worked solutions. ``held_out_problems`` and a
+    missing ``held_out_path``: see ``rlrt.data.held_out.split``.
     """
 
     path: str | None = None  # null: from the hub
@@ -35,6 +35,10 @@ class Gsm8kProblems(Source):
             if self.path is None:
                 raise ValueError("data.held_out_path is set, so data.path must be set too")
             check_file(self.held_out_path, "data.held_out_path")
+
+    @property
+    def provides(self) -> frozenset[str]:
+        return frozenset({"solution"})
 
     def read_train(self) -> ProblemSet:
         return self._from_hub("train") if self.path is None else self._from_file(self.path)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import lightning as L
@@ -14,7 +15,12 @@ from rlrt.functional.seeds import derive_seed
 
 
 class ProblemSource(Protocol):
-    """Where problems come from; reading happens in these two calls."""
+    """Where problems come from; reading happens in ``train`` and ``held_out``."""
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The optional fields of a problem ("solution", "feedback") that it may fill."""
+        ...
 
     def train(self) -> ProblemSet: ...
 
@@ -90,6 +96,14 @@ class ProblemDataModule(L.LightningDataModule):
         positions = range(first, first + self.problems_per_step)
         orders = {turn: self._order(turn) for turn in {p // len(problems) for p in positions}}
         return [problems[orders[p // len(problems)][p % len(problems)]] for p in positions]
+
+    def spare_problems(self, step: int, turn: int, count: int) -> list[Problem]:
+        """Up to ``count`` problems that step ``step`` does not ask, another draw for every ``turn``."""
+        asked = {problem.id for problem in self.problems_of_step(step)}
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "spare", step, turn))
+        order = torch.randperm(len(self.train_set.problems), generator=generator).tolist()
+        spare = (self.train_set.problems[i] for i in order)
+        return list(islice((problem for problem in spare if problem.id not in asked), count))
 
     def _order(self, turn: int) -> list[int]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", turn))

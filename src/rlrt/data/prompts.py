@@ -19,15 +19,17 @@ class TeacherPrompt:
 class Prompts:
     """Writes prompts for one tokenizer.
 
-    ``instruction`` follows the question on a line of its own; ``enable_thinking`` goes to the chat
-    template, the same for both views; null leaves the template's default.
+    ``instruction`` follows the question on a line of its own. ``student_thinking`` and
+    ``teacher_thinking`` go to the chat template as ``enable_thinking``, each for its own view; None
+    leaves the template's default.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         instruction: str = BOXED_INSTRUCTION,
-        enable_thinking: bool | None = None,
+        student_thinking: bool | None = None,
+        teacher_thinking: bool | None = None,
     ) -> None:
         if not tokenizer.chat_template:
             raise ValueError(
@@ -36,7 +38,8 @@ class Prompts:
             )
         self.tokenizer = tokenizer
         self.instruction = instruction
-        self.enable_thinking = enable_thinking
+        self.student_thinking = student_thinking
+        self.teacher_thinking = teacher_thinking
         try:
             self.student_ids("trial")
         except TemplateError as error:
@@ -46,39 +49,49 @@ class Prompts:
 
     def student_ids(self, question: str) -> tuple[int, ...]:
         """The plain prompt: the question and the instruction."""
-        return self._encode(f"{question}\n{self.instruction}")
+        return self._encode(f"{question}\n{self.instruction}", self.student_thinking)
 
     def teacher_ids(
-        self, question: str, template: str, demonstration: str, max_tokens: int
+        self,
+        question: str,
+        template: str,
+        demonstration: str,
+        max_tokens: int,
+        keep_start: bool = False,
     ) -> TeacherPrompt | None:
         """The prompt that also holds a demonstration, at most ``max_tokens`` long.
 
         Where it would be longer the demonstration loses tokens from its start, since its end holds
-        the answer; the question is never cut. None where not even an empty demonstration fits.
+        the answer, or with ``keep_start`` from its end; the question is never cut. None where not
+        even an empty demonstration fits.
         """
         text, shortened = demonstration, False
         while len(ids := self._fill(question, template, text)) > max_tokens:
             if not text:
                 return None
             shortened = True
-            text = self._drop_start(text, len(ids) - max_tokens)
+            text = self._shorten(text, len(ids) - max_tokens, keep_start)
         return TeacherPrompt(ids, shortened)
 
-    def _drop_start(self, text: str, tokens: int) -> str:
-        """``text`` without at least its first ``tokens`` tokens; always shorter than before."""
-        kept = self.tokenizer(text, add_special_tokens=False)["input_ids"][tokens:]
+    def _shorten(self, text: str, tokens: int, keep_start: bool) -> str:
+        """``text`` without about ``tokens`` tokens of one end; always shorter than before."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        kept = ids[:-tokens] if keep_start else ids[tokens:]
         rest = self.tokenizer.decode(kept, skip_special_tokens=True)
-        return rest if len(rest) < len(text) else text[tokens:]
+        if len(rest) < len(text):
+            return rest
+        return text[:-tokens] if keep_start else text[tokens:]
 
     def _fill(self, question: str, template: str, demonstration: str) -> tuple[int, ...]:
         return self._encode(
             template.format(
                 question=question, instruction=self.instruction, demonstration=demonstration
-            )
+            ),
+            self.teacher_thinking,
         )
 
-    def _encode(self, message: str) -> tuple[int, ...]:
-        options = {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}
+    def _encode(self, message: str, thinking: bool | None) -> tuple[int, ...]:
+        options = {} if thinking is None else {"enable_thinking": thinking}
         ids = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": message}],
             add_generation_prompt=True,

@@ -27,6 +27,11 @@ class Source(ABC):
         check_bad_rows(self.bad_rows)
         check_held_out_problems(self.held_out_problems)
 
+    @property
+    def provides(self) -> frozenset[str]:
+        """The optional fields of a problem ("solution", "feedback") that rows may fill."""
+        return frozenset()
+
     def train(self) -> ProblemSet:
         """The problems to train on."""
         return self._parts[0]
@@ -57,6 +62,15 @@ def collect(
 ) -> ProblemSet:
     """The rows as problems; arguments and errors as in ``convert`` and ``gather``."""
     return gather(convert(rows, to_problem, bad_rows), what, unique)
+
+
+def found(problems: ProblemSet) -> frozenset[str]:
+    """The optional fields ("solution", "feedback") that at least one of the problems has."""
+    return frozenset(
+        field
+        for field in ("solution", "feedback")
+        if any(getattr(problem, field) is not None for problem in problems.problems)
+    )
 
 
 def check_bad_rows(bad_rows: str) -> None:

@@ -1,12 +1,13 @@
 """Problems from any table with named columns: a local file or a hub data set."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlrt.batch import ProblemSet
 from rlrt.data.columns import Columns
 from rlrt.data.rows import check_file, read_file, read_hub
-from rlrt.data.source import Source, check_bad_rows, collect
+from rlrt.data.source import Source, check_bad_rows, collect, found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,14 +18,38 @@ class NamedColumns(Source):
     answer_column: str = "answer"
     id_column: str | None = "id"
     solution_column: str | None = None
+    feedback_column: str | None = None
     source: str | None = None  # null: the name of the file or of the data set
 
     @property
     def columns(self) -> Columns:
         """Where a problem's fields stand."""
         return Columns(
-            self.question_column, self.answer_column, self.id_column, self.solution_column
+            self.question_column,
+            self.answer_column,
+            self.id_column,
+            self.solution_column,
+            self.feedback_column,
         )
+
+    @property
+    def provides(self) -> frozenset[str]:
+        named = {"solution": self.solution_column, "feedback": self.feedback_column}
+        return frozenset(field for field, column in named.items() if column is not None)
+
+    def read_train(self) -> ProblemSet:
+        """The training rows; ValueError where a named optional column is empty in all of them."""
+        problems = self.read_rows()
+        for field in sorted(self.provides - found(problems)):
+            raise ValueError(
+                f"data.{field}_column is {getattr(self, f'{field}_column')!r}, and no training row "
+                "has text there"
+            )
+        return problems
+
+    @abstractmethod
+    def read_rows(self) -> ProblemSet:
+        """The training rows as they stand."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +68,7 @@ class JsonlProblems(NamedColumns):
         if self.held_out_path is not None:
             check_file(self.held_out_path, "data.held_out_path")
 
-    def read_train(self) -> ProblemSet:
+    def read_rows(self) -> ProblemSet:
         return load_problems(self.path, self.columns, self.source, self.bad_rows)
 
     def read_held_out(self) -> ProblemSet | None:
@@ -66,7 +91,7 @@ class HubProblems(NamedColumns):
         if not self.name:
             raise ValueError("data.name is empty; it names a data set such as 'openai/gsm8k'")
 
-    def read_train(self) -> ProblemSet:
+    def read_rows(self) -> ProblemSet:
         return self._read(self.split)
 
     def read_held_out(self) -> ProblemSet | None:

@@ -11,3 +11,8 @@ def derive_seed(seed: int, purpose: str, *parts: int) -> int:
     """
     text = f"{seed}/{purpose}/" + "/".join(str(part) for part in parts)
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def derive_uniform(seed: int) -> float:
+    """A number in [0, 1) that a 63-bit seed stands for."""
+    return seed / 2**63

@@ -8,12 +8,20 @@ import torch
 from torch import Tensor
 
 
+def mean_one(weights_BT: Tensor) -> Tensor:
+    """Weights scaled to a mean of 1 over those above 0; all stay 0 where none is above 0."""
+    above = weights_BT > 0
+    total = weights_BT.sum()
+    return torch.where(total > 0, weights_BT * (above.sum() / total), weights_BT)
+
+
 class Aggregation:
-    """Weights ``[B, T]`` of the token losses of one update, from its response mask.
+    """Weights ``[B, T]`` of the token losses of one update, from the mask of tokens that count.
 
     ``token_mean``: 1 / all response tokens of the update. ``sequence_mean``: each response's own mean,
     averaged over responses. ``constant_length``: 1 / (responses * ``constant_length``)
-    (arXiv:2503.20783, §3.2). Empty responses add nothing to any denominator.
+    (arXiv:2503.20783, §3.2). Responses of which no token counts add nothing
+    to any denominator.
     """
 
     def __init__(self, kind: str = "token_mean", constant_length: int | None = None) -> None:

@@ -1,9 +1,10 @@
-"""The clipped surrogate of an update, and the correction for what the engine sampled with."""
+"""PPO's clipped surrogate: the policy loss of GRPO and of the study."""
 
 import torch
 from torch import Tensor
 
 from rlrt.functional.ratios import bounded_exp
+from rlrt.loss.policy_loss import PolicyLoss
 
 
 def clipped_surrogate(
@@ -28,20 +29,8 @@ def clipped_surrogate(
     return loss
 
 
-def rollout_correction(student_logprobs: Tensor, engine_logprobs: Tensor, limit: float) -> Tensor:
-    """Truncated importance weight ``min(exp(s - e), limit)`` per token, detached.
-
-    It multiplies the token loss after clipping and corrects for an engine that samples with slightly
-    other probabilities than the trainer computes.
-    """
-    return bounded_exp((student_logprobs - engine_logprobs).detach()).clamp(max=limit)
-
-
-class ClippedSurrogate:
-    """The policy loss per token: surrogate and rollout correction with their settings.
-
-    ``dual_clip`` or ``rollout_correction_limit`` null leaves that part out.
-    """
+class ClippedSurrogate(PolicyLoss):
+    """The clipped surrogate with its settings; ``dual_clip`` null leaves that part out."""
 
     def __init__(
         self,
@@ -56,29 +45,21 @@ class ClippedSurrogate:
             raise ValueError(f"loss.clip_high is {clip_high}, it must be above 0")
         if dual_clip is not None and dual_clip <= 1:
             raise ValueError(f"loss.dual_clip is {dual_clip}, it must be null or above 1")
-        if rollout_correction_limit is not None and rollout_correction_limit < 1:
-            raise ValueError(
-                f"loss.rollout_correction_limit is {rollout_correction_limit}, "
-                "it must be null or at least 1"
-            )
+        super().__init__(rollout_correction_limit)
         self.clip_low = clip_low
         self.clip_high = clip_high
         self.dual_clip = dual_clip
-        self.rollout_correction_limit = rollout_correction_limit
 
-    def __call__(
-        self,
-        logprobs: Tensor,
-        student_logprobs: Tensor,
-        engine_logprobs: Tensor,
-        advantages: Tensor,
+    def token_loss(
+        self, logprobs: Tensor, student_logprobs: Tensor, advantages: Tensor, response: Tensor
     ) -> Tensor:
-        """Loss per token; all arguments share one shape."""
-        loss = clipped_surrogate(
+        return clipped_surrogate(
             logprobs, student_logprobs, advantages, self.clip_low, self.clip_high, self.dual_clip
         )
-        if self.rollout_correction_limit is None:
-            return loss
-        return loss * rollout_correction(
-            student_logprobs, engine_logprobs, self.rollout_correction_limit
-        )
+
+    def clipped(
+        self, logprobs: Tensor, student_logprobs: Tensor, advantages: Tensor, response: Tensor
+    ) -> Tensor:
+        ratio = bounded_exp(logprobs - student_logprobs)
+        beyond = torch.where(advantages > 0, ratio > 1 + self.clip_high, ratio < 1 - self.clip_low)
+        return beyond & (advantages != 0)

@@ -21,8 +21,8 @@ PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a hub repository, wei
 WEIGHTS = "*.safetensors"
 
 
-def policy_folder(path: str, weights: bool = True) -> str:
-    """The folder of a policy: ``path`` itself, or the local copy of a hub repository.
+def policy_folder(path: str, weights: bool = True, setting: str = "model.path") -> str:
+    """The folder of a policy: ``path``, the value of ``setting``, or the local copy of a hub repository.
 
     A hub repository is brought up to date where the hub can be reached, and taken from the local
     cache where not; nothing asks the hub again afterwards. ValueError where there is none, or
@@ -35,29 +35,32 @@ def policy_folder(path: str, weights: bool = True) -> str:
             folder = Path(snapshot_download(path, allow_patterns=wanted))
         except Exception as error:  # of the network, whichever client the hub's library uses
             raise ValueError(
-                f"model.path is {path}: neither a model folder, nor in the local Hugging Face cache, "
+                f"{setting} is {path}: neither a model folder, nor in the local Hugging Face cache, "
                 f"nor to be fetched from the hub ({type(error).__name__})"
             ) from error
     for needed in ["config.json", WEIGHTS] if weights else ["config.json"]:
         if not any(folder.glob(needed)):
-            raise ValueError(f"model.path is {path}: it holds no {needed}")
+            raise ValueError(f"{setting} is {path}: it holds no {needed}")
     return str(folder)
 
 
-def load_config(folder: str) -> PretrainedConfig:
+def load_config(folder: str, setting: str = "model.path") -> PretrainedConfig:
     """The model's configuration; ValueError with one sentence where it does not load."""
-    with _border(folder, "its config.json does not load"):
+    with _border(folder, "its config.json does not load", setting):
         return AutoConfig.from_pretrained(folder)
 
 
-def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: str, setting: str = "model.path") -> PreTrainedTokenizerBase:
     """The tokenizer beside the model; ValueError where there is none."""
-    with _border(folder, "it holds no tokenizer that loads"):
+    with _border(folder, "it holds no tokenizer that loads", setting):
         return AutoTokenizer.from_pretrained(folder)
 
 
 def load_policy(
-    folder: str, dtype: torch.dtype, random_init_seed: int | None = None
+    folder: str,
+    dtype: torch.dtype,
+    random_init_seed: int | None = None,
+    setting: str = "model.path",
 ) -> PreTrainedModel:
     """The policy in ``dtype`` on the CPU, every parameter trainable.
 
@@ -69,25 +72,25 @@ def load_policy(
         with torch.random.fork_rng(devices=[]), _border(folder, "its config.json fits no policy"):
             torch.manual_seed(random_init_seed)
             return AutoModelForCausalLM.from_config(config, dtype=dtype).train()
-    with _border(folder, "its weights do not load"):
+    with _border(folder, "its weights do not load", setting):
         policy, report = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, output_loading_info=True
         )
     if lacking := sorted(report["missing_keys"]):
         raise ValueError(
-            f"model.path is {folder}: its weights lack {len(lacking)} tensors, such as {lacking[0]}"
+            f"{setting} is {folder}: its weights lack {len(lacking)} tensors, such as {lacking[0]}"
         )
     return policy.train()
 
 
 @contextmanager
-def _border(folder: str, complaint: str) -> Iterator[None]:
+def _border(folder: str, complaint: str, setting: str = "model.path") -> Iterator[None]:
     """ValueError for whatever transformers and its Rust libraries raise over a damaged file."""
     try:
         yield
     except Exception as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"model.path is {folder}: {complaint} ({why})") from error
+        raise ValueError(f"{setting} is {folder}: {complaint} ({why})") from error
 
 
 def stop_token_ids(folder: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Scoring responses behind a prompt: the same function serves the student and the teacher view."""
+"""Scoring responses behind a prompt: the same functions serve the student and the teacher view."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlrt.functional.logprobs import predicting_positions, token_logprobs
+from rlrt.functional.divergences import kl
+from rlrt.functional.logprobs import distilled_tokens, predicting_positions, token_logprobs
 from rlrt.functional.microbatches import split_by_tokens
 
 Ids = Sequence[int]
 
 
-def response_logprobs(
-    policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids], temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies ``[N]`` of all response tokens, row by row, with gradient.
+def response_hidden(
+    policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
+) -> Tensor:
+    """Last hidden states ``[N, H]`` that predict all response tokens, row by row, with gradient.
 
     The response ids are scored as they are; nothing is tokenised again. Sequences are padded on the
     right, where causal attention keeps padding out of every real token, so no mask is needed.
@@ -31,9 +32,35 @@ def response_logprobs(
     positions_N = predicting_positions(
         [len(p) for p in prompts], [len(r) for r in responses], longest
     ).to(device)
-    ids_N = torch.tensor([token for r in responses for token in r], dtype=torch.long, device=device)
-    head = policy.get_output_embeddings()
-    return token_logprobs(hidden_BLH.flatten(0, 1)[positions_N], head.weight, ids_N, temperature)
+    return hidden_BLH.flatten(0, 1)[positions_N]
+
+
+def response_hidden_split(
+    policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids], token_budget: int
+) -> Tensor:
+    """As ``response_hidden``, without gradient and in passes of at most ``token_budget`` tokens."""
+    parts: list[Tensor] = [torch.empty(0)] * len(responses)
+    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
+    for rows in split_by_tokens(lengths, token_budget):
+        with torch.no_grad():
+            hidden_NH = response_hidden(
+                policy, [prompts[row] for row in rows], [responses[row] for row in rows]
+            )
+        sizes = [len(responses[row]) for row in rows]
+        for row, part_TH in zip(rows, hidden_NH.split(sizes), strict=True):
+            parts[row] = part_TH
+    return torch.cat(parts)
+
+
+def flat_ids(responses: Sequence[Ids], device: torch.device) -> Tensor:
+    """Response ids ``[N]``, row by row."""
+    return torch.tensor([token for r in responses for token in r], dtype=torch.long, device=device)
+
+
+def head_weight(policy: PreTrainedModel) -> Tensor:
+    """The output head ``[V, H]``."""
+    head: Tensor = policy.get_output_embeddings().weight
+    return head
 
 
 def score_responses(
@@ -47,24 +74,68 @@ def score_responses(
 
     Works in micro-batches of at most ``token_budget`` padded tokens; an empty response costs nothing.
     """
-    longest = max((len(response) for response in responses), default=0)
-    logprobs_BT = torch.zeros(len(responses), longest, dtype=_score_dtype(policy))
+    logprobs_BT = torch.zeros(len(responses), _longest(responses), dtype=_score_dtype(policy))
     entropy_BT = torch.zeros_like(logprobs_BT)
-    rows = [row for row, response in enumerate(responses) if len(response)]
-    lengths = [len(prompts[row]) + len(responses[row]) for row in rows]
-    for group in split_by_tokens(lengths, token_budget):
-        chosen = [rows[index] for index in group]
+    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
+    for rows in _passes(responses, lengths, token_budget):
+        behind, chosen = [prompts[row] for row in rows], [responses[row] for row in rows]
         with torch.no_grad():
-            logprobs_N, entropy_N = response_logprobs(
-                policy, [prompts[r] for r in chosen], [responses[r] for r in chosen], temperature
+            logprobs_N, entropy_N = token_logprobs(
+                response_hidden(policy, behind, chosen),
+                head_weight(policy),
+                flat_ids(chosen, policy.device),
+                temperature,
             )
-        sizes = [len(responses[row]) for row in chosen]
-        for row, size, logprobs_t, entropy_t in zip(
-            chosen, sizes, logprobs_N.cpu().split(sizes), entropy_N.cpu().split(sizes), strict=True
-        ):
-            logprobs_BT[row, :size] = logprobs_t
-            entropy_BT[row, :size] = entropy_t
+        _fill(logprobs_BT, rows, chosen, logprobs_N)
+        _fill(entropy_BT, rows, chosen, entropy_N)
     return logprobs_BT, entropy_BT
+
+
+def score_divergence(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    student_prompts: Sequence[Ids],
+    teacher_prompts: Sequence[Ids],
+    responses: Sequence[Ids],
+    temperature: float,
+    token_budget: int,
+) -> Tensor:
+    """``D̄_t = KL(P_S || P_T)`` over the vocabulary (arXiv:2605.10781, eq. 3), ``[B, T]`` on the CPU.
+
+    Both views are read once more, together: a [T, V] distribution is nothing to keep.
+    """
+    divergence_BT = torch.zeros(len(responses), _longest(responses), dtype=_score_dtype(student))
+    lengths = [len(p) + len(r) for p, r in zip(teacher_prompts, responses, strict=True)]
+    for rows in _passes(responses, lengths, token_budget):
+        chosen = [responses[row] for row in rows]
+        with torch.no_grad():
+            divergence_N, _ = distilled_tokens(
+                response_hidden(student, [student_prompts[row] for row in rows], chosen),
+                head_weight(student),
+                response_hidden(teacher, [teacher_prompts[row] for row in rows], chosen),
+                head_weight(teacher),
+                flat_ids(chosen, student.device),
+                temperature,
+                lambda student_nV, teacher_nV, ids_n: kl(student_nV, teacher_nV),
+            )
+        _fill(divergence_BT, rows, chosen, divergence_N)
+    return divergence_BT
+
+
+def _longest(responses: Sequence[Ids]) -> int:
+    return max((len(response) for response in responses), default=0)
+
+
+def _passes(responses: Sequence[Ids], lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    rows = [row for row, response in enumerate(responses) if len(response)]
+    groups = split_by_tokens([lengths[row] for row in rows], token_budget)
+    return [[rows[index] for index in group] for group in groups]
+
+
+def _fill(values_BT: Tensor, rows: list[int], responses: list[Ids], values_N: Tensor) -> None:
+    sizes = [len(response) for response in responses]
+    for row, size, values_t in zip(rows, sizes, values_N.cpu().split(sizes), strict=True):
+        values_BT[row, :size] = values_t
 
 
 def _score_dtype(policy: PreTrainedModel) -> torch.dtype:

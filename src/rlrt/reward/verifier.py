@@ -35,7 +35,8 @@ class Verifier:
 
     ``extract``: ``boxed`` (the study), ``answer_line`` (DAPO) or ``boxed_or_text``.
     ``tail_characters``: look for the answer in so many last characters only; the study's code base
-    takes 100. Processes start at the first need; close the verifier, or use it in a ``with``.
+    takes 100. ``flip_probability`` is for studies of robustness: training sees the reward of so many
+    decided responses flipped, while verdicts and evaluations stay true. Processes start at the first need; close the verifier, or use it in a ``with``.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Verifier:
         extract: Extract = "boxed",
         tail_characters: int | None = None,
         undecided_reward: float = 0.0,
+        flip_probability: float = 0.0,
     ) -> None:
         _require(workers >= 1, "workers", workers, "at least 1")
         _require(timeout_s > 0, "timeout_s", timeout_s, "seconds above 0")
@@ -67,6 +69,13 @@ class Verifier:
             undecided_reward,
             f"from 0 to below {SUCCESS_REWARD}: an undecided response is no correct one",
         )
+        _require(
+            0 <= flip_probability < 0.5,
+            "flip_probability",
+            flip_probability,
+            "from 0 to below 0.5, where a reward says nothing",
+        )
+        self.flip_probability = flip_probability
         self.max_answer_characters = max_answer_characters
         self.extract: Extract = extract
         self.tail_characters = tail_characters

@@ -1,6 +1,8 @@
 """The LightningModule: holds the policy, scores both views, and makes the optimiser updates."""
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +13,16 @@ from transformers import PreTrainedModel
 
 from rlrt.errors import RunStoppedError
 from rlrt.functional.microbatches import split_by_tokens
-from rlrt.functional.ratios import bounded_exp
-from rlrt.loss.aggregation import Aggregation
-from rlrt.loss.surrogate import ClippedSurrogate
-from rlrt.model.views import Ids, response_logprobs, score_responses
+from rlrt.model.teacher import Teacher
+from rlrt.model.views import (
+    Ids,
+    head_weight,
+    response_hidden,
+    response_hidden_split,
+    score_divergence,
+    score_responses,
+)
+from rlrt.training.objective import MicroBatch, Objective
 from rlrt.training.updates import Update
 
 
@@ -55,8 +63,8 @@ class PolicyModule(L.LightningModule):
     def __init__(
         self,
         policy: PreTrainedModel,
-        loss: ClippedSurrogate,
-        aggregation: Aggregation,
+        teacher: Teacher,
+        objective: Objective,
         optimization: Optimization,
         temperature: float,
         token_budget: int,
@@ -64,91 +72,146 @@ class PolicyModule(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.policy = policy
-        self.loss = loss
-        self.aggregation = aggregation
+        self.teacher = teacher
+        weights = teacher.start(policy)
+        if teacher.changes:
+            self.teacher_weights = weights  # a part of this module, so checkpoints hold it
+        self._teacher = (weights,)  # in a tuple it is none
+        self.objective = objective
         self.optimization = optimization
         self.temperature = temperature
         self.token_budget = token_budget
         self.update_metrics: list[dict[str, float]] = []  # of the current rollout step
 
-    def score(self, prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies ``[B, T]`` of responses behind prompts, under current weights.
+    @property
+    def teacher_policy(self) -> PreTrainedModel:
+        """The model of the teacher view; the policy itself where the teacher is live."""
+        return self._teacher[0]
 
-        Either view: the prompt alone decides which one it is.
-        """
+    def on_fit_start(self) -> None:
+        self.teacher_policy.to(self.device)
+
+    def score(self, prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies ``[B, T]`` of responses in the student view, current weights."""
+        return self._score(self.policy, prompts, responses)
+
+    def score_teacher(
+        self, prompts: Sequence[Ids], responses: Sequence[Ids]
+    ) -> tuple[Tensor, Tensor]:
+        """The same in the teacher view; ``prompts`` hold the privileged context."""
+        return self._score(self.teacher_policy, prompts, responses)
+
+    def _score(
+        self, policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
+    ) -> tuple[Tensor, Tensor]:
         with self.trainer.precision_plugin.forward_context():
-            return score_responses(
-                self.policy, prompts, responses, self.temperature, self.token_budget
+            return score_responses(policy, prompts, responses, self.temperature, self.token_budget)
+
+    def score_divergence(
+        self,
+        prompts: Sequence[Ids],
+        teacher_prompts: Sequence[Ids],
+        responses: Sequence[Ids],
+    ) -> Tensor:
+        """``KL(student || teacher)`` over the vocabulary, ``[B, T]``, current weights."""
+        with self.trainer.precision_plugin.forward_context():
+            return score_divergence(
+                self.policy,
+                self.teacher_policy,
+                prompts,
+                teacher_prompts,
+                responses,
+                self.temperature,
+                self.token_budget,
             )
 
     def training_step(self, update: Update, index: int) -> None:
-        weights_BT = self.aggregation(update.mask_BT, update.advantages_BT.dtype)
+        weights_BT = self.objective.aggregation(update.counted_BT, update.advantages_BT.dtype)
         # Without credit a response adds exactly 0 to loss and gradient; its tokens stay in weights_BT.
-        active = (update.advantages_BT != 0).any(1).nonzero().flatten().tolist()
+        credited_BT = (update.advantages_BT != 0) | (update.distillation_BT != 0)
+        active = credited_BT.any(1).nonzero().flatten().tolist()
         lengths = [len(update.prompts[row]) + len(update.responses[row]) for row in active]
 
         optimizer: Any = self.optimizers()
         for parameter in self.policy.parameters():  # not None: without credit AdamW still coasts
             parameter.grad = torch.zeros_like(parameter)
-        totals = torch.zeros(4, dtype=torch.float64)
+        sums = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
         for group in split_by_tokens(lengths, self.token_budget):
-            totals += self._accumulate(update, weights_BT, [active[index] for index in group])
+            rows = [active[index] for index in group]
+            for name, value in self._accumulate(update, weights_BT, rows).items():
+                sums[name] += value
+        totals = defaultdict(float, {name: float(value) for name, value in sums.items()})
 
         norm = torch.nn.utils.clip_grad_norm_(
             self.policy.parameters(), self.optimization.max_grad_norm
         )
-        if not (torch.isfinite(norm) and torch.isfinite(totals).all()):
+        loss = totals["surrogate"] + totals["distillation"]
+        if not (torch.isfinite(norm) and math.isfinite(loss)):
             raise NonFiniteError(
-                f"the loss ({float(totals[0])}) or the gradient norm ({float(norm)}) of rollout step "
+                f"the loss ({loss}) or the gradient norm ({float(norm)}) of rollout step "
                 f"{self.current_epoch} is not finite; the last checkpoint holds the weights before it"
             )
         optimizer.step()
-        scheduler: Any = self.lr_schedulers()
-        rate = scheduler.get_last_lr()[0]
-        tokens = max(float(totals[3]), 1.0)
-        self.update_metrics.append(
-            {
-                "loss/surrogate": float(totals[0]),
-                # both over the tokens of responses with credit
-                "update/clip_fraction": float(totals[1]) / tokens,
-                "update/ratio_mean": float(totals[2]) / tokens if totals[3] else 1.0,
-                "update/grad_norm": float(norm),
-                "update/learning_rate": rate,
-                "update/skipped_rollouts": 1 - len(active) / len(update.responses),
-            }
-        )
+        self._log_update(totals, float(norm), 1 - len(active) / len(update.responses))
 
-    def _accumulate(self, update: Update, weights_BT: Tensor, rows: list[int]) -> Tensor:
-        """Add a micro-batch's gradient; returns its loss, clipped tokens, sum of ratios, tokens."""
-        mask_BT = update.mask_BT[rows]
-
-        def flat(values_BT: Tensor) -> Tensor:
-            return values_BT[rows][mask_BT].to(self.device)
-
-        student_N, advantages_N = flat(update.student_logprobs_BT), flat(update.advantages_BT)
+    def _accumulate(self, update: Update, weights_BT: Tensor, rows: list[int]) -> dict[str, Tensor]:
+        """Add a micro-batch's gradient; returns sums over its tokens."""
+        batch = MicroBatch.of(update, weights_BT, rows, self.device)
+        responses = [update.responses[row] for row in rows]
+        loss = torch.zeros((), device=self.device)
+        sums: dict[str, Tensor] = {}
         with self.trainer.precision_plugin.forward_context():
-            logprobs_N, _ = response_logprobs(
-                self.policy,
-                [update.prompts[row] for row in rows],
-                [update.responses[row] for row in rows],
-                self.temperature,
+            hidden_NH = response_hidden(
+                self.policy, [update.prompts[row] for row in rows], responses
             )
-        assert logprobs_N.shape == student_N.shape, (logprobs_N.shape, student_N.shape)
-        token_loss_N = self.loss(
-            logprobs_N, student_N, flat(update.engine_logprobs_BT), advantages_N
-        )
-        loss = (token_loss_N * flat(weights_BT)).sum()
+            head_VH = head_weight(self.policy)
+            if (batch.advantages_N != 0).any():
+                part, sums = self.objective.surrogate(batch, hidden_NH, head_VH, self.temperature)
+                loss = loss + part
+            if (batch.distillation_N != 0).any():
+                part, more = self.objective.distillation(
+                    batch,
+                    hidden_NH,
+                    head_VH,
+                    lambda chosen: self._teacher_hidden(update, chosen),
+                    self.temperature,
+                )
+                loss, sums = loss + part, sums | more
         self.manual_backward(loss)
-        ratio_N = bounded_exp(logprobs_N.detach() - student_N)
-        clipped_N = torch.where(
-            advantages_N > 0, ratio_N > 1 + self.loss.clip_high, ratio_N < 1 - self.loss.clip_low
-        ) & (advantages_N != 0)
-        sums = (loss.detach(), clipped_N.sum(), ratio_N.sum(), torch.tensor(len(ratio_N)))
-        return torch.stack([value.cpu().double() for value in sums])
+        return sums
+
+    def _teacher_hidden(self, update: Update, rows: list[int]) -> tuple[Tensor, Tensor]:
+        """Hidden states ``[N, H]`` of these rows in the teacher view, and the teacher's head."""
+        prompts = [prompt for row in rows if (prompt := update.teacher_prompts[row]) is not None]
+        assert len(prompts) == len(rows), "a rollout without a context is distilled"
+        responses = [update.responses[row] for row in rows]
+        hidden_NH = response_hidden_split(
+            self.teacher_policy, prompts, responses, self.token_budget
+        )
+        return hidden_NH, head_weight(self.teacher_policy).detach()
+
+    def _log_update(self, totals: Mapping[str, float], norm: float, skipped: float) -> None:
+        scheduler: Any = self.lr_schedulers()
+        tokens, distilled = totals["tokens"], totals["distilled"]
+        row = {
+            "loss/surrogate": totals["surrogate"],
+            # both over the tokens of responses with an advantage
+            "update/clip_fraction": totals["clipped"] / tokens if tokens else 0.0,
+            "update/ratio_mean": totals["ratio"] / tokens if tokens else 1.0,
+            "update/grad_norm": norm,
+            "update/learning_rate": scheduler.get_last_lr()[0],
+            "update/skipped_rollouts": skipped,
+        }
+        if self.objective.divergence is not None:
+            row["loss/distillation"] = totals["distillation"]
+            row["update/divergence_mean"] = totals["divergence"] / distilled if distilled else 0.0
+            row["update/distilled_tokens"] = distilled
+        self.update_metrics.append(row)
 
     def on_train_epoch_end(self) -> None:
         scheduler: Any = self.lr_schedulers()
         scheduler.step()
+        self.teacher.follow(self.teacher_policy, self.policy, self.current_epoch + 1)
 
     def configure_optimizers(self) -> Any:
         settings = self.optimization

@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         ("truncated", pa.bool_()),
         ("verdict", pa.string()),
         ("reward", pa.float64()),
+        ("penalty", pa.float64()),
         ("advantage", pa.float64()),  # of the whole rollout, before any token weight
         ("response_ids", pa.list_(pa.int32())),
         ("engine_logprobs", TOKENS),
@@ -31,6 +32,7 @@ SCHEMA = pa.schema(
         ("student_entropy", TOKENS),
         ("teacher_logprobs", TOKENS),  # null where the teacher view was not scored
         ("credit", TOKENS),
+        ("distillation", TOKENS),  # weight of the divergence; null where the method distils nothing
     ]
 )
 
@@ -63,6 +65,7 @@ def _outcome(rollout: Rollout) -> dict[str, Any]:
         "truncated": rollout.response.truncated,
         "verdict": rollout.verdict.value,
         "reward": rollout.reward,
+        "penalty": rollout.penalty,
         "response_ids": list(rollout.response.ids),
         "engine_logprobs": list(rollout.response.engine_logprobs),
     }
@@ -82,4 +85,5 @@ def _tokens(batch: ScoredBatch, credit: Credit, row: int) -> dict[str, Any]:
         if batch.teacher_scored_B[row]
         else None,
         "credit": values(credit.advantages_BT),
+        "distillation": None if credit.distillation_BT is None else values(credit.distillation_BT),
     }

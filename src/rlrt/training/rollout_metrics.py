@@ -6,15 +6,20 @@ from torch import Tensor
 
 from rlrt.batch import SUCCESS_REWARD, Credit, Rollout, ScoredBatch, Verdict
 from rlrt.functional.groups import group_advantages, has_signal
+from rlrt.training.sampler import Sampled
 from rlrt.training.scoring import TeacherViews
 
 
 def rollout_metrics(
-    rollouts: Sequence[Rollout], batch: ScoredBatch, teacher: TeacherViews, credit: Credit
+    sampled: Sampled, batch: ScoredBatch, teacher: TeacherViews, credit: Credit
 ) -> dict[str, float]:
     """``stage/quantity`` of one step. Shares are of its B rollouts unless a comment says otherwise."""
+    rollouts = sampled.rollouts
     return {
         **_sampled(rollouts, batch),
+        "rollout/resampled_groups": float(sampled.resampled_groups),
+        "rollout/discarded_tokens": float(sampled.discarded_tokens),
+        "context/found": float(batch.has_context_B.double().mean()),
         "context/teacher_scored": float(batch.teacher_scored_B.double().mean()),
         "context/shortened": teacher.shortened / len(rollouts),
         "context/unfit": teacher.unfit / len(rollouts),
@@ -26,7 +31,7 @@ def rollout_metrics(
 
 def _sampled(rollouts: Sequence[Rollout], batch: ScoredBatch) -> dict[str, float]:
     lengths = [len(rollout.response.ids) for rollout in rollouts]
-    signal_B = has_signal(batch.rewards_B, batch.group_B)
+    signal_B = has_signal(batch.shaped_rewards_B, batch.group_B)
     gap_BT = batch.student_logprobs_BT - batch.engine_logprobs_BT
 
     def share(found: int) -> float:
@@ -35,6 +40,8 @@ def _sampled(rollouts: Sequence[Rollout], batch: ScoredBatch) -> dict[str, float
     return {
         "reward/mean": sum(rollout.reward for rollout in rollouts) / len(rollouts),
         "reward/correct": share(sum(r.reward >= SUCCESS_REWARD for r in rollouts)),
+        "reward/flipped": share(sum(_is_flipped(r) for r in rollouts)),
+        "reward/penalty_mean": sum(r.penalty for r in rollouts) / len(rollouts),
         "reward/undecided": share(sum(r.verdict is Verdict.UNDECIDED for r in rollouts)),
         "rollout/response_tokens_mean": sum(lengths) / len(lengths),
         "rollout/response_tokens_max": float(max(lengths)),
@@ -49,6 +56,11 @@ def _sampled(rollouts: Sequence[Rollout], batch: ScoredBatch) -> dict[str, float
     }
 
 
+def _is_flipped(rollout: Rollout) -> bool:
+    right = rollout.reward >= SUCCESS_REWARD
+    return rollout.verdict is not Verdict.UNDECIDED and right != (rollout.verdict is Verdict.RIGHT)
+
+
 def _token_mean(values_BT: Tensor, batch: ScoredBatch) -> float:
     """Over all response tokens of the step; 0 without any."""
     tokens_N = values_BT[batch.response_mask_BT].double()
@@ -59,7 +71,7 @@ def _multiplier_mean(batch: ScoredBatch, credit: Credit) -> float:
     """Token credit over the rollout's advantage, over the tokens of rollouts that have one; else 1."""
     advantages_B = credit.advantages_B
     if advantages_B is None:
-        advantages_B = group_advantages(batch.rewards_B, batch.group_B, standardize=False)
+        advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, standardize=False)
     credited_BT = batch.response_mask_BT & (advantages_B != 0)[:, None]
     multipliers_N = (credit.advantages_BT / advantages_B[:, None])[credited_BT].double()
     return float(multipliers_N.mean()) if len(multipliers_N) else 1.0

@@ -4,12 +4,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import lightning as L
 import torch
 
-from rlrt.batch import Problem, Rollout
+from rlrt.batch import Problem, Rollout, ScoredBatch
 from rlrt.context.context import Context, Demonstration
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemDataModule
@@ -24,36 +25,12 @@ from rlrt.training.files import StepTable
 from rlrt.training.module import PolicyModule
 from rlrt.training.records import write_records
 from rlrt.training.rollout_metrics import rollout_metrics
-from rlrt.training.scoring import scored_batch, teacher_views
-from rlrt.training.updates import split_updates
+from rlrt.training.sampler import RolloutSettings, Sampler
+from rlrt.training.scoring import TeacherViews, outcomes_of, scored_batch, teacher_views
+from rlrt.training.updates import split_updates, without_rows
 
 PROBE_PROMPTS = 4
 PROBE_TOKENS = 32
-
-
-@dataclass(frozen=True)
-class RolloutSettings:
-    """What a rollout step samples. Lengths are in tokens; ``seed`` is the run's."""
-
-    seed: int
-    rollouts_per_problem: int
-    problems_per_update: int
-    temperature: float
-    max_response_tokens: int
-    max_model_tokens: int  # of either view, prompt and response together
-    record_rollouts: bool = True
-
-    def __post_init__(self) -> None:
-        if self.rollouts_per_problem < 1:
-            raise ValueError(
-                f"training.rollouts_per_problem is {self.rollouts_per_problem}, it must be >= 1"
-            )
-        if not self.temperature > 0:
-            raise ValueError(
-                f"training.temperature is {self.temperature}, it must be above 0: greedy responses "
-                "of a group are all the same"
-            )
-        Sampling(self.max_response_tokens)  # refuses a length out of range
 
 
 @dataclass(frozen=True)
@@ -84,6 +61,7 @@ class RolloutCallback(L.Callback):
         self.engine_spec = parts.engine_spec
         self.prompts = parts.prompts
         self.judge = parts.judge
+        self.sampler = Sampler(settings, parts.engine, parts.prompts, parts.judge)
         self.credit = parts.credit
         self.context = parts.context
         self.evaluator = parts.evaluator
@@ -104,28 +82,23 @@ class RolloutCallback(L.Callback):
         self.sync(module, step, problems)
         if self.evaluator.due(step):
             self.evaluate(module, data, step)
-        rollouts = self._sample(problems, step)
-        with self._clock("score"):
-            reads_teacher_B = self.credit.reads_teacher(
-                torch.tensor([rollout.reward for rollout in rollouts]),
-                torch.tensor([rollout.group for rollout in rollouts]),
-                step,
-            )
-            teacher = teacher_views(
-                rollouts,
-                self._demonstrations(rollouts),
-                reads_teacher_B,
-                self.prompts,
-                self.settings.max_model_tokens,
-            )
-            batch = scored_batch(rollouts, teacher, module.score)
+        sampled = self.sampler(problems, step, partial(data.spare_problems, step), self._clock)
+        self.engine.sleep()
+        rollouts = sampled.rollouts
+        batch, teacher = self._score(module, rollouts, step)
         credit = self.credit(batch, step)
-        data.updates = split_updates(rollouts, batch, credit, self.settings.problems_per_update)
+        if self.settings.mask_truncated:
+            truncated_B = torch.tensor([rollout.response.truncated for rollout in rollouts])
+            credit = without_rows(batch, credit, truncated_B)
+        data.updates = split_updates(
+            rollouts, teacher.prompts, batch, credit, self.settings.problems_per_update
+        )
         if self.settings.record_rollouts:
             texts = self.prompts.tokenizer.batch_decode([list(r.prompt_ids) for r in rollouts])
             write_records(self.folder / "rollouts", step, rollouts, texts, batch, credit)
-        self.row |= rollout_metrics(rollouts, batch, teacher, credit)
-        self.row["rollout/tokens_per_s"] = self.row["rollout/tokens"] / self.row["time/rollout_s"]
+        self.row |= rollout_metrics(sampled, batch, teacher, credit)
+        tokens = self.row["rollout/tokens"] + sampled.discarded_tokens
+        self.row["rollout/tokens_per_s"] = tokens / self.row["time/rollout_s"]
         self.rollouts = rollouts
         module.update_metrics = []
         self._updates_began = time.perf_counter()
@@ -172,42 +145,28 @@ class RolloutCallback(L.Callback):
             )
         self.evaluations.append({"step": step, "problems": len(problems), **measured})
 
-    def _sample(self, problems: list[Problem], step: int) -> list[Rollout]:
-        """K judged rollouts of every problem, group after group."""
-        chosen, samples = self.settings, self.settings.rollouts_per_problem
-        rows = [(group, sample) for group in range(len(problems)) for sample in range(samples)]
-        group_ids = [self.prompts.student_ids(problem.question) for problem in problems]
-        with self._clock("rollout"):
-            responses = self.engine.sample(
-                [group_ids[group] for group, _ in rows],
-                [
-                    derive_seed(chosen.seed, "rollout", step, group, sample)
-                    for group, sample in rows
-                ],
-                Sampling(chosen.max_response_tokens, chosen.temperature),
+    def _score(
+        self, module: PolicyModule, rollouts: list[Rollout], step: int
+    ) -> tuple[ScoredBatch, TeacherViews]:
+        """Both views, each only where the credit has a use for it."""
+        with self._clock("score"):
+            outcomes = outcomes_of(rollouts)
+            reads_teacher_B = self.credit.reads_teacher(outcomes, step)
+            used_B = reads_teacher_B | self.credit.distils(outcomes, step)
+            shown: list[Demonstration | None] = [None] * len(rollouts)
+            if self.context is not None and used_B.any():
+                shown = self.context(rollouts, step)
+            teacher = teacher_views(
+                rollouts, shown, used_B, self.prompts, self.settings.max_model_tokens
             )
-            self.engine.sleep()
-        with self._clock("reward"):
-            judged = self.judge(responses, [problems[group].answer for group, _ in rows])
-        return [
-            Rollout(
-                problem=problems[group],
-                group=group,
-                sample=sample,
-                prompt_ids=group_ids[group],
-                response=response,
-                text=seen.text,
-                verdict=seen.verdict,
-                reward=seen.reward,
+            batch = scored_batch(
+                rollouts, outcomes, teacher, reads_teacher_B, self.credit.reads_divergence, module
             )
-            for (group, sample), response, seen in zip(rows, responses, judged, strict=True)
-        ]
-
-    def _demonstrations(self, rollouts: list[Rollout]) -> list[Demonstration | None]:
-        return [None] * len(rollouts) if self.context is None else self.context(rollouts)
+        return batch, teacher
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self.row[f"time/{stage}_s"] = time.perf_counter() - began
+        name = f"time/{stage}_s"  # a stage may come several times in a step
+        self.row[name] = self.row.get(name, 0.0) + time.perf_counter() - began

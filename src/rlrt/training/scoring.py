@@ -1,42 +1,67 @@
 """From judged rollouts to the scored batch: both views, each only where it is read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from rlrt.batch import Rollout, ScoredBatch
+from rlrt.batch import Outcomes, Rollout, ScoredBatch
 from rlrt.context.context import Demonstration
 from rlrt.data.prompts import Prompts
 
 Ids = Sequence[int]
-Score = Callable[[Sequence[Ids], Sequence[Ids]], tuple[Tensor, Tensor]]
+
+
+class Views(Protocol):
+    """What scores: log-probs and entropies ``[B, T]`` of either view, and their divergence."""
+
+    def score(self, prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]: ...
+
+    def score_teacher(
+        self, prompts: Sequence[Ids], responses: Sequence[Ids]
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def score_divergence(
+        self,
+        prompts: Sequence[Ids],
+        teacher_prompts: Sequence[Ids],
+        responses: Sequence[Ids],
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class TeacherViews:
-    """Prompts of the teacher view: None where it is not read or has no context."""
+    """Prompts of the teacher view: None where it plays no part or has no context."""
 
     prompts: tuple[tuple[int, ...] | None, ...]
     shortened: int  # demonstrations that had to be cut
     unfit: int  # contexts left out since not even an empty demonstration fits
 
 
+def outcomes_of(rollouts: Sequence[Rollout]) -> Outcomes:
+    """What is known before either view is scored."""
+    return Outcomes(
+        group_B=torch.tensor([rollout.group for rollout in rollouts]),
+        rewards_B=torch.tensor([rollout.reward for rollout in rollouts]),
+        penalty_B=torch.tensor([rollout.penalty for rollout in rollouts]),
+        responses=tuple(rollout.text for rollout in rollouts),
+    )
+
+
 def teacher_views(
     rollouts: Sequence[Rollout],
     demonstrations: Sequence[Demonstration | None],
-    reads_teacher_B: Tensor,
+    used_B: Tensor,
     prompts: Prompts,
     max_model_tokens: int,
 ) -> TeacherViews:
-    """The teacher's prompt of each rollout that is read, short enough that the response fits too."""
+    """The teacher's prompt of each rollout that is read or distilled, short enough for its response."""
     ids: list[tuple[int, ...] | None] = []
     shortened = unfit = 0
-    for rollout, shown, read in zip(
-        rollouts, demonstrations, reads_teacher_B.tolist(), strict=True
-    ):
-        if shown is None or not read or not rollout.response.ids:
+    for rollout, shown, used in zip(rollouts, demonstrations, used_B.tolist(), strict=True):
+        if shown is None or not used or not rollout.response.ids:
             ids.append(None)
             continue
         room = max_model_tokens - len(rollout.response.ids)
@@ -47,32 +72,51 @@ def teacher_views(
     return TeacherViews(tuple(ids), shortened, unfit)
 
 
-def scored_batch(rollouts: Sequence[Rollout], teacher: TeacherViews, score: Score) -> ScoredBatch:
-    """All rollouts behind their plain prompt, some behind their teacher prompt; same response ids."""
+def scored_batch(
+    rollouts: Sequence[Rollout],
+    outcomes: Outcomes,
+    teacher: TeacherViews,
+    reads_teacher_B: Tensor,
+    reads_divergence: bool,
+    views: Views,
+) -> ScoredBatch:
+    """All rollouts behind their plain prompt, those that are read behind their teacher prompt too;
+    the same response ids.
+    """
+    prompts = [rollout.prompt_ids for rollout in rollouts]
     responses = [rollout.response.ids for rollout in rollouts]
-    student_BT, entropy_BT = score([rollout.prompt_ids for rollout in rollouts], responses)
+    student_BT, entropy_BT = views.score(prompts, responses)
     mask_BT = torch.zeros_like(student_BT, dtype=torch.bool)
     engine_BT = torch.zeros_like(student_BT)
     for row, rollout in enumerate(rollouts):
         mask_BT[row, : len(responses[row])] = True
         engine_BT[row, : len(responses[row])] = torch.tensor(rollout.response.engine_logprobs)
 
-    teacher_BT = torch.zeros_like(student_BT)
-    rows = [row for row, prompt in enumerate(teacher.prompts) if prompt is not None]
-    if rows:
-        behind = [prompt for prompt in teacher.prompts if prompt is not None]
-        scored_bT, _ = score(behind, [responses[row] for row in rows])
+    has_context_B = torch.tensor([prompt is not None for prompt in teacher.prompts])
+    teacher_scored_B = has_context_B & reads_teacher_B
+    teacher_BT, teacher_entropy_BT = torch.zeros_like(student_BT), torch.zeros_like(student_BT)
+    divergence_BT = torch.zeros_like(student_BT)
+    if rows := teacher_scored_B.nonzero().flatten().tolist():
+        behind = [prompt for row in rows if (prompt := teacher.prompts[row]) is not None]
+        chosen = [responses[row] for row in rows]
+        scored_bT, scored_entropy_bT = views.score_teacher(behind, chosen)
         teacher_BT[rows, : scored_bT.shape[1]] = scored_bT
-    teacher_scored_B = torch.zeros(len(rollouts), dtype=torch.bool)
-    teacher_scored_B[rows] = True
+        teacher_entropy_BT[rows, : scored_bT.shape[1]] = scored_entropy_bT
+        if reads_divergence:
+            found_bT = views.score_divergence([prompts[row] for row in rows], behind, chosen)
+            divergence_BT[rows, : found_bT.shape[1]] = found_bT
     return ScoredBatch(
-        group_B=torch.tensor([rollout.group for rollout in rollouts]),
-        rewards_B=torch.tensor([rollout.reward for rollout in rollouts], dtype=student_BT.dtype),
+        group_B=outcomes.group_B,
+        rewards_B=outcomes.rewards_B.to(student_BT.dtype),
+        penalty_B=outcomes.penalty_B.to(student_BT.dtype),
+        responses=outcomes.responses,
         response_mask_BT=mask_BT,
         engine_logprobs_BT=engine_BT,
         student_logprobs_BT=student_BT,
         student_entropy_BT=entropy_BT,
-        teacher_logprobs_BT=teacher_BT,
+        has_context_B=has_context_B,
         teacher_scored_B=teacher_scored_B,
-        responses=tuple(rollout.text for rollout in rollouts),
+        teacher_logprobs_BT=teacher_BT,
+        teacher_entropy_BT=teacher_entropy_BT,
+        divergence_BT=divergence_BT,
     )

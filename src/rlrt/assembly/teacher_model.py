@@ -1,0 +1,39 @@
+"""Whether policy, teacher and divergence speak of the same vocabulary, told before any weights load."""
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from rlrt.assembly.configuration import checked
+from rlrt.errors import UserError
+from rlrt.functional.divergences import Divergence
+from rlrt.model.load import load_config, load_tokenizer, policy_folder
+
+SETTING = "teacher.path"
+
+
+def require_vocabulary(divergence: Divergence | None, vocabulary: int) -> None:
+    """UserError where a divergence keeps more tokens than there are."""
+    top_k = None if divergence is None else divergence.top_k
+    if top_k is not None and top_k > vocabulary:
+        raise UserError(
+            f"credit.top_k is {top_k}, it must be null or at most {vocabulary}, the model's vocabulary"
+        )
+
+
+def teacher_tokens(path: str, tokenizer: PreTrainedTokenizerBase, policy: PretrainedConfig) -> int:
+    """The longest sequence that a separate teacher takes; UserError where it cannot read the policy's
+    token ids: another tokenizer, or logits of another width.
+    """
+    folder = checked(policy_folder, path, weights=False, setting=SETTING)
+    own = checked(load_tokenizer, folder, setting=SETTING)
+    if own.get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"{SETTING} is {path}, whose tokenizer differs from the policy's: the teacher scores the "
+            "policy's own token ids, so both must share one vocabulary"
+        )
+    shape = checked(load_config, folder, setting=SETTING)
+    if shape.vocab_size != policy.vocab_size:
+        raise UserError(
+            f"{SETTING} is {path}, whose output has {shape.vocab_size} entries and the policy's "
+            f"{policy.vocab_size}: they must be equal"
+        )
+    return int(shape.max_position_embeddings)

@@ -1,0 +1,46 @@
+"""What the methods share that pull the student's distribution towards the teacher's."""
+
+import torch
+from torch import Tensor
+
+from rlrt.batch import Credit, Outcomes, ScoredBatch
+from rlrt.credit.assigner import CreditAssigner
+
+
+def require_importance_limit(limit: float | None) -> float | None:
+    """The limit itself; ValueError where it would make a token of the sampling policy count less."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"credit.importance_limit is {limit}, it must be null or at least 1")
+    return limit
+
+
+def distilled_tokens(batch: ScoredBatch, distils_B: Tensor) -> Tensor:
+    """``[B, T]`` bool: response tokens of the rollouts to distil that have a context."""
+    return (distils_B & batch.has_context_B)[:, None] & batch.response_mask_BT
+
+
+class Distillation(CreditAssigner):
+    """Distils every rollout that has a context; rewards play no part.
+
+    The loss is the mean divergence over the distilled tokens of an update; a rollout without a
+    context is left out of sum and denominator, and a step without any context has loss 0.
+    """
+
+    uses_context = True
+    zero_on_equal_rewards = False
+
+    def distils(self, outcomes: Outcomes, step: int) -> Tensor:
+        return torch.ones_like(outcomes.rewards_B, dtype=torch.bool)
+
+    def __call__(self, batch: ScoredBatch, step: int) -> Credit:
+        distilled_BT = distilled_tokens(batch, self.distils(batch, step))
+        zeros_BT = torch.zeros_like(batch.student_logprobs_BT)
+        tokens = max(int(batch.response_mask_BT.sum()), 1)
+        return Credit(
+            advantages_BT=zeros_BT,
+            distillation_BT=zeros_BT.masked_fill(distilled_BT, 1),
+            counted_BT=distilled_BT,
+            metrics={
+                "distilled_tokens": int(distilled_BT.sum()) / tokens
+            },  # of all response tokens
+        )

@@ -1,0 +1,81 @@
+"""DIVER: correct responses that differ from the rest of their group get a higher reward."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rlrt.batch import Credit, ScoredBatch
+from rlrt.credit.assigner import CreditAssigner
+from rlrt.functional.diversity import equation_diversity, text_diversity
+from rlrt.functional.groups import group_advantages
+
+DIVERSITIES = {"equation": equation_diversity, "text": text_diversity}
+CEILINGS = {"equation": 0.42, "text": 0.68}  # the paper's σ
+
+
+class DIVER(CreditAssigner):
+    """``r' = r + λ · min(d, σ)`` where r = 1, then the group advantage (arXiv:2509.26209). No teacher.
+
+    ``d`` is the diversity against the whole group: the share of formulas that are the response's own
+    (``equation``), or its distance in words (``text``). Only correct responses are paid, or being
+    different would be worth more than being right; σ (``ceiling``, null: the paper's for that
+    diversity) keeps noise from paying without end. ``weight`` is λ. From step ``until_step`` on
+    (null: never) it is GRPO: exploration first.
+
+    A group of correct rollouts gets advantages as soon as their diversities differ, which
+    standardising blows up to full size; a group of one gets 0.
+    """
+
+    zero_on_equal_rewards = False
+
+    def __init__(
+        self,
+        diversity: Literal["equation", "text"] = "equation",
+        weight: float = 0.1,
+        ceiling: float | None = None,
+        until_step: int | None = 100,
+        standardize: bool = True,
+    ) -> None:
+        if diversity not in DIVERSITIES:
+            raise ValueError(f"credit.diversity is {diversity!r}, it must be equation or text")
+        if weight < 0:
+            raise ValueError(f"credit.weight is {weight}, it must not be negative")
+        if ceiling is not None and not 0 < ceiling <= 1:
+            raise ValueError(f"credit.ceiling is {ceiling}, it must be null or lie in (0, 1]")
+        if until_step is not None and until_step < 1:
+            raise ValueError(f"credit.until_step is {until_step}, it must be null or at least 1")
+        self.diversity = DIVERSITIES[diversity]
+        self.weight = weight
+        self.ceiling = CEILINGS[diversity] if ceiling is None else ceiling
+        self.until_step = until_step
+        self.standardize = standardize
+
+    def is_on(self, step: int) -> bool:
+        """Whether diversity is paid at a rollout step counted from 0."""
+        return self.weight > 0 and (self.until_step is None or step < self.until_step)
+
+    def diversities(self, batch: ScoredBatch) -> Tensor:
+        """``[B]`` diversity of correct rollouts, each within its group; 0 for the others."""
+        diversity_B = torch.zeros_like(batch.rewards_B)
+        for group in batch.group_B[batch.correct_B].unique():
+            rows = (batch.group_B == group).nonzero()[:, 0]
+            paid = batch.correct_B[rows].nonzero()[:, 0]
+            texts = [batch.responses[row] for row in rows.tolist()]
+            diversity_B[rows[paid]] = diversity_B.new_tensor(self.diversity(texts, paid.tolist()))
+        return diversity_B
+
+    def __call__(self, batch: ScoredBatch, step: int) -> Credit:
+        rewards_B = batch.shaped_rewards_B
+        metrics = {}
+        if self.is_on(step):
+            diversity_B = self.diversities(batch)
+            rewards_B = rewards_B + self.weight * diversity_B.clamp(max=self.ceiling)
+            paid = max(int(batch.correct_B.sum()), 1)
+            metrics = {"diversity_mean": float(diversity_B.sum()) / paid}  # over correct rollouts
+        advantages_B = group_advantages(rewards_B, batch.group_B, self.standardize)
+        return Credit(
+            advantages_BT=advantages_B[:, None] * batch.response_mask_BT,
+            advantages_B=advantages_B,
+            metrics=metrics,
+        )

@@ -1,0 +1,47 @@
+"""GRPO with an entropy bonus: tokens at which the policy hesitates get more credit."""
+
+import torch
+
+from rlrt.batch import Credit, ScoredBatch
+from rlrt.credit.assigner import CreditAssigner
+from rlrt.functional.groups import group_advantages
+
+
+class GRPOEntropy(CreditAssigner):
+    """``Â_t = A + min(α · H_t, |A| / κ)`` (arXiv:2506.14758). No teacher.
+
+    ``H_t`` is the policy's entropy in nats over the full vocabulary before any update of the step,
+    detached: a term of the advantage, not an entropy loss. Tokens of high entropy are where a
+    response takes its direction; right ones earn more there, wrong ones are blamed less.
+
+    ``entropy_weight`` is α. ``cap`` is κ, above 1, so that the bonus never turns an advantage's sign.
+    A = 0 adds nothing; α = 0 is GRPO.
+    """
+
+    def __init__(
+        self, entropy_weight: float = 0.4, cap: float = 2.0, standardize: bool = False
+    ) -> None:
+        if entropy_weight < 0:
+            raise ValueError(f"credit.entropy_weight is {entropy_weight}, it must not be negative")
+        if cap <= 1:
+            raise ValueError(f"credit.cap is {cap}, it must be above 1")
+        self.entropy_weight = entropy_weight
+        self.cap = cap
+        self.standardize = standardize
+
+    def __call__(self, batch: ScoredBatch, step: int) -> Credit:
+        mask_BT = batch.response_mask_BT
+        advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, self.standardize)
+        most_B1 = advantages_B.abs()[:, None] / self.cap
+        # rounding can leave the entropy of a certain token a little below 0
+        wanted_BT = self.entropy_weight * batch.student_entropy_BT.clamp(min=0)
+        bonus_BT = torch.minimum(wanted_BT, most_B1) * mask_BT
+        tokens = max(int(mask_BT.sum()), 1)
+        return Credit(
+            advantages_BT=(advantages_B[:, None] + bonus_BT) * mask_BT,
+            advantages_B=advantages_B,
+            metrics={
+                "bonus_mean": float(bonus_BT.sum()) / tokens,  # over all response tokens
+                "bonus_capped": int(((wanted_BT > most_B1) & mask_BT).sum()) / tokens,
+            },
+        )

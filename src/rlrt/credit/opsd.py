@@ -1,0 +1,20 @@
+"""OPSD: the policy learns from itself behind a reference solution, on its own responses."""
+
+from rlrt.credit.distillation import Distillation
+from rlrt.functional.divergences import GeneralisedJSD
+
+
+class OPSD(Distillation):
+    """``loss_t = β · KL(T ‖ M) + (1 - β) · KL(S ‖ M)``, ``M = β T + (1 - β) S`` (arXiv:2601.18734).
+
+    The divergence of the full vocabularies, without any reward: the frozen initial policy, which sees
+    the reference solution and may think first, grades every token of a student that does neither.
+    ``beta`` 0 is KL(T ‖ S). ``element_clip`` bounds the term of every vocabulary entry (its authors
+    use 0.05) lest a few tokens of style rule the loss; a clipped loss can be negative.
+
+    A rollout without a context is left out of sum and denominator; the method never looks at rewards,
+    so groups of equal rewards teach as well as others.
+    """
+
+    def __init__(self, beta: float = 0.5, element_clip: float | None = None) -> None:
+        self.divergence = GeneralisedJSD(beta, element_clip)

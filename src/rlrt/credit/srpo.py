@@ -1,0 +1,65 @@
+"""SRPO: failed rollouts learn from the teacher, all others from their reward."""
+
+import torch
+from torch import Tensor
+
+from rlrt.batch import Credit, Outcomes, ScoredBatch
+from rlrt.credit.assigner import CreditAssigner
+from rlrt.credit.distillation import distilled_tokens, require_importance_limit
+from rlrt.functional.divergences import AlphaDivergence
+from rlrt.functional.groups import group_advantages
+from rlrt.functional.ratios import bounded_exp
+
+
+class SRPO(CreditAssigner):
+    """SDPO's divergence where r = 0 and a context exists, the group advantage elsewhere (arXiv:2604.02288).
+
+    A correct rollout needs no correction, and a failed one gets more from a distribution per token
+    than from one number. Distilled tokens weigh ``exp(-β · H_T)``, ``H_T`` the teacher's entropy there,
+    scaled to a mean of 1 in every update: an unsure teacher is followed less. β 0 weighs all alike
+    and needs no teacher entropy. ``β · H_T`` is bounded by 20, so that no weight vanishes.
+
+    Advantages are formed over the full group, distilled rollouts included, and all response tokens
+    share one denominator. A failed rollout without a context keeps its advantage; in a group of
+    failures with contexts (an answer, say) all are distilled although their advantage is 0.
+    """
+
+    uses_context = True
+    zero_on_equal_rewards = False
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        top_k: int | None = 100,
+        beta: float = 1.0,
+        importance_limit: float | None = 2.0,
+        standardize: bool = False,
+    ) -> None:
+        if beta < 0:
+            raise ValueError(f"credit.beta is {beta}, it must not be negative")
+        self.beta = beta
+        self.standardize = standardize
+        self.importance_limit = require_importance_limit(importance_limit)
+        self.divergence = AlphaDivergence(alpha, top_k)
+
+    def distils(self, outcomes: Outcomes, step: int) -> Tensor:
+        return ~outcomes.correct_B
+
+    def reads_teacher(self, outcomes: Outcomes, step: int) -> Tensor:
+        """Rollouts that are distilled, for the teacher's entropy, unless β is 0."""
+        distils_B = self.distils(outcomes, step)
+        return distils_B if self.beta > 0 else torch.zeros_like(distils_B)
+
+    def __call__(self, batch: ScoredBatch, step: int) -> Credit:
+        advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, self.standardize)
+        mask_BT = batch.response_mask_BT
+        distilled_BT = distilled_tokens(batch, self.distils(batch, step))
+        weight_BT = bounded_exp(-self.beta * batch.teacher_entropy_BT)
+        zeros_BT = torch.zeros_like(weight_BT)
+        return Credit(
+            advantages_BT=torch.where(mask_BT & ~distilled_BT, advantages_B[:, None], zeros_BT),
+            distillation_BT=torch.where(distilled_BT, weight_BT, zeros_BT),
+            relative_distillation=True,
+            advantages_B=advantages_B,
+            metrics={"distilled_tokens": int(distilled_BT.sum()) / max(int(mask_BT.sum()), 1)},
+        )

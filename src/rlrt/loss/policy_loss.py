@@ -1,0 +1,63 @@
+"""What a policy loss is: a loss per token, corrected for what the engine sampled with."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from rlrt.functional.ratios import bounded_exp
+
+
+def rollout_correction(student_logprobs: Tensor, engine_logprobs: Tensor, limit: float) -> Tensor:
+    """Truncated importance weight ``min(exp(s - e), limit)`` per token, detached.
+
+    It multiplies the token loss after clipping and corrects for an engine that samples with slightly
+    other probabilities than the trainer computes.
+    """
+    return bounded_exp((student_logprobs - engine_logprobs).detach()).clamp(max=limit)
+
+
+class PolicyLoss(ABC):
+    """Loss per token from current log-probs ℓ, student log-probs s, engine log-probs e and credit.
+
+    ``rollout_correction_limit`` null leaves the correction out. All tensors share one shape;
+    ``response`` tells of each token which response it belongs to, whole responses at a time.
+    """
+
+    def __init__(self, rollout_correction_limit: float | None) -> None:
+        if rollout_correction_limit is not None and rollout_correction_limit < 1:
+            raise ValueError(
+                f"loss.rollout_correction_limit is {rollout_correction_limit}, "
+                "it must be null or at least 1"
+            )
+        self.rollout_correction_limit = rollout_correction_limit
+
+    @abstractmethod
+    def token_loss(
+        self, logprobs: Tensor, student_logprobs: Tensor, advantages: Tensor, response: Tensor
+    ) -> Tensor:
+        """Loss per token without the correction, with gradient to ``logprobs``."""
+
+    @abstractmethod
+    def clipped(
+        self, logprobs: Tensor, student_logprobs: Tensor, advantages: Tensor, response: Tensor
+    ) -> Tensor:
+        """Bool per token: the clip acts on it."""
+
+    def correction(self, student_logprobs: Tensor, engine_logprobs: Tensor) -> Tensor:
+        """The rollout correction per token, 1 without one; a distillation loss takes it too."""
+        if self.rollout_correction_limit is None:
+            return torch.ones_like(student_logprobs)
+        return rollout_correction(student_logprobs, engine_logprobs, self.rollout_correction_limit)
+
+    def __call__(
+        self,
+        logprobs: Tensor,
+        student_logprobs: Tensor,
+        engine_logprobs: Tensor,
+        advantages: Tensor,
+        response: Tensor,
+    ) -> Tensor:
+        """Loss per token with the correction."""
+        loss = self.token_loss(logprobs, student_logprobs, advantages, response)
+        return loss * self.correction(student_logprobs, engine_logprobs)

@@ -1,0 +1,104 @@
+"""Which weights score the teacher view."""
+
+import copy
+from abc import ABC, abstractmethod
+
+import torch
+from transformers import PreTrainedModel
+
+from rlrt.model.load import load_policy, policy_folder
+
+
+class Teacher(ABC):
+    """Where the weights of the teacher view come from, and how they follow the policy.
+
+    ``is_policy``: the policy itself scores both views. ``changes``: the weights depend on the steps
+    that the run has made, so a checkpoint holds them. ``path``: a model other than the policy's.
+    """
+
+    is_policy: bool = False
+    changes: bool = False
+    path: str | None = None
+
+    @abstractmethod
+    def start(self, policy: PreTrainedModel) -> PreTrainedModel:
+        """The teacher's model at the start of a run, from the policy's initial weights."""
+
+    def follow(self, weights: PreTrainedModel, policy: PreTrainedModel, steps: int) -> None:
+        """Change ``weights`` in place after a rollout step; ``steps`` are done by then."""
+
+
+class Live(Teacher):
+    """The policy itself, as it is when the teacher view is read (arXiv:2605.10781)."""
+
+    is_policy = True
+
+    def start(self, policy: PreTrainedModel) -> PreTrainedModel:
+        return policy
+
+
+class Frozen(Teacher):
+    """The policy as the run began with it: SDPO and SRPO in the study, and OPSD."""
+
+    def start(self, policy: PreTrainedModel) -> PreTrainedModel:
+        return _still(copy.deepcopy(policy))
+
+
+class Copied(Teacher):
+    """A copy of the policy, made anew every ``every_n_steps`` rollout steps."""
+
+    changes = True
+
+    def __init__(self, every_n_steps: int) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"teacher.every_n_steps is {every_n_steps}, it must be at least 1")
+        self.every_n_steps = every_n_steps
+
+    def start(self, policy: PreTrainedModel) -> PreTrainedModel:
+        return _still(copy.deepcopy(policy))
+
+    def follow(self, weights: PreTrainedModel, policy: PreTrainedModel, steps: int) -> None:
+        if steps % self.every_n_steps == 0:
+            _blend(weights, policy, 1.0)
+
+
+class EMA(Teacher):
+    """``θ̄ ← (1 - τ) θ̄ + τ θ`` after every rollout step, from the initial policy; ``rate`` is τ.
+
+    In [0, 1]: at 0 it is the frozen initial policy, at 1 a copy made after every step.
+    """
+
+    changes = True
+
+    def __init__(self, rate: float) -> None:
+        if not 0 <= rate <= 1:
+            raise ValueError(f"teacher.rate is {rate}, it must lie in [0, 1]")
+        self.rate = rate
+
+    def start(self, policy: PreTrainedModel) -> PreTrainedModel:
+        return _still(copy.deepcopy(policy))
+
+    def follow(self, weights: PreTrainedModel, policy: PreTrainedModel, steps: int) -> None:
+        _blend(weights, policy, self.rate)
+
+
+class Separate(Teacher):
+    """Another model, stronger or weaker; its tokenizer must be the policy's."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def start(self, policy: PreTrainedModel) -> PreTrainedModel:
+        folder = policy_folder(str(self.path), setting="teacher.path")
+        return _still(load_policy(folder, policy.dtype, setting="teacher.path"))
+
+
+def _still(weights: PreTrainedModel) -> PreTrainedModel:
+    """Weights that no optimiser and no gradient reaches."""
+    return weights.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def _blend(weights: PreTrainedModel, policy: PreTrainedModel, share: float) -> None:
+    for old, new in zip(weights.parameters(), policy.parameters(), strict=True):
+        old.lerp_(new, share)
