@@ -1,6 +1,7 @@
-"""Every value of ``golden/fixture_a.json`` that credit decides, to 1e-12 in float64."""
+"""Every value of ``../shared/golden`` that credit decides, to 1e-12 in float64."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ from torch import Tensor
 
 from rlrt.batch import ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
+from rlrt.credit.diver import DIVER
 from rlrt.credit.grpo import GRPO
 from rlrt.credit.grpo_entropy import GRPOEntropy
 from rlrt.credit.rlrt import RLRT
 from rlrt.credit.rlrt_all import RLRTAll
 from rlrt.credit.rlsd import RLSD
+from rlrt.credit.srpo import SRPO
 from rlrt.credit.teacher_favoring import TeacherFavoring
-from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.aggregation import Aggregation, mean_one
 from rlrt.loss.surrogate import ClippedSurrogate
 
 ASSIGNERS: dict[str, CreditAssigner] = {
@@ -38,6 +41,12 @@ ASSIGNERS: dict[str, CreditAssigner] = {
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((shared / "golden/fixture_a.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def vectors(shared: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((shared / "golden/vectors.json").read_text())
     return content
 
 
@@ -73,6 +82,11 @@ def close(found: Tensor, mask: Tensor, expected: list[list[float]]) -> None:
         assert row == pytest.approx(wanted, abs=1e-12, rel=0)
 
 
+def responses_of(mask: Tensor) -> Tensor:
+    """Which response each token belongs to."""
+    return torch.arange(len(mask))[:, None].expand_as(mask)
+
+
 def corrected(name: str) -> str:
     """The key of a method's values with the rollout correction, which some methods have."""
     head, suffix = name.rsplit("_", 1)
@@ -99,7 +113,11 @@ def test_credit_loss_and_gradient(golden: dict[str, Any], name: str) -> None:
     for key, limit in cases if corrected(name) in golden else cases[:1]:
         logprobs = padded(golden["inputs"]["cur"]).requires_grad_()
         token_loss = ClippedSurrogate(rollout_correction_limit=limit)(
-            logprobs, batch.student_logprobs_BT, batch.engine_logprobs_BT, credit.advantages_BT
+            logprobs,
+            batch.student_logprobs_BT,
+            batch.engine_logprobs_BT,
+            credit.advantages_BT,
+            responses_of(mask),
         )
         close(token_loss, mask, golden[key]["token_loss"])
         for aggregation, value in [
@@ -112,3 +130,41 @@ def test_credit_loss_and_gradient(golden: dict[str, Any], name: str) -> None:
         mean = (token_loss * Aggregation("token_mean")(mask, torch.float64)).sum()
         (gradient,) = torch.autograd.grad(mean, logprobs)
         close(gradient, mask, golden[key]["grad_token_mean"])
+
+
+@pytest.mark.parametrize("beta", ["0", "0.5", "1"])
+def test_srpo_loss(golden: dict[str, Any], vectors: dict[str, Any], beta: str) -> None:
+    """Rollouts 1 and 3 are distilled; the divergences of their tokens are given."""
+    batch, srpo = batch_of(golden["inputs"]), SRPO(beta=float(beta))
+    losses_BT, entropy_BT = torch.zeros(2, 4, 4, dtype=torch.float64)
+    losses_BT[[1, 3], :2] = torch.tensor(vectors["srpo"]["losses"], dtype=torch.float64)
+    entropy_BT[[1, 3], :2] = torch.tensor(vectors["srpo"]["entropies"], dtype=torch.float64)
+    credit = srpo(replace(batch, teacher_entropy_BT=entropy_BT), step=0)
+    assert credit.counted_BT is None
+    assert credit.relative_distillation
+    assert credit.distillation_BT is not None
+
+    surrogate = ClippedSurrogate(rollout_correction_limit=None)(
+        padded(golden["inputs"]["cur"]),
+        batch.student_logprobs_BT,
+        batch.engine_logprobs_BT,
+        credit.advantages_BT,
+        responses_of(batch.response_mask_BT),
+    )
+    token_loss = surrogate + mean_one(credit.distillation_BT) * losses_BT
+    loss = (token_loss * Aggregation("token_mean")(batch.response_mask_BT, torch.float64)).sum()
+    assert loss.item() == pytest.approx(vectors["srpo"]["expected"][beta], abs=1e-12, rel=0)
+
+
+def test_diver_advantages(golden: dict[str, Any], vectors: dict[str, Any]) -> None:
+    batch, given = batch_of(golden["inputs"]), vectors["diver"]
+    rewards = torch.tensor(given["rewards"], dtype=torch.float64)
+    batch = replace(batch, rewards_B=rewards, responses=tuple(given["responses"]))
+    diver = DIVER()
+    shaped = rewards + 0.1 * diver.diversities(batch).clamp(max=0.42)
+    expected = given["shaped_lambda_0.1_sigma_0.42"]
+    assert shaped.tolist() == pytest.approx(expected, abs=1e-12, rel=0)
+    advantages_B = diver(batch, step=0).advantages_B
+    assert advantages_B is not None
+    # given to twelve digits
+    assert advantages_B.tolist() == pytest.approx(given["advantages_std"], abs=1e-11, rel=0)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rlrt.data.arithmetic import Arithmetic
 from rlrt.data.arithmetic_solutions import STYLES, write_solution
-from rlrt.data.source import found
+from rlrt.data.source import optional_fields
 
 SUMS = st.lists(st.integers(1, 99), min_size=2, max_size=8)
 
@@ -52,7 +52,7 @@ def test_a_larger_part_starts_with_the_smaller_one() -> None:
 
 def test_problems_are_distinct_and_their_answers_right() -> None:
     data = Arithmetic(0, 400, 200, terms=[2, 5], largest=30)
-    assert data.provides == {"solution"} == found(data.train()) == found(data.held_out())
+    assert data.provides == {"solution"} == optional_fields(data.train()) == optional_fields(data.held_out())
     for part, count in ((data.train(), 400), (data.held_out(), 200)):
         assert len({problem.id for problem in part.problems}) == count
         assert len({problem.question for problem in part.problems}) == count

@@ -10,7 +10,7 @@ import pytest
 from rlrt.batch import Problem
 from rlrt.data.gsm8k import Gsm8kProblems, gsm8k_problem, split_answer
 from rlrt.data.rows import BadRow, Row
-from rlrt.data.source import found
+from rlrt.data.source import optional_fields
 
 HUB_ANSWER = (
     "In May she sold 48/2 = <<48/2=24>>24 clips.\n"
@@ -61,7 +61,7 @@ def test_the_hub_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Gsm8kProblems(name=str(folder))
     assert [p.answer for p in source.train().problems] == ["0", "1", "2", "3", "4"]
     assert {p.solution for p in source.train().problems} == {"n"}
-    assert found(source.train()) == source.provides
+    assert optional_fields(source.train()) == source.provides
     assert [p.id for p in source.held_out().problems] == ["test:1", "test:2", "test:3"]
 
 
@@ -73,7 +73,7 @@ def test_the_real_files(shared: Path) -> None:
     few = Gsm8kProblems(train, test, held_out_problems=100).held_out()
     assert (len(few.problems), few.dropped) == (100, {"beyond held_out_problems": 1219})
     assert both.provides == {"solution"}
-    assert found(both.train()) == set()  # these copies hold bare numbers
+    assert optional_fields(both.train()) == set()  # these copies hold bare numbers
     alone = Gsm8kProblems(train)
     assert (len(alone.train().problems), len(alone.held_out().problems)) == (7345, 128)
 

@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from rlrt.batch import Problem
-from rlrt.data.source import found
+from rlrt.data.source import optional_fields
 from rlrt.data.tables import HubProblems, JsonlProblems, load_problems
 
 BENCHMARKS = {
@@ -82,7 +82,7 @@ def test_an_optional_column_may_have_gaps_but_not_be_empty(tmp_path: Path, field
     path = write(tmp_path / "mine.jsonl", [*numbered(2), {**numbered(3)[2], "extra": "text"}])
     some = JsonlProblems(path, **{f"{field}_column": "extra"}).train()  # type: ignore[arg-type]
     assert [getattr(problem, field) for problem in some.problems] == [None, None, "text"]
-    assert found(some) == {field}
+    assert optional_fields(some) == {field}
     with pytest.raises(ValueError, match=rf"data\.{field}_column is 'extr', and no training row"):
         JsonlProblems(path, **{f"{field}_column": "extr"}).train()  # type: ignore[arg-type]
 

@@ -107,7 +107,7 @@ def test_gradients_equal_finite_differences(divergence: Divergence) -> None:
 def test_element_clip_binds_in_these_tests_and_can_turn_a_loss_negative() -> None:
     student, teacher = logits(seed=1)
     free = GeneralisedJSD(0.25)(student, teacher, IDS)
-    assert (GeneralisedJSD(0.25, 0.03)(student, teacher, IDS) < free - 0.01).all()
+    assert (GeneralisedJSD(0.25, 0.03)(student, teacher, IDS) < free - 0.001).all()
     assert (GeneralisedJSD(1.0, 0.03)(student, teacher, IDS) < 0).any()
 
 
@@ -184,7 +184,7 @@ def test_an_id_that_one_view_excludes_costs_what_the_formula_says() -> None:
     value = math.log(6 / 5) / 2 + (2 * math.log(4 / 5) + math.log(2)) / 6
     assert middle.tolist() == pytest.approx([value, value], rel=0, abs=1e-12)
     assert torch.autograd.grad(middle.sum(), student)[0].isfinite().all()
-    assert torch.autograd.grad(kl(student, teacher)[0], student)[0].isfinite().all()
+    assert torch.autograd.grad(kl(student[:1], teacher[:1]).sum(), student)[0].isfinite().all()
 
 
 def test_a_broken_logit_is_not_hidden() -> None:
@@ -192,8 +192,6 @@ def test_a_broken_logit_is_not_hidden() -> None:
     broken = student.detach().clone()
     broken[1, 3] = math.nan
     for divergence in [*EVERY, SampledToken()]:
-        if isinstance(divergence, AlphaDivergence) and divergence.top_k in (1, 2, 5):
-            continue
         assert divergence(broken, teacher, IDS).isnan().tolist() == [False, True, False]
 
 
@@ -212,8 +210,8 @@ def test_sampled_token_has_the_gradient_of_kl_in_expectation() -> None:
 
 def test_sampled_token_value() -> None:
     student, teacher = logits(seed=7)
-    s, t = torch.log_softmax(student, -1), torch.log_softmax(teacher, -1)
-    expected = [float((s[i, v] - t[i, v]) * s[i, v]) for i, v in enumerate(IDS.tolist())]
+    s, t = (torch.log_softmax(x.detach(), -1).tolist() for x in (student, teacher))
+    expected = [(s[i][v] - t[i][v]) * s[i][v] for i, v in enumerate(IDS.tolist())]
     assert SampledToken()(student, teacher, IDS).tolist() == pytest.approx(expected, abs=1e-12)
 
 

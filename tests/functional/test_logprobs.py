@@ -1,8 +1,21 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from torch import Tensor
 
 from rlrt.functional import logprobs as module
-from rlrt.functional.logprobs import predicting_positions, token_logprobs
+from rlrt.functional.divergences import AlphaDivergence, Divergence, GeneralisedJSD, SampledToken
+from rlrt.functional.logprobs import distilled_tokens, predicting_positions, token_logprobs
+
+GOLDEN = Path(__file__).parents[2] / "../shared/golden/vectors.json"
+DIVERGENCES = [
+    AlphaDivergence(0.5, 3),
+    AlphaDivergence(0.0, None),
+    GeneralisedJSD(0.25, 0.03),
+    SampledToken(),
+]
 
 
 def test_positions_stand_one_before_each_response_token() -> None:
@@ -41,3 +54,103 @@ def test_chunks_equal_a_plain_log_softmax_in_value_and_gradient(
     slow = [-sum(float(p.exp() * p) for p in row) for row in plain.detach()]
     torch.testing.assert_close(entropy.tolist(), slow, rtol=0, atol=1e-12)
     assert not entropy.requires_grad
+
+
+def test_golden_entropy() -> None:
+    if not GOLDEN.exists():
+        pytest.skip("needs the reference data in ../shared")
+    vectors = json.loads(GOLDEN.read_text())
+    logits = torch.tensor(vectors["teacher_logits"], dtype=torch.float64)
+    identity = torch.eye(5, dtype=torch.float64)
+    _, entropy = token_logprobs(logits, identity, torch.tensor([0, 1]), temperature=1.0)
+    assert entropy.tolist() == pytest.approx(vectors["teacher_entropy_full"], rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("last", "entropy"), [(-torch.inf, 0.6931472), (torch.nan, torch.nan)])
+def test_entropy_leaves_out_an_excluded_id_but_hides_no_broken_logit(
+    last: float, entropy: float
+) -> None:
+    head = torch.tensor([[0.0], [0.0], [last]])  # of width 1: with a hidden state of 1, the logits
+    _, found = token_logprobs(torch.ones(1, 1), head, torch.tensor([0]), temperature=1.0)
+    assert found.tolist() == pytest.approx([entropy], nan_ok=True)
+
+
+def two_models(tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Student of width 5, teacher of width 3, both over 11 ids; ids to score."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(tokens, 5), (11, 5), (tokens, 3), (11, 3)]
+    student, student_head, teacher, teacher_head = (
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in shapes
+    )
+    ids = torch.randint(11, (tokens,), generator=generator)
+    return student, student_head, teacher, teacher_head, ids
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=repr)
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_distilled_chunks_equal_whole_logits_in_value_and_gradient(
+    divergence: Divergence, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_LOGITS", chunk * 11)
+    student, student_head, teacher, teacher_head, ids = two_models(7)
+    weight = torch.linspace(-1, 2, 7, dtype=torch.float64)
+
+    found, logprobs = distilled_tokens(
+        student, student_head, teacher, teacher_head, ids, 0.7, divergence
+    )
+    (found * weight).sum().backward()
+    logits = student @ student_head.T / 0.7
+    expected = divergence(logits, teacher @ teacher_head.T / 0.7, ids)
+    gradients = torch.autograd.grad((expected * weight).sum(), (student, student_head))
+
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close((student.grad, student_head.grad), gradients, rtol=0, atol=1e-12)
+    plain = torch.log_softmax(logits, -1)[torch.arange(7), ids].detach()
+    torch.testing.assert_close(logprobs, plain, rtol=0, atol=1e-12)
+    assert not logprobs.requires_grad
+    assert teacher.grad is None
+    assert teacher_head.grad is None
+
+
+def test_no_more_logits_than_the_budget_reach_the_divergence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_LOGITS", 25)  # two tokens of 11 logits
+    rows = []
+
+    def record(student_nV: Tensor, teacher_nV: Tensor, ids_n: Tensor) -> Tensor:
+        rows.append(tuple(student_nV.shape))
+        return (student_nV - teacher_nV.detach()).square().sum(-1)
+
+    found, _ = distilled_tokens(*two_models(5), 1.0, record)
+    assert rows == [(2, 11), (2, 11), (1, 11)]
+    found.sum().backward()
+    assert len(rows) == 6  # the backward computes each chunk anew instead of keeping it
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=repr)
+def test_no_tokens_distil_to_nothing_with_a_gradient_of_zero(divergence: Divergence) -> None:
+    student, student_head, teacher, teacher_head, ids = two_models(0)
+    found, logprobs = distilled_tokens(
+        student, student_head, teacher, teacher_head, ids, 1.0, divergence
+    )
+    assert found.shape == logprobs.shape == (0,)
+    found.sum().backward()
+    assert student_head.grad is None or not student_head.grad.any()
+
+
+def test_low_precision_models_are_scored_in_float32() -> None:
+    *models, ids = two_models(4)
+    low = [part.detach().bfloat16() for part in models]
+    found, logprobs = distilled_tokens(*low, ids, 1.0, AlphaDivergence(0.5, 3))
+    assert found.dtype == logprobs.dtype == torch.float32
+    assert token_logprobs(low[0], low[1], ids, 1.0)[0].dtype == torch.float32
+
+
+def test_two_vocabularies_are_refused() -> None:
+    student, student_head, teacher, teacher_head, ids = two_models(2)
+    with pytest.raises(AssertionError, match="a student's vocabulary of 11, a teacher's of 10"):
+        distilled_tokens(
+            student, student_head, teacher, teacher_head[:10], ids, 1.0, SampledToken()
+        )

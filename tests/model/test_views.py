@@ -6,7 +6,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlrt.context.correct_peer import TEMPLATE
 from rlrt.data.prompts import Prompts
-from rlrt.model.views import response_logprobs, score_responses
+from rlrt.functional.logprobs import token_logprobs
+from rlrt.model.views import (
+    flat_ids,
+    head_weight,
+    response_hidden,
+    response_hidden_split,
+    score_divergence,
+    score_responses,
+)
 
 MakePolicy = Callable[[torch.dtype], PreTrainedModel]
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [3, 4]]
@@ -62,9 +70,44 @@ def test_both_views_line_up_token_by_token(
 
 def test_gradient_flows_through_either_view(random_policy: MakePolicy) -> None:
     policy = random_policy(torch.float32)
-    logprobs, _ = response_logprobs(policy, PROMPTS[:2], RESPONSES[:2], 1.0)
+    hidden = response_hidden(policy, PROMPTS[:2], RESPONSES[:2])
+    ids = flat_ids(RESPONSES[:2], policy.device)
+    logprobs, _ = token_logprobs(hidden, head_weight(policy), ids, 1.0)
     logprobs.sum().backward()
     assert all(
         p.grad is not None and torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0
         for name, p in policy.named_parameters()
     )
+
+
+def test_hidden_states_in_passes_keep_the_order_of_the_rows(random_policy: MakePolicy) -> None:
+    policy = random_policy(torch.float64)
+    whole = response_hidden(policy, PROMPTS[:3], RESPONSES[:3])
+    for budget in (1, 9, 1000):
+        split = response_hidden_split(policy, PROMPTS[:3], RESPONSES[:3], budget)
+        assert not split.requires_grad
+        torch.testing.assert_close(split, whole, rtol=1e-6, atol=1e-9)  # norms in float32
+
+
+@pytest.mark.parametrize("budget", [1, 12, 1000])
+def test_the_divergence_of_two_views_is_that_of_their_distributions(
+    random_policy: MakePolicy, tiny: PreTrainedModel, budget: int
+) -> None:
+    student, teacher = random_policy(torch.float64), tiny.double()
+    behind = [[7, 8, 9, *prompt] for prompt in PROMPTS]
+    found = score_divergence(student, teacher, PROMPTS, behind, RESPONSES, 0.8, budget)
+    assert found.shape == (4, 6)
+    for row, response in enumerate(RESPONSES):
+        for t in range(len(response)):
+            with torch.no_grad():
+                p, q = (
+                    torch.log_softmax(
+                        policy(input_ids=torch.tensor([[*prompt, *response[:t]]])).logits[0, -1]
+                        / 0.8,
+                        -1,
+                    )
+                    for policy, prompt in ((student, PROMPTS[row]), (teacher, behind[row]))
+                )
+            expected = float((p.exp() * (p - q)).sum())
+            assert float(found[row, t]) == pytest.approx(expected, abs=1e-6)
+        assert (found[row, len(response) :] == 0).all()

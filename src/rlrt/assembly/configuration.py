@@ -37,10 +37,12 @@ Made = TypeVar("Made")
 
 
 def register_resolvers() -> None:
-    """The two words that YAML files of this project use beside OmegaConf's own.
+    """The words that YAML files of this project use beside OmegaConf's own.
 
     ``${project:models/tiny}``: a path under the project root, whatever the working directory.
     ``${by_kind:{base: 1.0, instruct: 0.5, thinking: 0.2}}``: the value for ``model.kind``.
+    ``${by_method:{sdpo: 1.0e-5, else: 1.0e-6}}``: the value for the module of ``credit._target_``.
+    ``${share:0.2,${training.max_response_tokens}}``: so much of a count, rounded, at least 1.
     """
 
     def by_kind(values: DictConfig, *, _root_: DictConfig) -> Any:
@@ -49,8 +51,17 @@ def register_resolvers() -> None:
             raise ValueError(f"model.kind is {kind}, it must be one of {', '.join(values)}")
         return values[kind]
 
+    def by_method(values: DictConfig, *, _root_: DictConfig) -> Any:
+        target = str(OmegaConf.select(_root_, "credit._target_", default=""))
+        method = target.rpartition(".")[0].rpartition(".")[2]  # of rlrt.credit.sdpo.SDPO: sdpo
+        return values.get(method, values["else"])
+
     OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
     OmegaConf.register_new_resolver("by_kind", by_kind, replace=True)
+    OmegaConf.register_new_resolver("by_method", by_method, replace=True)
+    OmegaConf.register_new_resolver(
+        "share", lambda part, count: max(1, round(part * count)), replace=True
+    )
 
 
 def compose(overrides: list[str]) -> DictConfig:

@@ -20,6 +20,7 @@ from rlrt.context.context import Context
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemSource, fitting
 from rlrt.data.prompts import Prompts
+from rlrt.data.source import optional_fields
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
 from rlrt.evaluation.evaluator import Evaluator
@@ -171,4 +172,9 @@ def read_problems(parts: CheapParts, prompts: Prompts) -> tuple[ProblemSet, Prob
         say(f"{name} problems: {len(problems.problems)} kept; dropped: {reasons or 'none'}")
         if not problems.problems:
             raise UserError(f"no {name} problem is left; dropped: {reasons or 'none'}")
+    needed = parts.context.needs if parts.context is not None else frozenset()
+    for need in sorted(needed - optional_fields(found[0])):
+        raise UserError(
+            f"context shows the teacher a problem's {need}, and not one training problem has a {need}"
+        )
     return found[0], found[1]

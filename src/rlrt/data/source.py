@@ -64,7 +64,7 @@ def collect(
     return gather(convert(rows, to_problem, bad_rows), what, unique)
 
 
-def found(problems: ProblemSet) -> frozenset[str]:
+def optional_fields(problems: ProblemSet) -> frozenset[str]:
     """The optional fields ("solution", "feedback") that at least one of the problems has."""
     return frozenset(
         field

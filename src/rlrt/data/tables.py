@@ -7,7 +7,7 @@ from pathlib import Path
 from rlrt.batch import ProblemSet
 from rlrt.data.columns import Columns
 from rlrt.data.rows import check_file, read_file, read_hub
-from rlrt.data.source import Source, check_bad_rows, collect, found
+from rlrt.data.source import Source, check_bad_rows, collect, optional_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class NamedColumns(Source):
     def read_train(self) -> ProblemSet:
         """The training rows; ValueError where a named optional column is empty in all of them."""
         problems = self.read_rows()
-        for field in sorted(self.provides - found(problems)):
+        for field in sorted(self.provides - optional_fields(problems)):
             raise ValueError(
                 f"data.{field}_column is {getattr(self, f'{field}_column')!r}, and no training row "
                 "has text there"

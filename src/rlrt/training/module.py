@@ -194,6 +194,7 @@ class PolicyModule(L.LightningModule):
         scheduler: Any = self.lr_schedulers()
         tokens, distilled = totals["tokens"], totals["distilled"]
         row = {
+            "loss/total": totals["surrogate"] + totals["distillation"],
             "loss/surrogate": totals["surrogate"],
             # both over the tokens of responses with an advantage
             "update/clip_fraction": totals["clipped"] / tokens if tokens else 0.0,

@@ -68,10 +68,11 @@ def _token_mean(values_BT: Tensor, batch: ScoredBatch) -> float:
 
 
 def _multiplier_mean(batch: ScoredBatch, credit: Credit) -> float:
-    """Token credit over the rollout's advantage, over the tokens of rollouts that have one; else 1."""
+    """Token credit over the rollout's advantage, over the tokens of rollouts that are given any; or 1."""
     advantages_B = credit.advantages_B
     if advantages_B is None:
         advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, standardize=False)
-    credited_BT = batch.response_mask_BT & (advantages_B != 0)[:, None]
+    given_B = (credit.advantages_BT != 0).any(1) & (advantages_B != 0)
+    credited_BT = batch.response_mask_BT & given_B[:, None]
     multipliers_N = (credit.advantages_BT / advantages_B[:, None])[credited_BT].double()
     return float(multipliers_N.mean()) if len(multipliers_N) else 1.0

@@ -65,7 +65,9 @@ def teacher_views(
             ids.append(None)
             continue
         room = max_model_tokens - len(rollout.response.ids)
-        prompt = prompts.teacher_ids(rollout.problem.question, shown.template, shown.text, room)
+        prompt = prompts.teacher_ids(
+            rollout.problem.question, shown.template, shown.text, room, shown.keep_start
+        )
         ids.append(None if prompt is None else prompt.ids)
         shortened += prompt is not None and prompt.shortened
         unfit += prompt is None
@@ -83,9 +85,8 @@ def scored_batch(
     """All rollouts behind their plain prompt, those that are read behind their teacher prompt too;
     the same response ids.
     """
-    prompts = [rollout.prompt_ids for rollout in rollouts]
     responses = [rollout.response.ids for rollout in rollouts]
-    student_BT, entropy_BT = views.score(prompts, responses)
+    student_BT, entropy_BT = views.score([rollout.prompt_ids for rollout in rollouts], responses)
     mask_BT = torch.zeros_like(student_BT, dtype=torch.bool)
     engine_BT = torch.zeros_like(student_BT)
     for row, rollout in enumerate(rollouts):
@@ -94,17 +95,9 @@ def scored_batch(
 
     has_context_B = torch.tensor([prompt is not None for prompt in teacher.prompts])
     teacher_scored_B = has_context_B & reads_teacher_B
-    teacher_BT, teacher_entropy_BT = torch.zeros_like(student_BT), torch.zeros_like(student_BT)
-    divergence_BT = torch.zeros_like(student_BT)
-    if rows := teacher_scored_B.nonzero().flatten().tolist():
-        behind = [prompt for row in rows if (prompt := teacher.prompts[row]) is not None]
-        chosen = [responses[row] for row in rows]
-        scored_bT, scored_entropy_bT = views.score_teacher(behind, chosen)
-        teacher_BT[rows, : scored_bT.shape[1]] = scored_bT
-        teacher_entropy_BT[rows, : scored_bT.shape[1]] = scored_entropy_bT
-        if reads_divergence:
-            found_bT = views.score_divergence([prompts[row] for row in rows], behind, chosen)
-            divergence_BT[rows, : found_bT.shape[1]] = found_bT
+    taught = _teacher_tensors(
+        rollouts, teacher, teacher_scored_B, reads_divergence, views, student_BT
+    )
     return ScoredBatch(
         group_B=outcomes.group_B,
         rewards_B=outcomes.rewards_B.to(student_BT.dtype),
@@ -116,7 +109,30 @@ def scored_batch(
         student_entropy_BT=entropy_BT,
         has_context_B=has_context_B,
         teacher_scored_B=teacher_scored_B,
-        teacher_logprobs_BT=teacher_BT,
-        teacher_entropy_BT=teacher_entropy_BT,
-        divergence_BT=divergence_BT,
+        **taught,
     )
+
+
+def _teacher_tensors(
+    rollouts: Sequence[Rollout],
+    teacher: TeacherViews,
+    scored_B: Tensor,
+    reads_divergence: bool,
+    views: Views,
+    like_BT: Tensor,
+) -> dict[str, Tensor]:
+    """The teacher's fields of a scored batch, 0 outside the rows that are scored."""
+    names = ("teacher_logprobs_BT", "teacher_entropy_BT", "divergence_BT")
+    found = {name: torch.zeros_like(like_BT) for name in names}
+    rows = scored_B.nonzero().flatten().tolist()
+    if not rows:
+        return found
+    behind = [prompt for row in rows if (prompt := teacher.prompts[row]) is not None]
+    responses = [rollouts[row].response.ids for row in rows]
+    values = list(views.score_teacher(behind, responses))
+    if reads_divergence:
+        plain = [rollouts[row].prompt_ids for row in rows]
+        values.append(views.score_divergence(plain, behind, responses))
+    for name, values_bT in zip(names, values, strict=False):
+        found[name][rows, : values_bT.shape[1]] = values_bT
+    return found

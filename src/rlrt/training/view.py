@@ -20,7 +20,7 @@ COLUMNS = {  # heading -> metric, format
     "entropy": ("rollout/entropy", "{:.3f}"),
     "no signal": ("rollout/zero_signal_groups", "{:.0%}"),
     "multiplier": ("credit/multiplier_mean", "{:.3f}"),
-    "loss": ("loss/surrogate", "{:+.4f}"),
+    "loss": ("loss/total", "{:+.4f}"),
     "sync gap": ("sync/logprob_gap", "{:.1e}"),
     "tokens/s": ("rollout/tokens_per_s", "{:,.0f}"),
     "step s": ("time/step_s", "{:.2f}"),

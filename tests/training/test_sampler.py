@@ -1,0 +1,144 @@
+"""What a step samples: judged groups, groups asked again, flipped rewards, penalties."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+from rlrt.batch import Problem, Response, Verdict
+from rlrt.data.prompts import Prompts
+from rlrt.engine.engine import Sampling
+from rlrt.evaluation.judging import Judged
+from rlrt.training.sampler import RolloutSettings, Sampler
+
+K = 4
+SETTINGS = RolloutSettings(
+    seed=1,
+    rollouts_per_problem=K,
+    problems_per_update=2,
+    temperature=1.0,
+    max_response_tokens=10,
+    max_model_tokens=100,
+)
+
+
+class Echo:
+    """An engine whose responses are (problem number, something of the seed, place in the call)."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Response]:
+        self.calls.append([prompt[0] for prompt in prompts])
+        return [
+            Response((prompt[0], seed % 7, place), (-1.0, -1.0, -1.0), truncated=False)
+            for place, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
+
+
+class Numbers:
+    """Prompts that hold a problem's number."""
+
+    def student_ids(self, question: str) -> tuple[int, ...]:
+        return (int(question),)
+
+
+@dataclass
+class Rules:
+    """Problems below 10 are all right, above 90 all wrong, others right in even places."""
+
+    flip_probability: float = 0.0
+
+    @property
+    def verifier(self) -> "Rules":
+        return self
+
+    def __call__(self, responses: Sequence[Response], answers: Sequence[str]) -> list[Judged]:
+        right = [
+            r.ids[0] < 10 or (r.ids[0] <= 90 and r.ids[2] % 2 == 0) for r in responses
+        ]
+        return [
+            Judged("", Verdict.RIGHT if good else Verdict.WRONG, float(good)) for good in right
+        ]
+
+
+@contextmanager
+def clock(stage: str) -> Iterator[None]:
+    yield
+
+
+def problem(number: int) -> Problem:
+    return Problem(str(number), str(number), "", "test")
+
+
+def sampler(settings: RolloutSettings, rules: Rules) -> tuple[Sampler, Echo]:
+    engine = Echo()
+    prompts: Prompts = Numbers()  # type: ignore[assignment]
+    return Sampler(settings, engine, prompts, rules), engine  # type: ignore[arg-type]
+
+
+def never(turn: int, count: int) -> list[Problem]:
+    raise AssertionError("no group was to be asked again")
+
+
+def test_every_problem_gets_its_rollouts_in_one_call() -> None:
+    sample, engine = sampler(SETTINGS, Rules())
+    found = sample([problem(1), problem(50), problem(95)], 0, never, clock)
+    assert engine.calls == [[1] * K + [50] * K + [95] * K]
+    assert [(r.group, r.sample, r.problem.id) for r in found.rollouts] == [
+        (group, k, name) for group, name in enumerate(["1", "50", "95"]) for k in range(K)
+    ]
+    assert (found.resampled_groups, found.discarded_tokens) == (0, 0)
+    digits = {r.response.ids[1] for r in found.rollouts}
+    assert len(digits) > 3  # every sample has its own seed
+
+
+def test_groups_without_a_signal_are_replaced_up_to_the_limit() -> None:
+    spare = {1: [problem(2), problem(60)], 2: [problem(70)]}
+    asked = []
+
+    def more(turn: int, count: int) -> list[Problem]:
+        asked.append((turn, count))
+        return spare[turn][:count]
+
+    sample, engine = sampler(replace(SETTINGS, resample_rounds=5), Rules())
+    found = sample([problem(1), problem(50), problem(95)], 3, more, clock)
+    assert asked == [(1, 2), (2, 1)]  # 1 and 95 said nothing, then 2 did not; then all groups speak
+    assert engine.calls[1:] == [[2] * K + [60] * K, [70] * K]
+    assert [r.problem.id for r in found.rollouts[::K]] == ["70", "50", "60"]
+    assert [r.group for r in found.rollouts] == [g for g in range(3) for _ in range(K)]
+    assert (found.resampled_groups, found.discarded_tokens) == (3, 3 * K * 3)
+
+    limited, _ = sampler(replace(SETTINGS, resample_rounds=1), Rules())
+    asked.clear()
+    kept = limited([problem(1), problem(50), problem(95)], 3, more, clock)
+    assert asked == [(1, 2)]
+    assert [r.problem.id for r in kept.rollouts[::K]] == ["2", "50", "60"]
+
+
+def test_too_few_other_problems_leave_a_group_as_it_is() -> None:
+    sample, _ = sampler(replace(SETTINGS, resample_rounds=2), Rules())
+    found = sample([problem(1), problem(95)], 0, lambda turn, count: [], clock)
+    assert [r.problem.id for r in found.rollouts[::K]] == ["1", "95"]
+
+
+def test_flipped_rewards_leave_the_verdicts_and_can_be_repeated() -> None:
+    many = [problem(1 + n % 9) for n in range(200)]  # all right
+    sample, _ = sampler(SETTINGS, Rules(flip_probability=0.25))
+    found = sample(many, 0, never, clock).rollouts
+    assert all(rollout.verdict is Verdict.RIGHT for rollout in found)
+    flipped = [rollout.reward == 0.0 for rollout in found]
+    assert {rollout.reward for rollout in found} == {0.0, 1.0}
+    assert sum(flipped) / len(flipped) == pytest.approx(0.25, abs=0.05)
+    assert flipped == [r.reward == 0.0 for r in sample(many, 0, never, clock).rollouts]
+    assert flipped != [r.reward == 0.0 for r in sample(many, 1, never, clock).rollouts]
+
+
+def test_the_overlong_penalty_stands_beside_the_reward() -> None:
+    settings = replace(SETTINGS, max_response_tokens=3, overlong_buffer=3)
+    sample, _ = sampler(settings, Rules())
+    found = sample([problem(1)], 0, never, clock).rollouts
+    assert {(rollout.reward, rollout.penalty) for rollout in found} == {(1.0, -1.0)}
