@@ -1,126 +1,38 @@
 """Show what a credit assigner does to a hand-written group of rollouts.
 
 python scripts/credit_table.py credit=rlrt credit.clip_radius=0.5 input=group.json [json=true]
+    [picture=group.svg]
 
-``input`` holds {"step": 0, "rollouts": [{"group", "reward", "response"?, "engine_logprobs",
-"student_logprobs", "teacher_logprobs" | null, "student_entropy" | null, "logprobs" | null}]}. With
-``json=true`` only {"advantages", "distillation", "loss"} is printed; all numbers are float64.
+``input`` holds {"step": 0, "rollouts": [...]}, each rollout {"group", "reward", "student_logprobs"}
+and what its method reads: "engine_logprobs", "teacher_logprobs", "student_entropy",
+"teacher_entropy", "divergence", "logprobs" and "response_ids" of one value per token,
+"student_logits" and "teacher_logits" of [T][V], "penalty", "response" (text), "tokens" (texts, for
+the picture). What follows from logits and ids may be left out; null is absent, and a rollout
+without anything of a teacher has no context.
+
+``json=true`` prints only {"advantages", "distillation", "loss"} in float64; ``picture`` saves the
+multipliers per token, and the distillation weights, as a .png or .svg.
 """
 
 import json
-import math
 import sys
+from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from rlrt.analysis.handwritten import Handwritten, read_rollouts
+from rlrt.analysis.token_picture import Panel, require_picture_path, save_picture
+from rlrt.analysis.trial import Trial, try_out
 from rlrt.assembly.configuration import build, compose, stop_with_a_sentence
-from rlrt.batch import Credit, ScoredBatch
 from rlrt.errors import UserError
-from rlrt.loss.aggregation import Aggregation
-from rlrt.loss.surrogate import ClippedSurrogate
 
-PER_TOKEN = (
-    "engine_logprobs",
-    "student_logprobs",
-    "teacher_logprobs",
-    "student_entropy",
-    "logprobs",
-)
-
-
-def read_group(path: Path) -> tuple[int, list[dict[str, Any]]]:
-    """Step and rollouts of an input file; UserError naming what is wrong with it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"input is {path}, which cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error})") from error
-    rollouts = content.get("rollouts") if isinstance(content, dict) else None
-    if not isinstance(rollouts, list) or not rollouts:
-        raise UserError(f"{path} is no JSON object with a list of rollouts")
-    step = content.get("step", 0)
-    if type(step) is not int or step < 0:
-        raise UserError(f"{path}: step is {step!r}, it must be a whole number from 0")
-    for number, rollout in enumerate(rollouts):
-        if (wrong := what_is_wrong(rollout)) is not None:
-            raise UserError(f"{path}: rollout {number} {wrong}")
-    return step, rollouts
-
-
-def what_is_wrong(rollout: Any) -> str | None:
-    """The first thing a rollout lacks or has in another form; None for a sound one."""
-    if not isinstance(rollout, dict):
-        return "is no object"
-    for name in ("group", "reward", "engine_logprobs", "student_logprobs"):
-        if rollout.get(name) is None:
-            return f"has no {name}"
-    if type(rollout["group"]) is not int or not is_number(rollout["reward"]):
-        return "has a group that is no whole number, or a reward that is no number"
-    for name in PER_TOKEN:
-        values = rollout.get(name)
-        if values is None:
-            continue
-        if not isinstance(values, list) or not all(map(is_number, values)):
-            return f"has {name} that are no list of finite numbers"
-        if len(values) != len(rollout["student_logprobs"]):
-            tokens = len(rollout["student_logprobs"])
-            return f"has {len(values)} {name} and {tokens} student_logprobs"
-    return None
-
-
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number."""
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def padded(rollouts: list[dict[str, Any]], name: str) -> Tensor:
-    """``[B, T]`` float64 of a per-token field, 0 where it is missing or the response has ended."""
-    longest = max(len(rollout["student_logprobs"]) for rollout in rollouts)
-    rows = [rollout.get(name) or [] for rollout in rollouts]
-    return torch.tensor([row + [0.0] * (longest - len(row)) for row in rows], dtype=torch.float64)
-
-
-def scored(rollouts: list[dict[str, Any]]) -> ScoredBatch:
-    """The batch as a credit assigner would see it in a run."""
-    lengths = torch.tensor([len(rollout["student_logprobs"]) for rollout in rollouts])
-    return ScoredBatch(
-        group_B=torch.tensor([int(rollout["group"]) for rollout in rollouts]),
-        rewards_B=torch.tensor([float(r["reward"]) for r in rollouts], dtype=torch.float64),
-        response_mask_BT=torch.arange(int(lengths.max()))[None] < lengths[:, None],
-        engine_logprobs_BT=padded(rollouts, "engine_logprobs"),
-        student_logprobs_BT=padded(rollouts, "student_logprobs"),
-        student_entropy_BT=padded(rollouts, "student_entropy"),
-        teacher_logprobs_BT=padded(rollouts, "teacher_logprobs"),
-        teacher_scored_B=torch.tensor([r.get("teacher_logprobs") is not None for r in rollouts]),
-        responses=tuple(str(rollout.get("response") or "") for rollout in rollouts),
-    )
-
-
-def losses(
-    batch: ScoredBatch, credit: Credit, logprobs_BT: Tensor, surrogate: ClippedSurrogate
-) -> dict[str, float]:
-    """The surrogate of the group under each aggregation, and with the rollout correction."""
-    corrected = surrogate
-    plain = ClippedSurrogate(surrogate.clip_low, surrogate.clip_high, surrogate.dual_clip, None)
-
-    def total(loss: ClippedSurrogate, kind: str) -> float:
-        token_loss_BT = loss(
-            logprobs_BT, batch.student_logprobs_BT, batch.engine_logprobs_BT, credit.advantages_BT
-        )
-        weights_BT = Aggregation(kind)(batch.response_mask_BT, token_loss_BT.dtype)
-        return float((token_loss_BT * weights_BT).sum())
-
-    return {
-        "token_mean": total(plain, "token_mean"),
-        "sequence_mean": total(plain, "sequence_mean"),
-        "token_mean_corrected": total(corrected, "token_mean"),
-    }
+OWN = ("input=", "json=", "picture=")  # words of this command; the others are Hydra's
 
 
 def per_response(values_BT: Tensor, mask_BT: Tensor) -> list[list[float]]:
@@ -128,54 +40,97 @@ def per_response(values_BT: Tensor, mask_BT: Tensor) -> list[list[float]]:
     return [values[mask].tolist() for values, mask in zip(values_BT, mask_BT, strict=True)]
 
 
-def print_table(rollouts: list[dict[str, Any]], batch: ScoredBatch, credit: Credit) -> None:
-    """One line per token: log-probs of both views, credit, and credit over the advantage."""
-    table = Table("rollout", "token", "student", "teacher", "credit", "multiplier", box=None)
+def only_distilled(weights_BT: Tensor) -> Tensor:
+    """Distillation weights, NaN where there is none."""
+    return weights_BT.masked_fill(weights_BT == 0, float("nan"))
+
+
+def print_table(rollouts: Sequence[Handwritten], trial: Trial) -> None:
+    """One line per token: log-probs of both views, credit, credit over the advantage; distillation
+    weight and divergence where the method has them.
+    """
+    columns = {"multiplier": trial.multipliers_BT}
+    if trial.distillation_BT is not None:
+        columns["distillation"] = only_distilled(trial.distillation_BT)
+    if trial.divergence_BT is not None:
+        columns["divergence"] = trial.divergence_BT
+    table = Table("rollout", "token", "student", "teacher", "credit", *columns, box=None)
+
+    def shown(values: Tensor | None, *index: int) -> str:
+        value = float("nan") if values is None else float(values[index])
+        return "-" if isnan(value) else f"{value:.4f}"
+
     for row, rollout in enumerate(rollouts):
-        advantage = None if credit.advantages_B is None else float(credit.advantages_B[row])
-        for t in range(len(rollout["student_logprobs"])):
-            value = float(credit.advantages_BT[row, t])
-            teacher = rollout.get("teacher_logprobs")
+        for t in range(rollout.length):
             table.add_row(
-                f"{row} (reward {rollout['reward']:g})" if t == 0 else "",
-                str(t),
-                f"{rollout['student_logprobs'][t]:.4f}",
-                f"{teacher[t]:.4f}" if teacher else "-",
-                f"{value:+.4f}",
-                f"{value / advantage:.4f}" if advantage else "-",
+                f"{row} (reward {rollout.reward:g})" if t == 0 else "",
+                escape(f"{t} {rollout.tokens[t]!r}") if rollout.tokens else str(t),
+                shown(rollout.values["student_logprobs"], t),
+                shown(rollout.values.get("teacher_logprobs"), t),
+                f"{trial.credit.advantages_BT[row, t]:+.4f}",
+                *(shown(values_BT, row, t) for values_BT in columns.values()),
             )
-    console = Console()
+    console = Console(width=120)
     console.print(table)
-    for name, value in credit.metrics.items():
+    for name, value in trial.credit.metrics.items():
         console.print(f"{name}: {value:.6g}", highlight=False)
+    for name, value in trial.losses.items():
+        console.print(f"loss/{name}: {value:.12g}", highlight=False)
+
+
+def draw(path: Path, rollouts: Sequence[Handwritten], trial: Trial) -> None:
+    """Save the multipliers, or the credit where there is no advantage to compare it with, and the
+    distillation weights.
+    """
+    credit, weights_BT = trial.credit, trial.distillation_BT
+    panels = []
+    if trial.multipliers_BT is not None:
+        panels.append(Panel("credit / advantage", trial.multipliers_BT, centre=1.0))
+    elif weights_BT is None or credit.advantages_BT.any():
+        panels.append(Panel("credit", credit.advantages_BT, centre=0.0))
+    if weights_BT is not None:
+        panels.append(Panel("distillation weight", only_distilled(weights_BT), centre=None))
+    several = len({rollout.group for rollout in rollouts}) > 1
+    labels = []
+    for row, rollout in enumerate(rollouts):
+        words = [f"group {rollout.group}"] if several else []
+        words += [f"rollout {row}", f"r = {rollout.reward:g}"]
+        if credit.advantages_B is not None:
+            words.append(f"A = {credit.advantages_B[row]:+.3f}")
+        labels.append("   ".join(words))
+    texts = [rollout.tokens for rollout in rollouts]
+    save_picture(path, panels, trial.batch.response_mask_BT, labels, texts)
 
 
 def main(words: list[str]) -> None:
-    own = dict(word.split("=", 1) for word in words if word.startswith(("input=", "json=")))
+    """Run the command; UserError for a word or an input that cannot be used."""
+    own = dict(word.split("=", 1) for word in words if word.startswith(OWN))
     if "input" not in own:
         raise UserError("input=<file.json> is missing")
-    if own.get("json", "false").lower() not in ("true", "false"):
+    as_json = own.get("json", "false").lower()
+    if as_json not in ("true", "false"):
         raise UserError(f"json is {own['json']}, it must be true or false")
-    config = compose([word for word in words if not word.startswith(("input=", "json="))])
-    assigner, surrogate = build(config.credit), build(config.loss)
-    step, rollouts = read_group(Path(own["input"]))
-    batch = scored(rollouts)
-    credit = assigner(batch, step)
+    picture = require_picture_path(Path(own["picture"])) if "picture" in own else None
+    config = compose([word for word in words if not word.startswith(OWN)])
+    assigner, loss = build(config.credit), build(config.loss)
+    step, rollouts = read_rollouts(Path(own["input"]), build(config.training).temperature)
+    trial = try_out(rollouts, assigner, loss, step)
 
+    mask_BT, weights_BT = trial.batch.response_mask_BT, trial.distillation_BT
     result: dict[str, Any] = {
-        "advantages": per_response(credit.advantages_BT, batch.response_mask_BT),
-        "distillation": None
-        if credit.distillation_BT is None
-        else per_response(credit.distillation_BT, batch.response_mask_BT),
+        "advantages": per_response(trial.credit.advantages_BT, mask_BT),
+        "distillation": None if weights_BT is None else per_response(weights_BT, mask_BT),
+        **({"loss": trial.losses} if trial.losses else {}),
     }
-    if all(rollout.get("logprobs") is not None for rollout in rollouts):
-        result["loss"] = losses(batch, credit, padded(rollouts, "logprobs"), surrogate)
-    if own.get("json", "false").lower() == "true":
-        print(json.dumps(result))
-        return
-    print_table(rollouts, batch, credit)
-    for name, value in result.get("loss", {}).items():
-        print(f"loss/{name}: {value:.12g}")
+    try:
+        text = json.dumps(result, allow_nan=False)
+    except ValueError as error:
+        raise UserError(
+            f"the credit or loss of {own['input']} is no finite number: its numbers are too far apart"
+        ) from error
+    if picture is not None:
+        draw(picture, rollouts, trial)
+    print(text) if as_json == "true" else print_table(rollouts, trial)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 python scripts/plot_curves.py logs/rlrt_tiny/* logs/grpo_tiny/* --out docs/curves.svg
 
-Held-out avg@k and a column of metrics.csv over rollout steps. Runs with the same credit settings are
-one method. Exit status 2, and nothing written, where a folder is missing or its run has not ended.
+Held-out avg@k and a column of metrics.csv over rollout steps. Runs with the same settings of the
+method are one method. Exit status 2, and nothing written, where a folder is missing or its run has not ended.
 """
 
 import argparse
-import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -17,104 +15,26 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from rlrt.analysis.runs import (
+    Curve,
+    Methods,
+    curve,
+    group_runs,
+    read_run,
+    require_columns,
+    score_of,
+)
 from rlrt.assembly.configuration import stop_with_a_sentence
 from rlrt.errors import UserError
 
-FILES = ("config.yaml", "metrics.csv", "evaluation.csv")
 # Okabe and Ito's colours, told apart by the colour-blind; the blue is lighter, to show on black
 COLOURS = ("#2A86C7", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":")
 INK = "#737A85"  # a contrast of at least 4 on white and on black; the background is transparent
 LABEL_GAP = 0.055  # between two numbers at the same end, in shares of the axis
-
-Row = dict[str, float]
-Curve = dict[int, float]  # rollout step -> value
-Methods = dict[str, list["Run"]]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run folder: its credit settings, and the numeric columns of its two tables."""
-
-    folder: Path
-    seed: int
-    credit: dict[str, Any]
-    metrics: list[Row]
-    evaluations: list[Row]
-
-
-def read_table(path: Path) -> list[Row]:
-    """The rows of a CSV as numbers, empty cells left out; UserError where they are none."""
-    try:
-        with path.open(newline="") as file:
-            rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a table of numbers ({error})") from error
-    if not rows or any("step" not in row for row in rows):
-        raise UserError(f"{path} holds no rollout steps")
-    return rows
-
-
-def read_run(folder: Path) -> Run:
-    """A run folder; UserError naming what it lacks, or saying that its run has not ended."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no run folder: no such folder exists")
-    if missing := [name for name in FILES if not (folder / name).is_file()]:
-        raise UserError(f"{folder} is no whole run folder: {' and '.join(missing)} not found")
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
-    assert isinstance(config, dict)
-    metrics, evaluations = (read_table(folder / name) for name in FILES[1:])
-    done, evaluated = int(metrics[-1]["step"]) + 1, int(evaluations[-1]["step"])
-    if done != evaluated or len(evaluations) < 2:
-        raise UserError(
-            f"{folder} holds a run that has not ended: {done} rollout steps done, the last "
-            f"evaluation after {evaluated}; go on with resume={folder}"
-        )
-    return Run(folder, int(config["seed"]), config["credit"], metrics, evaluations)
-
-
-def group_runs(runs: Sequence[Run]) -> Methods:
-    """Methods in order of appearance, named by class and by the settings that tell them apart.
-
-    UserError where two runs of a method have the same seed: they are not two samples.
-    """
-    credits: list[dict[str, Any]] = []
-    for run in runs:
-        if run.credit not in credits:
-            credits.append(run.credit)
-
-    def name(credit: dict[str, Any]) -> str:
-        same_class = [other for other in credits if other["_target_"] == credit["_target_"]]
-        differing = [
-            f"{key}={credit.get(key)}"
-            for key in sorted({key for other in same_class for key in other})
-            if any(other.get(key) != credit.get(key) for other in same_class)
-        ]
-        return " ".join([credit["_target_"].rsplit(".", 1)[-1], *differing])
-
-    methods = {name(credit): [run for run in runs if run.credit == credit] for credit in credits}
-    for method, members in methods.items():
-        if len({run.seed for run in members}) < len(members):
-            folders = ", ".join(str(run.folder) for run in members)
-            raise UserError(f"two runs of {method} have the same seed: {folders}")
-    return methods
-
-
-def score_of(runs: Sequence[Run]) -> str:
-    """The column avg@k that all runs share; UserError where they evaluated differently."""
-    names = {next((n for n in run.evaluations[0] if n.startswith("avg@")), "") for run in runs}
-    if len(names) != 1 or "" in names:
-        raise UserError(f"the runs were evaluated by {', '.join(sorted(names))}: not comparable")
-    return names.pop()
-
-
-def curve(rows: Sequence[Row], column: str) -> Curve:
-    """A column over rollout steps."""
-    return {int(row["step"]): row[column] for row in rows if column in row}
 
 
 def trailing_mean(values: Curve, steps: int) -> Curve:
@@ -235,10 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.smooth < 1:
         raise UserError(f"--smooth is {options.smooth}, it must be at least 1")
     runs = [read_run(folder) for folder in options.runs]
-    for run in runs:
-        for column in (options.column, "time/step_s", "sync/logprob_gap"):
-            if len(curve(run.metrics, column)) < len(run.metrics):
-                raise UserError(f"{run.folder / 'metrics.csv'} lacks {column}")
+    require_columns(runs, (options.column, "time/step_s", "sync/logprob_gap"))
     methods, score = group_runs(runs), score_of(runs)
     matplotlib.use("Agg")
     draw(methods, score, options)

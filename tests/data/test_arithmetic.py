@@ -52,7 +52,12 @@ def test_a_larger_part_starts_with_the_smaller_one() -> None:
 
 def test_problems_are_distinct_and_their_answers_right() -> None:
     data = Arithmetic(0, 400, 200, terms=[2, 5], largest=30)
-    assert data.provides == {"solution"} == optional_fields(data.train()) == optional_fields(data.held_out())
+    assert (
+        data.provides
+        == {"solution"}
+        == optional_fields(data.train())
+        == optional_fields(data.held_out())
+    )
     for part, count in ((data.train(), 400), (data.held_out(), 200)):
         assert len({problem.id for problem in part.problems}) == count
         assert len({problem.question for problem in part.problems}) == count

@@ -21,7 +21,7 @@ from rlrt.functional.divergences import (
 GOLDEN = Path(__file__).parents[2] / "../shared/golden/vectors.json"
 IDS = torch.tensor([1, 4, 0])
 ALPHAS = [0.0, 0.25, 0.5, 1.0]
-EVERY = [
+EVERY: list[Divergence] = [
     *(AlphaDivergence(alpha, top_k) for alpha in ALPHAS for top_k in (None, 1, 2, 5, 6)),
     *(GeneralisedJSD(beta, clip) for beta in ALPHAS for clip in (None, 0.03)),
 ]
@@ -169,6 +169,33 @@ def test_ids_that_both_views_exclude_change_nothing(divergence: Divergence) -> N
     (gradient,) = torch.autograd.grad(found.sum(), student, retain_graph=True)
     (expected_gradient,) = torch.autograd.grad(expected.sum(), student)
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_a_bucket_of_excluded_ids_alone_is_all_but_empty(alpha: float) -> None:
+    student, teacher = logits(seed=4)
+    excluded = torch.full((3, 2), -torch.inf, dtype=torch.float64)
+    wide = torch.cat([student, excluded], -1), torch.cat([teacher, excluded], -1)
+    found = AlphaDivergence(alpha, 6)(*wide, IDS)
+    expected = AlphaDivergence(alpha, None)(student, teacher, IDS)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    (gradient,) = torch.autograd.grad(found.sum(), student)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), student)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-6)
+
+
+def test_float32_keeps_the_digits_of_a_small_tail() -> None:
+    # the top id holds all but 1e-5, the teacher's all but a half
+    student = torch.tensor([[16.0, 3.0, 2.5, 2.0, 1.5, 1.0]], requires_grad=True)
+    teacher = torch.tensor([[4.0, 3.0, 2.5, 2.0, 1.5, 1.0]])
+    for alpha in ALPHAS:
+        found = AlphaDivergence(alpha, 1)(student, teacher, IDS[:1])
+        exact_student = student.detach().double().requires_grad_()
+        exact = AlphaDivergence(alpha, 1)(exact_student, teacher.double(), IDS[:1])
+        torch.testing.assert_close(found, exact.float(), rtol=2e-6, atol=0)
+        (gradient,) = torch.autograd.grad(found, student)
+        (exact_gradient,) = torch.autograd.grad(exact, exact_student)
+        torch.testing.assert_close(gradient, exact_gradient.float(), rtol=1e-4, atol=3e-7)
 
 
 def test_an_id_that_one_view_excludes_costs_what_the_formula_says() -> None:

@@ -10,7 +10,7 @@ from rlrt.functional.divergences import AlphaDivergence, Divergence, Generalised
 from rlrt.functional.logprobs import distilled_tokens, predicting_positions, token_logprobs
 
 GOLDEN = Path(__file__).parents[2] / "../shared/golden/vectors.json"
-DIVERGENCES = [
+DIVERGENCES: list[Divergence] = [
     AlphaDivergence(0.5, 3),
     AlphaDivergence(0.0, None),
     GeneralisedJSD(0.25, 0.03),
@@ -142,10 +142,12 @@ def test_no_tokens_distil_to_nothing_with_a_gradient_of_zero(divergence: Diverge
 
 def test_low_precision_models_are_scored_in_float32() -> None:
     *models, ids = two_models(4)
-    low = [part.detach().bfloat16() for part in models]
-    found, logprobs = distilled_tokens(*low, ids, 1.0, AlphaDivergence(0.5, 3))
+    hidden, head, *teacher = [part.detach().bfloat16() for part in models]
+    found, logprobs = distilled_tokens(
+        hidden, head, teacher[0], teacher[1], ids, 1.0, AlphaDivergence(0.5, 3)
+    )
     assert found.dtype == logprobs.dtype == torch.float32
-    assert token_logprobs(low[0], low[1], ids, 1.0)[0].dtype == torch.float32
+    assert token_logprobs(hidden, head, ids, 1.0)[0].dtype == torch.float32
 
 
 def test_two_vocabularies_are_refused() -> None:
@@ -154,3 +156,22 @@ def test_two_vocabularies_are_refused() -> None:
         distilled_tokens(
             student, student_head, teacher, teacher_head[:10], ids, 1.0, SampledToken()
         )
+
+
+def test_under_autocast_many_chunks_give_the_gradient_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The head's gradient adds up in float32: only the products themselves are in bfloat16."""
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(512, 32, generator=draw)
+    ids = torch.randint(0, 200, (512,), generator=draw)
+    gradients = []
+    for chunk_logits in (2**25, 4 * 200):
+        monkeypatch.setattr(module, "CHUNK_LOGITS", chunk_logits)
+        head = torch.randn(200, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            logprobs, _ = token_logprobs(hidden, head, ids, 1.0)
+        logprobs.mean().backward()
+        gradients.append(head.grad)
+    one, many = gradients
+    assert (one - many).norm() / one.norm() < 5e-3

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import TINY
 from transformers import PreTrainedModel
 
 from rlrt.model.teacher import EMA, Copied, Frozen, Live, Separate, Teacher
-from tests.conftest import TINY
 
 MakePolicy = Callable[[torch.dtype], PreTrainedModel]
 

@@ -74,8 +74,8 @@ def test_draws_and_prints_what_the_runs_came_to(tmp_path: Path, folders: list[Pa
     assert done.returncode == 0, done.stderr
     assert out.read_text().startswith("<?xml")
     table = [line.split() for line in done.stdout.splitlines()]
-    rlrt = next(words for words in table if words[0] == "RLRT")
-    grpo = next(words for words in table if words[0] == "GRPO")
+    rlrt = next(words for words in table if words[0] == "rlrt")
+    grpo = next(words for words in table if words[0] == "grpo")
     assert rlrt[1:] == [
         "0,1",
         "0.450",
@@ -163,9 +163,9 @@ def test_methods_of_one_class_are_told_apart_by_their_settings(
     other = run_folder(tmp_path, "rlrt", 0, [0.4, 0.6, 0.9], "mixing: 1.0")
     methods = script.group_runs([script.read_run(folder) for folder in [*folders, other]])
     assert {name: len(runs) for name, runs in methods.items()} == {
-        "RLRT mixing=0.5": 2,
-        "GRPO": 1,
-        "RLRT mixing=1.0": 1,
+        "rlrt credit.mixing=0.5": 2,
+        "grpo": 1,
+        "rlrt credit.mixing=1.0": 1,
     }
 
 

@@ -88,5 +88,3 @@ def fit(policy: PreTrainedModel, update: Update, folder: Path, **settings: Any) 
 
 def gradient(module: PolicyModule) -> Tensor:
     return torch.cat([p.grad.flatten() for p in module.policy.parameters() if p.grad is not None])
-
-

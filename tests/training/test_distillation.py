@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.training.one_update import LENGTHS, fit, gradient, update_of
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -18,7 +19,6 @@ from rlrt.model.teacher import EMA, Frozen, Live, Teacher
 from rlrt.training.module import PolicyModule
 from rlrt.training.objective import Objective
 from rlrt.training.updates import Update
-from tests.training.one_update import LENGTHS, fit, gradient, update_of
 
 MakePolicy = Callable[[torch.dtype], PreTrainedModel]
 DISTILLED = (0, 2, 5, 6)  # responses of 7, 23, 3 and 18 tokens
@@ -34,7 +34,9 @@ def distilled_update(dtype: torch.dtype) -> Update:
     credited = torch.zeros(8, 1, dtype=dtype)
     credited[list(CREDITED)] = 1
     weights = (0.5 + torch.rand(plain.mask_BT.shape, generator=draw, dtype=dtype)) * plain.mask_BT
-    teachers = [tuple(torch.randint(10, 200, (9 + row,), generator=draw).tolist()) for row in range(8)]
+    teachers = [
+        tuple(torch.randint(10, 200, (9 + row,), generator=draw).tolist()) for row in range(8)
+    ]
     return replace(
         plain,
         teacher_prompts=tuple(
@@ -55,7 +57,12 @@ def settings(divergence: Divergence, teacher: Teacher | None = None) -> dict[str
 
 @pytest.mark.parametrize(
     "divergence",
-    [AlphaDivergence(0.5, 20), AlphaDivergence(1.0, None), GeneralisedJSD(0.5, 0.05), SampledToken()],
+    [
+        AlphaDivergence(0.5, 20),
+        AlphaDivergence(1.0, None),
+        GeneralisedJSD(0.5, 0.05),
+        SampledToken(),
+    ],
 )
 @pytest.mark.parametrize("kind", ["token_mean", "sequence_mean"])
 def test_the_gradient_does_not_depend_on_the_split(
@@ -67,9 +74,7 @@ def test_the_gradient_does_not_depend_on_the_split(
     whole = gradient(fit(random_policy(torch.float32), update, tmp_path, **chosen))
     assert whole.norm() > 0
     for budget in (1, 30, 45, 60, 90, 140):
-        module = fit(
-            random_policy(torch.float32), update, tmp_path, **chosen, token_budget=budget
-        )
+        module = fit(random_policy(torch.float32), update, tmp_path, **chosen, token_budget=budget)
         difference = (gradient(module) - whole).norm() / whole.norm()
         assert difference <= 1e-6, f"token budget {budget}: {difference:.2e}"
 
@@ -208,8 +213,8 @@ def test_srpo_joins_both_losses_over_one_denominator(shared: Path) -> None:
     golden = json.loads((shared / "golden/vectors.json").read_text())["srpo"]
     grpo = json.loads((shared / "golden/fixture_a.json").read_text())["grpo_nostd"]["token_loss"]
     surrogate = torch.tensor(grpo[0] + grpo[2], dtype=torch.float64)
-    losses = torch.tensor(sum(golden["losses"], []), dtype=torch.float64)
-    entropies = torch.tensor(sum(golden["entropies"], []), dtype=torch.float64)
+    losses = torch.tensor([x for row in golden["losses"] for x in row], dtype=torch.float64)
+    entropies = torch.tensor([x for row in golden["entropies"] for x in row], dtype=torch.float64)
     aggregation = Aggregation()(torch.ones(1, 11, dtype=torch.bool), torch.float64)[0]
     for beta, expected in golden["expected"].items():
         weights = mean_one((-float(beta) * entropies).exp())

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import lightning as L
 import pytest
 import torch
-from torch import Tensor
+from tests.training.one_update import LENGTHS, fit, gradient, update_of
 from transformers import PreTrainedModel
 
 from rlrt.loss.aggregation import Aggregation
@@ -15,7 +13,6 @@ from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.teacher import Live
 from rlrt.training.module import NonFiniteError, Optimization, PolicyModule
 from rlrt.training.objective import Objective
-from tests.training.one_update import LENGTHS, fit, gradient, update_of
 
 MakePolicy = Callable[[torch.dtype], PreTrainedModel]
 

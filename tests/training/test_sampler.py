@@ -57,12 +57,8 @@ class Rules:
         return self
 
     def __call__(self, responses: Sequence[Response], answers: Sequence[str]) -> list[Judged]:
-        right = [
-            r.ids[0] < 10 or (r.ids[0] <= 90 and r.ids[2] % 2 == 0) for r in responses
-        ]
-        return [
-            Judged("", Verdict.RIGHT if good else Verdict.WRONG, float(good)) for good in right
-        ]
+        right = [r.ids[0] < 10 or (r.ids[0] <= 90 and r.ids[2] % 2 == 0) for r in responses]
+        return [Judged("", Verdict.RIGHT if good else Verdict.WRONG, float(good)) for good in right]
 
 
 @contextmanager

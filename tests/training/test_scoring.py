@@ -110,9 +110,7 @@ def scored(
 ) -> tuple[ScoredBatch, FakeViews]:
     views = FakeViews()
     outcomes = outcomes_of(ROLLOUTS)
-    return scored_batch(
-        ROLLOUTS, outcomes, teacher, torch.tensor(reads), divergence, views
-    ), views
+    return scored_batch(ROLLOUTS, outcomes, teacher, torch.tensor(reads), divergence, views), views
 
 
 TEACHER = TeacherViews((None, (50,), None, (60,), (70,)), 0, 0)

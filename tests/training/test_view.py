@@ -18,7 +18,7 @@ ROW = {
     "rollout/entropy": 0.618,
     "rollout/zero_signal_groups": 0.25,
     "credit/multiplier_mean": 1.125,
-    "loss/surrogate": -0.0321,
+    "loss/total": -0.0321,
     "sync/logprob_gap": 2.5e-6,
     "rollout/tokens_per_s": 4321.0,
     "time/step_s": 1.75,

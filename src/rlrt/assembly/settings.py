@@ -32,9 +32,9 @@ class Training:
     optimization: Optimization
 
     def __post_init__(self) -> None:
-        sizes = [name for name, value in vars(self).items() if type(value) is int]
-        sizes.remove("resample_rounds")
-        _at_least(1, "training", **{name: getattr(self, name) for name in sizes})
+        others = ("temperature", "resample_rounds", "mask_truncated", "optimization")
+        sizes = {k: v for k, v in vars(self).items() if k not in others and v is not None}
+        _at_least(1, "training", **sizes)
         _at_least(0, "training", resample_rounds=self.resample_rounds)
         if self.overlong_buffer is not None and self.overlong_buffer > self.max_response_tokens:
             raise ValueError(

@@ -67,15 +67,16 @@ class DIVER(CreditAssigner):
 
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
         rewards_B = batch.shaped_rewards_B
-        metrics = {}
+        diversity_B = torch.zeros_like(rewards_B)
         if self.is_on(step):
             diversity_B = self.diversities(batch)
             rewards_B = rewards_B + self.weight * diversity_B.clamp(max=self.ceiling)
-            paid = max(int(batch.correct_B.sum()), 1)
-            metrics = {"diversity_mean": float(diversity_B.sum()) / paid}  # over correct rollouts
         advantages_B = group_advantages(rewards_B, batch.group_B, self.standardize)
         return Credit(
             advantages_BT=advantages_B[:, None] * batch.response_mask_BT,
             advantages_B=advantages_B,
-            metrics=metrics,
+            # over correct rollouts; 0 once it is no longer paid
+            metrics={
+                "diversity_mean": float(diversity_B.sum()) / max(int(batch.correct_B.sum()), 1)
+            },
         )

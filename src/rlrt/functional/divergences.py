@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-MAX_LOG_MASS = (
-    -1e-7
-)  # of the top-K: keeps the tail's log finite where rounding leaves nothing to it
+MIN_LOG_TAIL = math.log(-math.expm1(-1e-7))  # where next to nothing is left for the tail
 
 
 class Divergence(Protocol):
@@ -139,10 +137,16 @@ def _logprobs(logits_nV: Tensor) -> Tensor:
 
 
 def _with_tail(logits_nV: Tensor, ids_nK: Tensor) -> Tensor:
-    """Log-probs of the ids and, last, of all others together: ``[n, K + 1]``."""
-    top_nK = _logprobs(logits_nV).gather(-1, ids_nK)
-    log_mass_n1 = top_nK.logsumexp(-1, keepdim=True).clamp(max=MAX_LOG_MASS)
-    return torch.cat([top_nK, (-log_mass_n1.expm1()).log()], dim=-1)
+    """Log-probs of the ids and, last, of all others together: ``[n, K + 1]``.
+
+    The tail is ``log(-expm1(min(log Σ p, -1e-7)))``, the sum over the top-K, written over the others:
+    where the top-K hold nearly all, float32 has no digits of ``1 - Σ p`` left, nor of its gradient.
+    """
+    logprobs_nV = _logprobs(logits_nV)
+    # Finite, where -inf is meant: a log-sum of -inf alone has a NaN gradient.
+    nothing = torch.finfo(logprobs_nV.dtype).min
+    tail_n1 = logprobs_nV.scatter(-1, ids_nK, nothing).logsumexp(-1, keepdim=True)
+    return torch.cat([logprobs_nV.gather(-1, ids_nK), tail_n1.clamp(min=MIN_LOG_TAIL)], dim=-1)
 
 
 class _PointwiseSum(torch.autograd.Function):

@@ -93,7 +93,13 @@ def _in_chunks(
 
 
 def _logits(hidden_nH: Tensor, head_VH: Tensor, temperature: float) -> Tensor:
-    logits_nV = torch.nn.functional.linear(hidden_nH, head_VH)
+    device = hidden_nH.device.type
+    if torch.is_autocast_enabled(device):
+        # autocast casts the head once for all chunks, whose gradients would add up in bfloat16
+        low = torch.get_autocast_dtype(device)
+        hidden_nH, head_VH = hidden_nH.to(low), head_VH.to(low)
+    with torch.autocast(device, enabled=False):
+        logits_nV = torch.nn.functional.linear(hidden_nH, head_VH)
     dtype = torch.promote_types(logits_nV.dtype, torch.float32)
     return logits_nV.to(dtype).div_(temperature)
 

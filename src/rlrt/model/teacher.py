@@ -26,6 +26,7 @@ class Teacher(ABC):
 
     def follow(self, weights: PreTrainedModel, policy: PreTrainedModel, steps: int) -> None:
         """Change ``weights`` in place after a rollout step; ``steps`` are done by then."""
+        assert not self.changes, "a teacher that changes says how"
 
 
 class Live(Teacher):

@@ -36,7 +36,8 @@ class Verifier:
     ``extract``: ``boxed`` (the study), ``answer_line`` (DAPO) or ``boxed_or_text``.
     ``tail_characters``: look for the answer in so many last characters only; the study's code base
     takes 100. ``flip_probability`` is for studies of robustness: training sees the reward of so many
-    decided responses flipped, while verdicts and evaluations stay true. Processes start at the first need; close the verifier, or use it in a ``with``.
+    decided responses flipped, while verdicts and evaluations stay true. Processes start at the first
+    need; close the verifier, or use it in a ``with``.
     """
 
     def __init__(

@@ -63,10 +63,11 @@ class Sampler:
         rollouts = self._groups(list(enumerate(problems)), step, 0, clock)
         resampled = discarded = 0
         for turn in range(1, self.settings.resample_rounds + 1):
-            silent = [
-                g for g in range(len(problems)) if not _differ(rollouts[g * samples :][:samples])
-            ]
-            chosen = list(zip(silent, spare(turn, len(silent)), strict=False))
+            groups = (
+                rollouts[first : first + samples] for first in range(0, len(rollouts), samples)
+            )
+            silent = [number for number, group in enumerate(groups) if not _differ(group)]
+            chosen = list(zip(silent, spare(turn, len(silent)) if silent else [], strict=False))
             if not chosen:
                 break
             fresh = self._groups(chosen, step, turn, clock)
@@ -115,7 +116,8 @@ class Sampler:
         ]
 
     def _seed(self, purpose: str, step: int, turn: int, group: int, sample: int) -> int:
-        return derive_seed(self.settings.seed, purpose, step, turn, group, sample)
+        word = f"{purpose} again {turn}" if turn else purpose
+        return derive_seed(self.settings.seed, word, step, group, sample)
 
     def _reward(self, seen: Judged, seed: int) -> float:
         flips = derive_uniform(seed) < self.judge.verifier.flip_probability

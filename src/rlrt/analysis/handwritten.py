@@ -1,0 +1,229 @@
+"""Rollouts written by hand: a JSON file becomes what a credit assigner would see in a run."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlrt.batch import Outcomes, ScoredBatch
+from rlrt.credit.assigner import CreditAssigner
+from rlrt.errors import UserError
+from rlrt.functional.divergences import kl
+
+NUMBERS = (
+    "engine_logprobs",
+    "student_logprobs",
+    "teacher_logprobs",
+    "student_entropy",
+    "teacher_entropy",
+    "divergence",
+    "logprobs",
+)
+LOGITS = ("student_logits", "teacher_logits")
+TEACHER = ("teacher_logprobs", "teacher_entropy", "teacher_logits", "divergence")
+MAX_WHOLE = 2**63 - 1  # what a long tensor holds
+
+
+@dataclass(frozen=True)
+class Handwritten:
+    """One rollout. ``values`` holds its fields per token, given or computed, in float64: ``[T]``, or
+    ``[T, V]`` of logits at the sampling temperature; what is neither given nor computable is absent.
+    """
+
+    group: int
+    reward: float
+    penalty: float
+    response: str | None
+    tokens: list[str] | None
+    values: dict[str, Tensor]
+
+    @property
+    def length(self) -> int:
+        return len(self.values["student_logprobs"])
+
+    @property
+    def has_context(self) -> bool:
+        """Something of a teacher is known; an empty response has none in a run either."""
+        return self.length > 0 and any(name in self.values for name in TEACHER)
+
+
+def read_rollouts(path: Path, temperature: float) -> tuple[int, list[Handwritten]]:
+    """Rollout step and rollouts of a file; UserError naming the first thing that is wrong with it.
+
+    Logits are divided by ``temperature``. Log-probs, entropies and KL(student || teacher) that are
+    missing follow from them where they can; missing engine log-probs are the student's.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"input is {path}, which cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON ({error})") from error
+    rollouts = content.get("rollouts") if isinstance(content, dict) else None
+    if not isinstance(rollouts, list) or not rollouts:
+        raise UserError(f"{path} is no JSON object with a list of rollouts")
+    step = content.get("step", 0)
+    if not _is_whole(step):
+        raise UserError(f"{path}: step is {step!r}, it must be a whole number from 0")
+    vocabulary: int | None = None
+    for number, rollout in enumerate(rollouts):
+        wrong = _wrong_alone(rollout) or _wrong_per_token(rollout)
+        if wrong is None:
+            vocabulary = vocabulary or _vocabulary(rollout)
+            wrong = _wrong_vocabulary(rollout, vocabulary)
+        if wrong is not None:
+            raise UserError(f"{path}: rollout {number} {wrong}")
+    return step, [_completed(rollout, vocabulary or 0, temperature) for rollout in rollouts]
+
+
+def _wrong_alone(rollout: Any) -> str | None:
+    """What is wrong with a rollout, its values per token left aside; None for a sound one."""
+    if not isinstance(rollout, dict):
+        return "is no object"
+    for name in ("group", "reward"):
+        if rollout.get(name) is None:
+            return f"has no {name}"
+    if not _is_whole(rollout["group"], -MAX_WHOLE) or not _is_number(rollout["reward"]):
+        return "has a group that is no whole number, or a reward that is no number"
+    penalty = rollout.get("penalty")
+    if penalty is not None and not (_is_number(penalty) and penalty <= 0):
+        return "has a penalty that is no number up to 0"
+    if not isinstance(rollout.get("response"), str | None):
+        return "has a response that is no text"
+    if rollout.get("student_logprobs") is None and (
+        rollout.get("student_logits") is None or rollout.get("response_ids") is None
+    ):
+        return "has no student_logprobs, nor student_logits and response_ids to compute them"
+    return None
+
+
+def _wrong_per_token(rollout: dict[str, Any]) -> str | None:
+    """The first list that is malformed or of another length than the student's."""
+    first = "student_logprobs" if rollout.get("student_logprobs") is not None else LOGITS[0]
+    forms = [
+        (name, "are no list of finite numbers", lambda values: all(map(_is_number, values)))
+        for name in NUMBERS
+    ] + [
+        (name, "are no list of equally long lists of finite numbers", _is_matrix)
+        for name in LOGITS
+    ] + [
+        ("response_ids", "are no list of ids", lambda ids: all(map(_is_whole, ids))),
+        ("tokens", "are no list of texts", lambda texts: all(isinstance(t, str) for t in texts)),
+    ]  # fmt: skip
+    given = [form for form in forms if rollout.get(form[0]) is not None]
+    for name, wrong, is_sound in sorted(given, key=lambda form: form[0] != first):
+        values = rollout[name]
+        if not isinstance(values, list) or not is_sound(values):
+            return f"has {name} that {wrong}"
+        if len(values) != len(rollout[first]):
+            return f"has {len(values)} {name} and {len(rollout[first])} {first}"
+    return None
+
+
+def _wrong_vocabulary(rollout: dict[str, Any], vocabulary: int | None) -> str | None:
+    """Logits or ids that do not fit the vocabulary, which is as large as the file's first logits."""
+    if vocabulary is None:
+        return None
+    for name in LOGITS:
+        if (logits := rollout.get(name)) and len(logits[0]) != vocabulary:
+            return f"has {name} over {len(logits[0])} ids, others are over {vocabulary}"
+    if any(i >= vocabulary for i in rollout.get("response_ids") or []):
+        return f"has response_ids that its {vocabulary} logits do not reach"
+    return None
+
+
+def _vocabulary(rollout: dict[str, Any]) -> int | None:
+    return next((len(rollout[name][0]) for name in LOGITS if rollout.get(name)), None)
+
+
+def _is_matrix(rows: list[Any]) -> bool:
+    return (
+        all(isinstance(row, list) and row and all(map(_is_number, row)) for row in rows)
+        and len({len(row) for row in rows}) <= 1
+    )
+
+
+def _is_whole(value: Any, least: int = 0) -> bool:
+    return type(value) is int and least <= value <= MAX_WHOLE
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that float64 holds."""
+    return (type(value) is float and math.isfinite(value)) or (
+        type(value) is int and abs(value) <= 1e300
+    )
+
+
+def _completed(rollout: dict[str, Any], vocabulary: int, temperature: float) -> Handwritten:
+    values = {
+        name: torch.tensor(rollout[name], dtype=torch.float64)
+        for name in NUMBERS
+        if rollout.get(name) is not None
+    }
+    if rollout.get("response_ids") is not None:
+        values["response_ids"] = torch.tensor(rollout["response_ids"], dtype=torch.long)
+    for view in ("student", "teacher"):
+        if (given := rollout.get(f"{view}_logits")) is None:
+            continue
+        logits_TV = torch.tensor(given, dtype=torch.float64).reshape(-1, vocabulary or 1)
+        values[f"{view}_logits"] = logits_TV = logits_TV / temperature
+        logprobs_TV = logits_TV.log_softmax(-1)
+        values.setdefault(f"{view}_entropy", torch.special.entr(logprobs_TV.exp()).sum(-1))
+        if "response_ids" in values:
+            chosen_T = logprobs_TV.gather(-1, values["response_ids"][:, None]).squeeze(-1)
+            values.setdefault(f"{view}_logprobs", chosen_T)
+    if all(name in values for name in LOGITS):
+        values.setdefault("divergence", kl(values["student_logits"], values["teacher_logits"]))
+    values.setdefault("engine_logprobs", values["student_logprobs"])
+    return Handwritten(
+        group=rollout["group"],
+        reward=float(rollout["reward"]),
+        penalty=float(rollout.get("penalty") or 0),
+        response=rollout.get("response"),
+        tokens=rollout.get("tokens"),
+        values=values,
+    )
+
+
+def padded(rollouts: Sequence[Handwritten], name: str, kept_B: Tensor | None = None) -> Tensor:
+    """``[B, T]`` float64 of a field; 0 behind a response, where it is unknown, and in rows not kept."""
+    values_BT = torch.zeros(len(rollouts), max(r.length for r in rollouts), dtype=torch.float64)
+    for row, rollout in enumerate(rollouts):
+        if name in rollout.values and (kept_B is None or kept_B[row]):
+            values_BT[row, : rollout.length] = rollout.values[name]
+    return values_BT
+
+
+def scored_batch(
+    rollouts: Sequence[Handwritten], assigner: CreditAssigner, step: int
+) -> ScoredBatch:
+    """The batch of a run: teacher's values only in rows that the method reads, the divergence only
+    where it says that it reads it.
+    """
+    outcomes = Outcomes(
+        group_B=torch.tensor([rollout.group for rollout in rollouts]),
+        rewards_B=torch.tensor([r.reward for r in rollouts], dtype=torch.float64),
+        penalty_B=torch.tensor([r.penalty for r in rollouts], dtype=torch.float64),
+        responses=tuple(rollout.response or "" for rollout in rollouts),
+    )
+    lengths_B = torch.tensor([rollout.length for rollout in rollouts])
+    reads_B, distils_B = assigner.reads_teacher(outcomes, step), assigner.distils(outcomes, step)
+    context_B = torch.tensor([rollout.has_context for rollout in rollouts]) & (reads_B | distils_B)
+    scored_B = context_B & reads_B
+    return ScoredBatch(
+        **vars(outcomes),
+        response_mask_BT=torch.arange(int(lengths_B.max()))[None] < lengths_B[:, None],
+        engine_logprobs_BT=padded(rollouts, "engine_logprobs"),
+        student_logprobs_BT=padded(rollouts, "student_logprobs"),
+        student_entropy_BT=padded(rollouts, "student_entropy"),
+        has_context_B=context_B,
+        teacher_scored_B=scored_B,
+        teacher_logprobs_BT=padded(rollouts, "teacher_logprobs", scored_B),
+        teacher_entropy_BT=padded(rollouts, "teacher_entropy", scored_B),
+        divergence_BT=padded(rollouts, "divergence", scored_B & assigner.reads_divergence),
+    )
