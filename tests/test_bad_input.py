@@ -47,7 +47,7 @@ SIZES = [
 ]
 REFUSED = {
     # a group or setting that does not exist
-    "credit=rlrtt": "credit is rlrtt, it must be one of grpo, rlrt,",
+    "credit=rlrtt": "credit is rlrtt, it must be one of diver, grpo, .*rlrt,",
     "strategy=nothing": "strategy is nothing, it must be one of .*single",
     "credits=rlrt": "credits is no setting; allowed: seed, .*credit",
     "credit.mixin=1": "mixin is no setting of credit; allowed: mixing, .*standardize$",
@@ -129,6 +129,34 @@ REFUSED = {
     "checkpoint.every_n_steps=3": r"checkpoint.every_n_steps is 3, it must divide .* \(10\)",
     "training.token_budget=100": "training.token_budget is 100, it must hold one sequence of .* = \\d+",
     "aggregation=constant_length aggregation.constant_length=null": "constant_length is None, it must be set",
+    # of methods, contexts, teachers and losses
+    "credit=sdpo credit.alpha=1.5": r"credit.alpha is 1.5, it must lie in \[0, 1\]",
+    "credit=sdpo credit.top_k=0": "credit.top_k is 0, it must be at least 1, or null",
+    "credit=sdpo credit.importance_limit=0.5": "credit.importance_limit is 0.5, it must be null or",
+    "credit=sdpo credit.sampled_token=true": "credit.alpha is 0.5, it must be 1 with",
+    "credit=sdpo credit.sampled_token=true credit.alpha=1": "credit.top_k is 100, it must be null",
+    "credit=srpo credit.beta=-1": "credit.beta is -1, it must not be negative",
+    "credit=opsd credit.beta=2": r"credit.beta is 2, it must lie in \[0, 1\]",
+    "credit=opsd credit.element_clip=0": "credit.element_clip is 0, it must be positive, or null",
+    "credit=grpo_entropy credit.cap=1": "credit.cap is 1",
+    "credit=diver credit.diversity=words": 'credit.diversity is "words", it must be one of equation',
+    "credit=rlrt_gated credit.fraction=0": r"credit.fraction is 0, it must lie in \(0, 1\]",
+    "credit=rlrt_graded credit.flip_probability=0.5": r"flip_probability is 0.5, it must lie in \[0,",
+    "reward.flip_probability=0.5": "reward.flip_probability is 0.5; allowed: from 0 to below 0.5",
+    "credit=opsd data=dapo_math_17k": "a problem's solution, and data=DapoProblems has none",
+    "credit=sdpo context=feedback": "a problem's feedback, and data=Arithmetic has none",
+    "credit=rlrt context=hint context.fraction=1": "context.fraction is 1",
+    "context.choice=best": "context.choice is 'best', it must be one of first, random, shortest",
+    "credit=grpo teacher=frozen": "GRPO reads no teacher, so teacher would not be used",
+    "teacher=ema teacher.rate=2": r"teacher.rate is 2, it must lie in \[0, 1\]",
+    "teacher=copied teacher.every_n_steps=0": "teacher.every_n_steps is 0, it must be at least 1",
+    "teacher=separate": "teacher.path is missing",
+    "loss=gspo loss.clip_high=0": "loss.clip_high is 0, it must be above 0",
+    "loss=cispo loss.max_weight=0": "loss.max_weight is 0, it must be at least 1",
+    "training.resample_rounds=-1": "training.resample_rounds is -1, it must be at least 0",
+    "training.overlong_buffer=81": r"training.overlong_buffer is 81, it must be null or .* \[1, 80\]",
+    "training.overlong_buffer=0": "training.overlong_buffer is 0, it must be at least 1",
+    "prompts.teacher_thinking=maybe": "it must be null or true or false",
     # data
     "data=jsonl": "data.path is missing",
     "data=jsonl data.path=/nowhere.jsonl": "data.path is '/nowhere.jsonl', which does not exist",
@@ -348,7 +376,7 @@ def test_a_run_folder_that_is_a_file(tmp_path: Path) -> None:
 
 def test_help_lists_the_groups() -> None:
     stdout, stderr = start("--help").communicate(timeout=60)
-    assert "credit: grpo, rlrt" in stdout
+    assert "credit: diver, grpo, " in stdout
     assert not stderr
 
 

@@ -24,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("RLRT_KILLS", "2"))
 STEPS = 6
 SETTINGS = [
-    "credit=rlrt",
     "model=tiny",
     f"trainer.max_epochs={STEPS}",
     "training.problems_per_step=4",
@@ -83,11 +82,23 @@ def require_identical(found: Path, expected: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=pytest.mark.vllm), "hf"])
+@pytest.mark.parametrize(
+    ("engine", "method"),
+    [
+        pytest.param("vllm", "credit=rlrt", marks=pytest.mark.vllm),
+        ("hf", "credit=rlrt"),
+        ("hf", "credit=sdpo"),  # a frozen teacher: the policy as the run began, not as it resumed
+        (
+            "hf",
+            "credit=srpo teacher=ema teacher.rate=0.3 context.choice=random "
+            "training.resample_rounds=1 reward.flip_probability=0.1",
+        ),
+    ],
+)
 def test_a_run_killed_at_a_random_moment_ends_like_one_never_killed(
-    tmp_path: Path, engine: str
+    tmp_path: Path, engine: str, method: str
 ) -> None:
-    settings = [*SETTINGS, f"engine={engine}"]
+    settings = [*SETTINGS, f"engine={engine}", *method.split()]
     reference = tmp_path / "reference"
     process = start(reference, *settings)
     began = wait_for_work(reference, process)
@@ -97,7 +108,7 @@ def test_a_run_killed_at_a_random_moment_ends_like_one_never_killed(
         str(i) for i in range(STEPS)
     ]
 
-    moments = random.Random(f"{engine}/{KILLS}")
+    moments = random.Random(f"{engine}/{method}/{KILLS}")
     for number in range(KILLS):
         folder = tmp_path / f"killed_{number}"
         process = start(folder, *settings)
@@ -123,7 +134,7 @@ def wait_for_work(folder: Path, process: subprocess.Popen[bytes]) -> float:
 def test_checkpoints_of_a_real_run(tmp_path: Path) -> None:
     """No pickled objects; a damaged one is refused and the one before it offered and good."""
     folder = tmp_path / "run"
-    finish(folder, *SETTINGS, "engine=hf")
+    finish(folder, *SETTINGS, "credit=rlrt", "engine=hf")
     last, before = sorted(folder.glob("checkpoints/step-*.ckpt"), reverse=True)
     assert (folder / "checkpoints/last.ckpt").samefile(last)
     assert (folder / "checkpoints/best.ckpt").exists()

@@ -80,7 +80,6 @@ def save_picture(
         width = min(TOKEN_INCHES * tokens, MOST_INCHES)
     height = rows * (ROW_INCHES if rows <= MANY_ROWS else MANY_ROWS_INCHES)
     size = (max(width, 3.6) + 3, len(panels) * (height + 0.9))
-    bar_height = min(BAR_INCHES[1], max(height, 1))
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box
         figure = Figure(figsize=size, layout="constrained")
@@ -89,15 +88,7 @@ def save_picture(
             figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True
         ):
             image = _draw(axes, panel, mask_BT, labels, thin=width / tokens < 0.15)
-            drawn = figure.colorbar(
-                image,
-                ax=axes,
-                pad=0.01,
-                fraction=BAR_INCHES[0] / size[0],
-                aspect=bar_height / BAR_INCHES[0],
-                shrink=min(bar_height / height, 1),
-            )
-            drawn.outline.set_visible(False)
+            _add_bar(figure, axes, image, height)
             if with_texts:
                 _write(axes, panel, image, shown)
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
@@ -143,6 +134,21 @@ def _draw(axes: Axes, panel: Panel, mask_BT: Tensor, labels: Sequence[str], thin
     axes.set_xlabel("token")
     axes.set_title(panel.title, loc="left", fontweight="bold", color=INK)
     return image
+
+
+def _add_bar(figure: Figure, axes: Axes, image: Any, height: float) -> None:
+    """A colour bar of the same width in every figure, beside cells ``height`` inches high."""
+    width, longest = BAR_INCHES
+    length = min(longest, max(height, 1))
+    bar = figure.colorbar(
+        image,
+        ax=axes,
+        pad=0.01,
+        fraction=width / figure.get_figwidth(),
+        aspect=length / width,
+        shrink=min(length / height, 1),
+    )
+    bar.outline.set_visible(False)
 
 
 def _write(axes: Axes, panel: Panel, image: Any, texts: Sequence[Sequence[str] | None]) -> None:

@@ -1,5 +1,6 @@
 """The prompts of both views, as token ids through the tokenizer's own chat template."""
 
+import re
 from dataclasses import dataclass
 
 from jinja2 import TemplateError
@@ -40,6 +41,8 @@ class Prompts:
         self.instruction = instruction
         self.student_thinking = student_thinking
         self.teacher_thinking = teacher_thinking
+        special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
         try:
             self.student_ids("trial")
         except TemplateError as error:
@@ -63,9 +66,10 @@ class Prompts:
 
         Where it would be longer the demonstration loses tokens from its start, since its end holds
         the answer, or with ``keep_start`` from its end; the question is never cut. None where not
-        even an empty demonstration fits.
+        even an empty demonstration fits. Special tokens that it spells out become spaces: a response
+        is untrusted, and "<|im_end|>" in it would end the user's message.
         """
-        text, shortened = demonstration, False
+        text, shortened = self._special.sub(" ", demonstration), False
         while len(ids := self._fill(question, template, text)) > max_tokens:
             if not text:
                 return None
