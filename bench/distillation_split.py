@@ -2,10 +2,11 @@
 
 ``python bench/distillation_split.py [--json FILE]``: the same weights and rollouts throughout, one
 update per figure, ‖gradient - gradient of the whole‖ / ‖gradient of the whole‖. Each side runs its own
-trainer. Of TRL's only the sampling is replaced: ``_prepare_training_batch`` hands out the prepared
-rollouts; splitting, ``compute_loss``, its scaling and the accumulation are TRL's, with
-``per_device_train_batch_size`` m and ``gradient_accumulation_steps`` 16 / m. No side clips the
-gradient. TRL is a dependency of this benchmark only (the extra ``bench``).
+trainer, clips nothing, and computes in float32 where the row does not say bf16. Ours gets a token
+budget for about as many micro-batches. Of TRL's trainer only the sampling is replaced:
+``_prepare_training_batch`` hands out the prepared rollouts; splitting, ``compute_loss``, its scaling and
+the accumulation are TRL's, with ``per_device_train_batch_size`` m and ``gradient_accumulation_steps``
+16 / m. TRL is a dependency of this benchmark only (the extra ``bench``).
 """
 
 import argparse
@@ -23,7 +24,7 @@ from distillation_memory import gradient, run_update
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from rlrt.functional.divergences import AlphaDivergence
 from rlrt.functional.microbatches import split_by_tokens
@@ -83,7 +84,7 @@ class Rollouts:
         )
         responses = tuple(ids(length) for length in LENGTHS)
         logprobs_BT, _ = score_responses(policy, prompts, responses, 1.0, 10**6)
-        rewards_PK = torch.rand((2, WHOLE // 2), generator=draw).round()  # 8 rollouts of a problem
+        rewards_PK = torch.rand((2, 8), generator=draw).round()
         centred_PK = rewards_PK - rewards_PK.mean(1, keepdim=True)
         advantages_B = (centred_PK / (rewards_PK.std(1, keepdim=True) + 1e-4)).flatten()
         return cls(prompts, teacher_prompts, responses, advantages_B, logprobs_BT)
@@ -102,11 +103,7 @@ def rlrt_gradient(
     trl_mean: bool = False,
     bf16: bool = False,
 ) -> Tensor:
-    """Of a real update with this share of policy loss.
-
-    Aggregated over the tokens that count, or with ``trl_mean`` as TRL does: each response's own mean,
-    over all responses.
-    """
+    """Of a real update; ``trl_mean``: of each response's own mean, over all responses, as TRL's."""
     mask_BT = torch.arange(max(LENGTHS))[None] < torch.tensor(LENGTHS)[:, None]
     context_B = torch.tensor([prompt is not None for prompt in rollouts.teacher_prompts])
     distilled_BT = mask_BT & context_B[:, None]
@@ -201,6 +198,7 @@ def trl_gradient(rollouts: Rollouts, split: int, **settings: Any) -> Tensor:
             train_dataset=Dataset.from_list([{"prompt": str(row)} for row in range(WHOLE)]),
             callbacks=[kept],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.rollouts = rollouts
         trainer.train()
     return kept.gradient
@@ -220,6 +218,11 @@ CASES: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def apart(found: Tensor, whole: Tensor) -> float:
+    """``‖found - whole‖ / ‖whole‖``."""
+    return float((found - whole).norm() / whole.norm())
+
+
 def main() -> None:
     """Print the table and, with ``--json``, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -229,20 +232,16 @@ def main() -> None:
     drift: dict[str, dict[int, float]] = {}
     wholes = {name: case(rollouts, WHOLE) for name, case in CASES.items()}
     for name, case in CASES.items():
-        whole = wholes[name]
-        drift[name] = {
-            split: float((case(rollouts, split) - whole).norm() / whole.norm()) for split in SPLITS
-        }
+        drift[name] = {split: apart(case(rollouts, split), wholes[name]) for split in SPLITS}
     ours, theirs = wholes["rlrt SDPO, mean of responses"], wholes["TRL SDPO, the same loss"]
-    apart = float((ours - theirs).norm() / theirs.norm())
-    table = Table(
-        "", *map(str, SPLITS), title=f"TRL {version('trl')}: drift by rollouts per micro-batch"
-    )
+    same_loss = apart(ours, theirs)
+    title = f"TRL {version('trl')}: drift by rollouts per micro-batch"
+    table = Table("", *map(str, SPLITS), title=title)
     for name, row in drift.items():
         table.add_row(name, *(f"{value:.1e}" for value in row.values()))
-    Console().print(table, f"The same loss, whole: rlrt and TRL differ by {apart:.1e}.")
+    Console().print(table, f"The same loss, whole: rlrt and TRL differ by {same_loss:.1e}.")
     if options.json is not None:
-        figures = {"trl": version("trl"), "drift": drift, "same_loss_apart": apart}
+        figures = {"trl": version("trl"), "drift": drift, "same_loss_apart": same_loss}
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 

@@ -116,7 +116,7 @@ class ScoredBatch(Outcomes):
     engine_logprobs_BT: Tensor
     student_logprobs_BT: Tensor
     student_entropy_BT: Tensor  # nats over the full vocabulary
-    has_context_B: Tensor  # bool: asked for, found, and short enough
+    has_context_B: Tensor  # bool: a context was asked for, found, and fits
     teacher_scored_B: Tensor  # bool
     teacher_logprobs_BT: Tensor
     teacher_entropy_BT: Tensor

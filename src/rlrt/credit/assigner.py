@@ -28,7 +28,7 @@ class CreditAssigner(ABC):
     importance_limit: float | None = None
 
     def reads_teacher(self, outcomes: Outcomes, step: int) -> Tensor:
-        """``[B]`` bool: rollouts whose credit reads teacher log-probs at this step (default none)."""
+        """``[B]`` bool: rollouts whose credit reads a teacher tensor at this step (default none)."""
         return torch.zeros_like(outcomes.rewards_B, dtype=torch.bool)
 
     def distils(self, outcomes: Outcomes, step: int) -> Tensor:

@@ -20,8 +20,8 @@ def rollout_correction(student_logprobs: Tensor, engine_logprobs: Tensor, limit:
 class PolicyLoss(ABC):
     """Loss per token from current log-probs ℓ, student log-probs s, engine log-probs e and credit.
 
-    ``rollout_correction_limit`` null leaves the correction out. All tensors share one shape;
-    ``response`` tells of each token which response it belongs to, whole responses at a time.
+    ``rollout_correction_limit`` null leaves the correction out. All tensors are flat ``[N]``, real
+    tokens of whole responses; ``response`` tells of each which response it belongs to.
     """
 
     def __init__(self, rollout_correction_limit: float | None) -> None:
