@@ -181,6 +181,19 @@ def test_what_it_asks_for_is_a_bool_per_rollout_and_enough(
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
+def test_the_divergence_is_read_only_where_the_class_says_so(assigner: CreditAssigner) -> None:
+    """A run leaves it at 0 for a method that does not declare ``reads_divergence``."""
+    batch = random_batch(8)
+    without = replace(batch, divergence_BT=torch.zeros_like(batch.divergence_BT))
+    same = [
+        torch.equal(found, expected)
+        for found, expected in zip(
+            fields(assigner(without, 0)), fields(assigner(batch, 0)), strict=True
+        )
+    ]
+    assert all(same) != assigner.reads_divergence
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_without_any_context_credit_is_finite_and_nothing_is_distilled(
     assigner: CreditAssigner, step: int
