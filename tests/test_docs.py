@@ -20,7 +20,7 @@ def test_every_method_stands_there_with_its_lines() -> None:
         for name in names
     }
     for shared in ("reweighting", "distillation"):
-        (count,) = re.findall(rf"`credit/{shared}\.py` \((\d+) lines", METHODS)
+        (count,) = re.findall(rf"`credit/{shared}\.py`\s+\((\d+) lines", METHODS)
         assert int(count) == lines(f"src/rlrt/credit/{shared}.py")
 
 
