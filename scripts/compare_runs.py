@@ -56,7 +56,7 @@ def table(methods: Methods, score: str, window: int) -> str:
     headings = ["method", "seeds", f"{score} before", f"after {after} steps"]
     for name in COLUMNS:
         headings += [f"{name}, first {window}", f"last {window}"]
-    rows = [headings + ["s/step"], ["---"] * (len(headings) + 1)]
+    rows = [[*headings, "s/step"], ["---"] * (len(headings) + 1)]
     rows += [row(name, runs, score, window) for name, runs in methods.items()]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 

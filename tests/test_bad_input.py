@@ -428,6 +428,8 @@ def check_resume_settings(folder: Path) -> None:
     free = resumed("checkpoint.keep=5", "logger=tensorboard", "trainer.max_epochs=900")
     assert (free.checkpoint.keep, free.trainer.max_epochs) == (5, 900)
     assert "tensorboard" in free.logger
+    again = resumed("engine=hf", "trainer.max_epochs=900")  # what only vLLM has stays away
+    assert set(again.engine) == {"_target_", "batch_size", "max_logprob_gap"}
     with pytest.raises(UserError, match=r"credit.mixing is 0.25 here and 0.5 in the run that"):
         resumed("credit.mixing=0.25")
     with pytest.raises(UserError, match=r"training.problems_per_step is 16 here and 2 in the run"):

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.conftest import ROOT, TINY
 
 from rlrt.assembly.configuration import compose
 from rlrt.assembly.run import build_run
 from rlrt.errors import UserError
-from tests.conftest import ROOT, TINY
 
 SMALL = ["model=tiny", "engine=hf", "logger=none", "credit=sdpo", "reward.workers=1"]
 

@@ -66,3 +66,12 @@ def test_impossible_sizes_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         module(count, per_step=per_step, per_update=per_update)
+
+
+def test_spare_problems_are_the_others_each_once() -> None:
+    data = module(count=10, per_step=4)
+    spare = [problem.id for problem in data.spare_problems(3)]
+    assert sorted(spare + ids_of(data, range(3, 4))) == [str(i) for i in range(10)]
+    assert spare == [problem.id for problem in module(count=10, per_step=4).spare_problems(3)]
+    orders = {tuple(p.id for p in module(count=60).spare_problems(step))[:3] for step in range(5)}
+    assert len(orders) == 5

@@ -198,6 +198,21 @@ def test_float32_keeps_the_digits_of_a_small_tail() -> None:
         torch.testing.assert_close(gradient, exact_gradient.float(), rtol=1e-4, atol=3e-7)
 
 
+def test_a_tail_at_its_floor_has_no_gradient() -> None:
+    # the top id leaves 1e-8 to the student's others, less than the floor, and the teacher's a half
+    student = torch.tensor([[20.0, 0, 0, 0, 0, 0]], dtype=torch.float64, requires_grad=True)
+    teacher = torch.tensor([[2.0, 0, 0, 0, 0, 0]], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(AlphaDivergence(0.0, 1)(student, teacher, IDS[:1]), student)
+    assert gradient.abs().max() < 1e-7  # -0.08 each, were the tail free
+
+
+def test_a_top_k_keeps_one_tensor_of_the_logits_size_for_its_backward() -> None:
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(tuple(x.shape)) or x, id):
+        AlphaDivergence(0.5, 2)(*logits(seed=10), IDS)
+    assert kept.count((3, 6)) == 1
+
+
 def test_an_id_that_one_view_excludes_costs_what_the_formula_says() -> None:
     some, none = [0.0, 0.0, -math.inf], [0.0, 0.0, 0.0]
     student = torch.tensor([some, none], dtype=torch.float64, requires_grad=True)

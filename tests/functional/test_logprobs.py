@@ -1,9 +1,13 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from rlrt.functional import logprobs as module
 from rlrt.functional.divergences import AlphaDivergence, Divergence, GeneralisedJSD, SampledToken
@@ -158,20 +162,109 @@ def test_two_vocabularies_are_refused() -> None:
         )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_under_autocast_many_chunks_give_the_gradient_of_one(
-    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The head's gradient adds up in float32: only the products themselves are in bfloat16."""
     draw = torch.Generator().manual_seed(0)
-    hidden = torch.randn(512, 32, generator=draw)
+    hidden = torch.randn(512, 32, generator=draw, dtype=dtype)
+    head = torch.randn(200, 32, generator=draw, dtype=dtype).requires_grad_()
     ids = torch.randint(0, 200, (512,), generator=draw)
     gradients = []
     for chunk_logits in (2**25, 4 * 200):
         monkeypatch.setattr(module, "CHUNK_LOGITS", chunk_logits)
-        head = torch.randn(200, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
         with torch.autocast("cpu", torch.bfloat16):
             logprobs, _ = token_logprobs(hidden, head, ids, 1.0)
-        logprobs.mean().backward()
-        gradients.append(head.grad)
+        gradients += torch.autograd.grad(logprobs.mean(), head)
     one, many = gradients
-    assert (one - many).norm() / one.norm() < 5e-3
+    assert one.dtype == dtype
+    assert (one - many).norm() / one.norm() < 3e-3
+
+
+def test_under_autocast_the_backward_repeats_the_forward_wherever_it_is_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_LOGITS", 3 * 11)
+    *models, ids = two_models(7)
+    models = [part.detach().float().requires_grad_() for part in models]
+    gradients = []
+    for state in ({"enabled": False}, {"dtype": torch.float16}):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = distilled_tokens(*models, ids, 0.7, AlphaDivergence(0.5, 3))[0].sum()
+        with torch.autocast("cpu", **state):
+            gradients.append(torch.autograd.grad(loss, models[:2]))
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("divergence", [None, AlphaDivergence(0.5, 3)], ids=repr)
+def test_gradients_equal_finite_differences_for_hidden_states_and_head_each_alone(
+    divergence: Divergence | None, needs: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_LOGITS", 2 * 11)
+    hidden, head, *teacher, ids = two_models(5)
+
+    def value(hidden_NH: Tensor, head_VH: Tensor) -> Tensor:
+        if divergence is None:
+            return token_logprobs(hidden_NH, head_VH, ids, 0.7)[0]
+        return distilled_tokens(hidden_NH, head_VH, *teacher, ids, 0.7, divergence)[0]
+
+    student = [part.requires_grad_(need) for part, need in zip((hidden, head), needs, strict=True)]
+    assert torch.autograd.gradcheck(value, student)
+
+
+class Made(TorchDispatchMode):
+    """Keeps every tensor of a shape that an operation gives back."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.tensors: list[Tensor] = []
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **kwargs or {})
+        if isinstance(out, Tensor) and tuple(out.shape) == self.shape:
+            self.tensors.append(out)
+        return out
+
+
+def test_the_chunks_share_one_buffer_for_the_gradient_of_the_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_LOGITS", 2 * 11)
+    student, head, *_, ids = two_models(7)
+    loss = token_logprobs(student, head, ids, 1.0)[0].sum()
+    with Made((11, 5)) as made:
+        (gradient,) = torch.autograd.grad(loss, head)
+    assert {tensor.data_ptr() for tensor in made.tensors} == {gradient.data_ptr()}
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=repr)
+def test_inside_a_checkpoint_the_gradient_is_the_same_to_the_bit(divergence: Divergence) -> None:
+    student, head, *teacher, ids = two_models(6)
+
+    def loss(student_NH: Tensor) -> Tensor:
+        values, _ = distilled_tokens(student_NH.tanh(), head, *teacher, ids, 0.7, divergence)
+        return values.square().sum()
+
+    plain = torch.autograd.grad(loss(student), (student, head))
+    again = torch.autograd.grad(checkpoint(loss, student, use_reentrant=False), (student, head))
+    torch.testing.assert_close(again, plain, rtol=0, atol=0)
+
+
+def test_without_grad_mode_no_graph_is_kept() -> None:
+    student, head, *teacher, ids = two_models(4)
+    with torch.no_grad():
+        values, _ = distilled_tokens(student, head, *teacher, ids, 0.7, SampledToken())
+    assert values.grad_fn is None
+
+
+def test_second_derivatives_are_refused() -> None:
+    student, head, *_, ids = two_models(3)
+    loss = token_logprobs(student, head, ids, 1.0)[0].square().sum()
+    (gradient,) = torch.autograd.grad(loss, head, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

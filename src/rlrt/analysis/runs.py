@@ -47,7 +47,7 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{folder} is no run folder: no such folder exists")
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise UserError(f"{folder} is no whole run folder: {' and '.join(missing)} not found")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = _read_config(folder / "config.yaml")
     metrics, evaluations = (read_table(folder / name) for name in FILES[1:])
     done, evaluated = int(metrics[-1]["step"]) + 1, int(evaluations[-1]["step"])
     if done != evaluated or len(evaluations) < 2:
@@ -61,6 +61,16 @@ def read_run(folder: Path) -> Run:
         for name, value in (config.get(group) or {}).items()
     }
     return Run(folder, int(config["seed"]), method, metrics, evaluations)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__})") from error
+    if not isinstance(config, dict) or not {"seed", "credit"} <= config.keys():
+        raise UserError(f"{path} is damaged: it holds no settings of a run")
+    return config
 
 
 def group_runs(runs: Sequence[Run]) -> Methods:

@@ -99,6 +99,8 @@ def _stored_with_changes(path: Path, given: DictConfig, overrides: Sequence[str]
         )
     for name in FREE:
         node = OmegaConf.select(given, name)
+        if node is None and OmegaConf.select(stored, name) is None:
+            continue  # no setting of this run: another engine has it
         if _within(name, named) or node != OmegaConf.select(usual, name):
             OmegaConf.update(stored, name, node, merge=False)
     return stored

@@ -12,7 +12,7 @@ class SDPO(Distillation):
     KL(T ‖ S), 1 is KL(S ‖ T), between them a Jensen–Shannon mixture. ``top_k`` keeps the student's
     likeliest tokens and one bucket for the rest (null: the full vocabulary). ``importance_limit``
     bounds the weight of a mini-batch that the policy has moved away from (null: no weight).
-    ``sampled_token`` estimates KL(S ‖ T) from the sampled token alone: noisier, and no logits.
+    ``sampled_token`` estimates KL(S ‖ T) from the sampled token alone: noisier.
 
     Without a correct peer in its group a rollout is left out; a group without any correct rollout
     teaches nothing, one of correct rollouts only teaches all the same. The study sees the reward of

@@ -1,8 +1,7 @@
 """The data module: which problems a rollout step asks, and the updates that come of them."""
 
 from collections import Counter
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import lightning as L
@@ -97,13 +96,14 @@ class ProblemDataModule(L.LightningDataModule):
         orders = {turn: self._order(turn) for turn in {p // len(problems) for p in positions}}
         return [problems[orders[p // len(problems)][p % len(problems)]] for p in positions]
 
-    def spare_problems(self, step: int, turn: int, count: int) -> list[Problem]:
-        """Up to ``count`` problems that step ``step`` does not ask, another draw for every ``turn``."""
+    def spare_problems(self, step: int) -> Iterator[Problem]:
+        """The problems that step ``step`` does not ask, in an order of its own, each once."""
         asked = {problem.id for problem in self.problems_of_step(step)}
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "spare", step, turn))
-        order = torch.randperm(len(self.train_set.problems), generator=generator).tolist()
-        spare = (self.train_set.problems[i] for i in order)
-        return list(islice((problem for problem in spare if problem.id not in asked), count))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "spare", step))
+        for index in torch.randperm(len(self.train_set.problems), generator=generator).tolist():
+            problem = self.train_set.problems[index]
+            if problem.id not in asked:
+                yield problem
 
     def _order(self, turn: int) -> list[int]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", turn))

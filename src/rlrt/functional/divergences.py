@@ -59,8 +59,8 @@ class AlphaDivergence:
             return _divergence(student_logits_nV, teacher_logits_nV, self.alpha)
         assert self.top_k < vocabulary, f"top {self.top_k} of a vocabulary of {vocabulary}"
         ids_nK = student_logits_nV.detach().topk(self.top_k, dim=-1).indices
-        student_nK = _with_tail(student_logits_nV, ids_nK)
-        teacher_nK = _with_tail(teacher_logits_nV.detach(), ids_nK)
+        student_nK = _TopKWithTail.apply(student_logits_nV, ids_nK)
+        teacher_nK = _TopKWithTail.apply(teacher_logits_nV.detach(), ids_nK)
         return _PointwiseSum.apply(student_nK, teacher_nK, self.alpha, math.inf)
 
 
@@ -136,17 +136,35 @@ def _logprobs(logits_nV: Tensor) -> Tensor:
     return torch.log_softmax(logits_nV, dim=-1, dtype=dtype)
 
 
-def _with_tail(logits_nV: Tensor, ids_nK: Tensor) -> Tensor:
-    """Log-probs of the ids and, last, of all others together: ``[n, K + 1]``.
+class _TopKWithTail(torch.autograd.Function):
+    """Log-probs of the ids and, last, of all others together, from logits: ``[n, K + 1]``.
 
     The tail is ``log(-expm1(min(log Σ p, -1e-7)))``, the sum over the top-K, written over the others:
     where the top-K hold nearly all, float32 has no digits of ``1 - Σ p`` left, nor of its gradient.
+    By hand, so that the backward keeps one tensor of the logits' size. With r the tail's probability,
+    g the incoming gradients and G their sum, a logit's gradient is ``g - p G`` in the top-K and
+    ``p (g_tail / r - G)`` outside; a tail at its floor has ``g_tail = 0``.
     """
-    logprobs_nV = _logprobs(logits_nV)
-    # Finite, where -inf is meant: a log-sum of -inf alone has a NaN gradient.
-    nothing = torch.finfo(logprobs_nV.dtype).min
-    tail_n1 = logprobs_nV.scatter(-1, ids_nK, nothing).logsumexp(-1, keepdim=True)
-    return torch.cat([logprobs_nV.gather(-1, ids_nK), tail_n1.clamp(min=MIN_LOG_TAIL)], dim=-1)
+
+    @staticmethod
+    def forward(ctx: Any, logits_nV: Tensor, ids_nK: Tensor) -> Tensor:
+        logprobs_nV = _logprobs(logits_nV)
+        top_nK = logprobs_nV.gather(-1, ids_nK)
+        others_nV = logprobs_nV.exp_().scatter_(-1, ids_nK, 0.0)
+        tail_n1 = others_nV.sum(-1, keepdim=True).log_()
+        ctx.save_for_backward(others_nV, ids_nK, top_nK, tail_n1)
+        return torch.cat([top_nK, tail_n1.clamp(min=MIN_LOG_TAIL)], dim=-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_nL: Tensor) -> tuple[Tensor, None]:
+        others_nV, ids_nK, top_nK, tail_n1 = ctx.saved_tensors
+        grad_nK, grad_tail_n1 = grad_nL[:, :-1], grad_nL[:, -1:]
+        grad_tail_n1 = grad_tail_n1.masked_fill(tail_n1 < MIN_LOG_TAIL, 0.0)
+        total_n1 = grad_nK.sum(-1, keepdim=True) + grad_tail_n1
+        per_other_n1 = grad_tail_n1 * tail_n1.clamp(min=MIN_LOG_TAIL).neg().exp() - total_n1
+        grad_nV = others_nV * per_other_n1
+        return grad_nV.scatter_(-1, ids_nK, grad_nK - top_nK.exp() * total_n1), None
 
 
 class _PointwiseSum(torch.autograd.Function):

@@ -1,10 +1,13 @@
 """Log-probs of response tokens. The shift between a token and its prediction happens here alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
+
+Score = Callable[..., Tensor]
 
 CHUNK_LOGITS = 2**25  # logits of one view that exist at a time: 128 MiB of float32
 
@@ -37,14 +40,7 @@ def token_logprobs(
     Both are ``[N]`` and at least float32. Computed in chunks over tokens that are recomputed in the
     backward pass, so that ``[N, V]`` logits never exist whole. The entropy carries no gradient.
     """
-
-    def score(chunk_nH: Tensor, ids_n: Tensor) -> tuple[Tensor, Tensor]:
-        logprobs_nV = torch.log_softmax(_logits(chunk_nH, head_VH, temperature), dim=-1)
-        probs_nV = logprobs_nV.detach().exp()
-        entropy_n = torch.special.entr(probs_nV, out=probs_nV).sum(-1)
-        return _at(ids_n, logprobs_nV), entropy_n
-
-    return _in_chunks(score, len(head_VH), hidden_NH, ids_N)
+    return _InChunks.apply(_logprobs_at, _entropy, temperature, ids_N, hidden_NH, head_VH)
 
 
 def distilled_tokens(
@@ -66,43 +62,99 @@ def distilled_tokens(
     assert len(student_head_VH) == len(teacher_head_VG), (
         f"a student's vocabulary of {len(student_head_VH)}, a teacher's of {len(teacher_head_VG)}"
     )
-
-    def score(student_nH: Tensor, teacher_nG: Tensor, ids_n: Tensor) -> tuple[Tensor, Tensor]:
-        student_nV = _logits(student_nH, student_head_VH, temperature)
-        with torch.no_grad():
-            logprobs_n = _at(ids_n, torch.log_softmax(student_nV, dim=-1))
-            teacher_nV = _logits(teacher_nG, teacher_head_VG, temperature)
-        return divergence(student_nV, teacher_nV, ids_n), logprobs_n
-
-    return _in_chunks(score, len(student_head_VH), student_hidden_NH, teacher_hidden_NG, ids_N)
+    views = (
+        student_hidden_NH,
+        student_head_VH,
+        teacher_hidden_NG.detach(),
+        teacher_head_VG.detach(),
+    )
+    return _InChunks.apply(divergence, _logprobs_at, temperature, ids_N, *views)
 
 
-def _in_chunks(
-    score: Callable[..., tuple[Tensor, Tensor]], vocabulary: int, *rows_N: Tensor
-) -> tuple[Tensor, Tensor]:
-    """``score(*rows_N)`` over chunks of tokens that hold ``CHUNK_LOGITS`` logits at a time."""
+def _logprobs_at(logits_nV: Tensor, ids_n: Tensor) -> Tensor:
+    return torch.log_softmax(logits_nV, dim=-1).gather(-1, ids_n[:, None]).squeeze(-1)
+
+
+def _entropy(logits_nV: Tensor, _: Tensor) -> Tensor:
+    probs_nV = torch.softmax(logits_nV, dim=-1)
+    return torch.special.entr(probs_nV, out=probs_nV).sum(-1)
+
+
+class _InChunks(torch.autograd.Function):
+    """``score(*logits_nV, ids_n)`` of all views and ``beside(logits_nV, ids_n)`` of the first: ``[N]``.
+
+    ``views`` are hidden states and head of one view after the other; only the score has a gradient, to
+    the first view alone. Chunks of tokens hold ``CHUNK_LOGITS`` logits of a view at a time, and the
+    backward computes them anew. By hand, since autograd sums the chunks' ``[V, H]`` gradients of the
+    head out of place. Here they add up in one buffer, of float32 or better: autocast's dtype is
+    that of the matrix products alone, in the backward too.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, score: Score, beside: Score, temperature: float, ids_N: Tensor, *views: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        device = ids_N.device.type
+        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        ctx.score, ctx.temperature, ctx.low = score, temperature, low
+        ctx.save_for_backward(ids_N, *views)
+        hidden_N, heads = _lowered(views, low)
+
+        def both(ids_n: Tensor, *hidden_n: Tensor) -> tuple[Tensor, Tensor]:
+            first_nV, *others = _logits(hidden_n, heads, temperature)
+            return score(first_nV, *others, ids_n), beside(first_nV, ids_n)
+
+        with torch.autocast(device, enabled=False):
+            parts = [both(*chunk) for chunk in _chunks(len(heads[0]), ids_N, *hidden_N)]
+        scores_N, beside_N = (torch.cat(part) for part in zip(*parts, strict=True))
+        ctx.mark_non_differentiable(beside_N)
+        return scores_N, beside_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        ids_N, *views = ctx.saved_tensors
+        hidden_N, heads = _lowered(views, ctx.low)
+        needs_head = ctx.needs_input_grad[5]
+        head_VH = views[1]
+        sum_VH = torch.zeros_like(head_VH, dtype=_raised(head_VH)) if needs_head else None
+
+        def add_to_sum(grad_n: Tensor, ids_n: Tensor, *hidden_n: Tensor) -> Tensor:
+            """Returns the gradient of the chunk's hidden states."""
+            first_nV, *others = _logits(hidden_n, heads, ctx.temperature)
+            with torch.enable_grad():
+                scores_n = ctx.score(first_nV.requires_grad_(), *others, ids_n)
+            del others  # of the logits' size, and needed no more
+            (slopes_nV,) = torch.autograd.grad(scores_n, first_nV, grad_n / ctx.temperature)
+            slopes_nV = slopes_nV.to(heads[0].dtype)
+            if sum_VH is not None and sum_VH.dtype == slopes_nV.dtype:
+                sum_VH.addmm_(slopes_nV.T, hidden_n[0])  # makes no tensor of the product
+            elif sum_VH is not None:
+                sum_VH.add_(slopes_nV.T @ hidden_n[0])
+            return slopes_nV @ heads[0]
+
+        with torch.autocast(ids_N.device.type, enabled=False):
+            chunks = _chunks(len(head_VH), grad_N, ids_N, *hidden_N)
+            grad_NH = torch.cat([add_to_sum(*chunk) for chunk in chunks]).to(views[0].dtype)
+        grad_VH = None if sum_VH is None else sum_VH.to(head_VH.dtype)
+        return None, None, None, None, grad_NH, grad_VH, *(None for _ in views[2:])
+
+
+def _chunks(vocabulary: int, *rows_N: Tensor) -> Iterator[tuple[Tensor, ...]]:
     tokens = max(1, CHUNK_LOGITS // vocabulary)
-    parts = []
-    for chunk in zip(*(rows.split(tokens) for rows in rows_N), strict=True):
-        if torch.is_grad_enabled():
-            parts.append(checkpoint(score, *chunk, use_reentrant=False))
-        else:
-            parts.append(score(*chunk))
-    first, second = zip(*parts, strict=True)
-    return torch.cat(first), torch.cat(second)
+    return zip(*(rows.split(tokens) for rows in rows_N), strict=True)
 
 
-def _logits(hidden_nH: Tensor, head_VH: Tensor, temperature: float) -> Tensor:
-    device = hidden_nH.device.type
-    if torch.is_autocast_enabled(device):
-        # autocast casts the head once for all chunks, whose gradients would add up in bfloat16
-        low = torch.get_autocast_dtype(device)
-        hidden_nH, head_VH = hidden_nH.to(low), head_VH.to(low)
-    with torch.autocast(device, enabled=False):
-        logits_nV = torch.nn.functional.linear(hidden_nH, head_VH)
-    dtype = torch.promote_types(logits_nV.dtype, torch.float32)
-    return logits_nV.to(dtype).div_(temperature)
+def _lowered(views: Sequence[Tensor], low: torch.dtype | None) -> tuple[list[Tensor], list[Tensor]]:
+    """Hidden states and heads of the views, in the dtype of their product."""
+    parts = [part if low is None else part.to(low) for part in views]
+    return parts[::2], parts[1::2]
 
 
-def _at(ids_n: Tensor, values_nV: Tensor) -> Tensor:
-    return values_nV.gather(-1, ids_n[:, None]).squeeze(-1)
+def _logits(hidden: Sequence[Tensor], heads: Sequence[Tensor], temperature: float) -> list[Tensor]:
+    products = map(torch.nn.functional.linear, hidden, heads)
+    return [logits_nV.to(_raised(logits_nV)).div_(temperature) for logits_nV in products]
+
+
+def _raised(part: Tensor) -> torch.dtype:
+    return torch.promote_types(part.dtype, torch.float32)

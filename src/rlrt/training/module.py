@@ -135,7 +135,9 @@ class PolicyModule(L.LightningModule):
         optimizer: Any = self.optimizers()
         for parameter in self.policy.parameters():  # not None: without credit AdamW still coasts
             parameter.grad = torch.zeros_like(parameter)
-        sums = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
+        sums: defaultdict[str, Tensor] = defaultdict(
+            lambda: torch.zeros((), dtype=torch.float64, device=self.device)
+        )
         for group in split_by_tokens(lengths, self.token_budget):
             rows = [active[index] for index in group]
             for name, value in self._accumulate(update, weights_BT, rows).items():

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -27,7 +26,7 @@ from rlrt.training.records import write_records
 from rlrt.training.rollout_metrics import rollout_metrics
 from rlrt.training.sampler import RolloutSettings, Sampler
 from rlrt.training.scoring import TeacherViews, outcomes_of, scored_batch, teacher_views
-from rlrt.training.updates import split_updates, without_rows
+from rlrt.training.updates import scaled_within_updates, split_updates, without_rows
 
 PROBE_PROMPTS = 4
 PROBE_TOKENS = 32
@@ -82,7 +81,7 @@ class RolloutCallback(L.Callback):
         self.sync(module, step, problems)
         if self.evaluator.due(step):
             self.evaluate(module, data, step)
-        sampled = self.sampler(problems, step, partial(data.spare_problems, step), self._clock)
+        sampled = self.sampler(problems, step, data.spare_problems(step), self._clock)
         self.engine.sleep()
         rollouts = sampled.rollouts
         batch, teacher = self._score(module, rollouts, step)
@@ -90,9 +89,9 @@ class RolloutCallback(L.Callback):
         if self.settings.mask_truncated:
             truncated_B = torch.tensor([rollout.response.truncated for rollout in rollouts])
             credit = without_rows(batch, credit, truncated_B)
-        data.updates = split_updates(
-            rollouts, teacher.prompts, batch, credit, self.settings.problems_per_update
-        )
+        per_update = self.settings.problems_per_update
+        credit = scaled_within_updates(batch, credit, per_update)
+        data.updates = split_updates(rollouts, teacher.prompts, batch, credit, per_update)
         if self.settings.record_rollouts:
             texts = self.prompts.tokenizer.batch_decode([list(r.prompt_ids) for r in rollouts])
             write_records(self.folder / "rollouts", step, rollouts, texts, batch, credit)

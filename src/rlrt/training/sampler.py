@@ -1,6 +1,6 @@
 """The rollouts of a step: sampled, judged, and where asked for sampled again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -12,7 +12,6 @@ from rlrt.functional.lengths import soft_overlong_penalty
 from rlrt.functional.seeds import derive_seed, derive_uniform
 
 Clock = Callable[[str], AbstractContextManager[None]]
-Spare = Callable[[int, int], list[Problem]]  # (turn, count) -> problems that the step does not ask
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,9 @@ class Sampler:
         self.judge = judge
 
     def __call__(
-        self, problems: Sequence[Problem], step: int, spare: Spare, clock: Clock
+        self, problems: Sequence[Problem], step: int, spare: Iterator[Problem], clock: Clock
     ) -> Sampled:
+        """``spare`` yields problems that the step does not ask, for groups that are replaced."""
         samples = self.settings.rollouts_per_problem
         rollouts = self._groups(list(enumerate(problems)), step, 0, clock)
         resampled = discarded = 0
@@ -67,7 +67,7 @@ class Sampler:
                 rollouts[first : first + samples] for first in range(0, len(rollouts), samples)
             )
             silent = [number for number, group in enumerate(groups) if not _differ(group)]
-            chosen = list(zip(silent, spare(turn, len(silent)) if silent else [], strict=False))
+            chosen = list(zip(silent, spare, strict=False))
             if not chosen:
                 break
             fresh = self._groups(chosen, step, turn, clock)

@@ -1,7 +1,7 @@
 """From a scored rollout step to the mini-batches of its optimiser updates."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,32 +33,34 @@ def split_updates(
     problems_per_update: int,
 ) -> list[Update]:
     """Mini-batches of whole groups, in the order of the groups."""
-    updates = []
-    groups = max(rollout.group for rollout in rollouts) + 1
     counted_BT = batch.response_mask_BT if credit.counted_BT is None else credit.counted_BT
     distillation_BT = credit.distillation_BT
     if distillation_BT is None:
         distillation_BT = torch.zeros_like(credit.advantages_BT)
-    for first in range(0, groups, problems_per_update):
-        chosen = range(first, first + problems_per_update)
-        rows = [row for row, rollout in enumerate(rollouts) if rollout.group in chosen]
-        weights_BT = distillation_BT[rows]
-        updates.append(
-            Update(
-                prompts=tuple(rollouts[row].prompt_ids for row in rows),
-                teacher_prompts=tuple(teacher_prompts[row] for row in rows),
-                responses=tuple(rollouts[row].response.ids for row in rows),
-                counted_BT=counted_BT[rows],
-                mask_BT=batch.response_mask_BT[rows],
-                student_logprobs_BT=batch.student_logprobs_BT[rows],
-                engine_logprobs_BT=batch.engine_logprobs_BT[rows],
-                advantages_BT=credit.advantages_BT[rows],
-                distillation_BT=mean_one(weights_BT)
-                if credit.relative_distillation
-                else weights_BT,
-            )
+    return [
+        Update(
+            prompts=tuple(rollouts[row].prompt_ids for row in rows),
+            teacher_prompts=tuple(teacher_prompts[row] for row in rows),
+            responses=tuple(rollouts[row].response.ids for row in rows),
+            counted_BT=counted_BT[rows],
+            mask_BT=batch.response_mask_BT[rows],
+            student_logprobs_BT=batch.student_logprobs_BT[rows],
+            engine_logprobs_BT=batch.engine_logprobs_BT[rows],
+            advantages_BT=credit.advantages_BT[rows],
+            distillation_BT=distillation_BT[rows],
         )
-    return updates
+        for rows in _rows_of_updates(batch.group_B, problems_per_update)
+    ]
+
+
+def scaled_within_updates(batch: ScoredBatch, credit: Credit, problems_per_update: int) -> Credit:
+    """The credit as the updates have it: relative distillation weights with a mean of 1 in each."""
+    if credit.distillation_BT is None or not credit.relative_distillation:
+        return credit
+    scaled_BT = credit.distillation_BT.clone()
+    for rows in _rows_of_updates(batch.group_B, problems_per_update):
+        scaled_BT[rows] = mean_one(scaled_BT[rows])
+    return replace(credit, distillation_BT=scaled_BT, relative_distillation=False)
 
 
 def without_rows(batch: ScoredBatch, credit: Credit, rows_B: Tensor) -> Credit:
@@ -66,11 +68,15 @@ def without_rows(batch: ScoredBatch, credit: Credit, rows_B: Tensor) -> Credit:
     kept_B1 = ~rows_B[:, None]
     counted_BT = batch.response_mask_BT if credit.counted_BT is None else credit.counted_BT
     distillation_BT = credit.distillation_BT
-    return Credit(
+    return replace(
+        credit,
         advantages_BT=credit.advantages_BT * kept_B1,
         distillation_BT=None if distillation_BT is None else distillation_BT * kept_B1,
-        relative_distillation=credit.relative_distillation,
         counted_BT=counted_BT & kept_B1,
-        advantages_B=credit.advantages_B,
-        metrics=credit.metrics,
     )
+
+
+def _rows_of_updates(group_B: Tensor, problems_per_update: int) -> list[list[int]]:
+    """The rollouts of each update, in the order of their groups."""
+    update_B = group_B // problems_per_update
+    return [(update_B == update).nonzero().flatten().tolist() for update in update_B.unique()]
