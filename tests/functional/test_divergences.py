@@ -120,13 +120,16 @@ def test_element_clip_binds_in_these_tests_and_can_turn_a_loss_negative() -> Non
 def test_a_bucket_never_raises_a_divergence(
     data: st.DataObject, vocabulary: int, alpha: float
 ) -> None:
-    row = st.lists(st.floats(-2, 2), min_size=vocabulary, max_size=vocabulary)
+    row = st.lists(st.floats(-20, 20), min_size=vocabulary, max_size=vocabulary)
     student = torch.tensor([data.draw(row)], dtype=torch.float64)
     teacher = torch.tensor([data.draw(row)], dtype=torch.float64)
     top_k = data.draw(st.integers(1, vocabulary))
     bucketed = AlphaDivergence(alpha, top_k)(student, teacher, IDS[:1]).item()
     full = AlphaDivergence(alpha, None)(student, teacher, IDS[:1]).item()
-    assert -1e-12 <= bucketed <= full + 1e-12
+    kept = student.topk(top_k).indices
+    rest = [1 - logits.softmax(-1).gather(-1, kept).sum() for logits in (student, teacher)]
+    # a bucket counts as 1e-7 at least, which moves a divergence by 1e-7 / e at most
+    assert -1e-12 <= bucketed <= full + (1e-12 if min(rest) > 1e-7 else 4e-8)
     if top_k == vocabulary:
         assert bucketed == full
 
