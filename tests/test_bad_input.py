@@ -55,6 +55,7 @@ REFUSED = {
     "+credit.mixin=1": "credit.mixin is no setting; credit has: mixing,",
     "+trainer.mixin=1": "trainer.mixin is no setting; trainer has: accelerator,",
     "~engine": "engine is missing",
+    "credit=null": "credit is null, it must name a file of configs/credit",
     "credit": "'credit' missing EQUAL",
     "credit._target_=rlrt.credit.nothing.Nothing": "credit._target_ cannot be imported",
     # another type

@@ -58,9 +58,18 @@ def read_run(folder: Path) -> Run:
     method = {
         f"{group}.{name}": value
         for group in METHOD
-        for name, value in (config.get(group) or {}).items()
+        for name, value in _without_seeds(config.get(group) or {}).items()
     }
     return Run(folder, int(config["seed"]), method, metrics, evaluations)
+
+
+def _without_seeds(settings: Any) -> Any:
+    """Settings without the run's seed, which parts that choose by chance repeat."""
+    if isinstance(settings, list):
+        return [_without_seeds(part) for part in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {name: _without_seeds(value) for name, value in settings.items() if name != "seed"}
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -72,6 +72,10 @@ def register_resolvers() -> None:
 def compose(overrides: list[str]) -> DictConfig:
     """The configuration of a run with these overrides; UserError where they do not fit it."""
     register_resolvers()
+    for word in overrides:
+        group, _, choice = word.partition("=")
+        if choice == "null" and (CONFIGS / group).is_dir():  # of which Hydra names no group
+            raise UserError(f"{group} is null, it must name a file of configs/{group}")
     inside = GlobalHydra.instance().is_initialized()  # of hydra.main, which allows no second one
     try:
         with (
