@@ -108,7 +108,7 @@ def draw(methods: Methods, score: str, options: argparse.Namespace) -> None:
             axes.set_xlabel("rollout steps")
             axes.grid(color=INK, alpha=0.25, lw=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-        left.legend(frameon=False, loc="lower right")
+        left.legend(frameon=False, loc="best")
         figure.suptitle(options.title)
         metadata = {"Date": None} if options.out.suffix == ".svg" else None
         figure.savefig(options.out, transparent=True, dpi=160, metadata=metadata)

@@ -58,8 +58,8 @@ def test_runs_that_differ_in_another_part_are_two_methods(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     names = [cells(line)[0] for line in done.stdout.splitlines()[2:]]
     assert names == [
-        "`srpo loss._target_=rlrt.loss.surrogate.ClippedSurrogate`",
-        "`srpo loss._target_=rlrt.loss.gspo.GSPO`",
+        "`srpo loss=ClippedSurrogate`",
+        "`srpo loss=GSPO`",
     ]
 
 

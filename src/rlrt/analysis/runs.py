@@ -96,7 +96,7 @@ def group_runs(runs: Sequence[Run]) -> Methods:
         target = method["credit._target_"]
         alike = [other for other in kinds if other["credit._target_"] == target]
         differing = [
-            f"{key}={method.get(key)}"
+            _shown(key, method.get(key))
             for key in sorted({key for other in alike for key in other})
             if any(other.get(key) != method.get(key) for other in alike)
         ]
@@ -108,6 +108,13 @@ def group_runs(runs: Sequence[Run]) -> Methods:
             folders = ", ".join(str(run.folder) for run in members)
             raise UserError(f"two runs of {method} have the same seed: {folders}")
     return methods
+
+
+def _shown(key: str, value: Any) -> str:
+    """A setting in a name: ``credit.mixing=0.5``, or ``teacher=Live`` for the part of a group."""
+    if key.endswith("._target_"):
+        return f"{key.removesuffix('._target_')}={str(value).rpartition('.')[2]}"
+    return f"{key}={value}"
 
 
 def score_of(runs: Sequence[Run]) -> str:
