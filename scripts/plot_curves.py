@@ -99,7 +99,7 @@ def draw(methods: Methods, score: str, options: argparse.Namespace) -> None:
             ends.append(draw_band(left, number, label, scores))
             columns = [curve(run.metrics, options.column) for run in runs]
             smoothed = [trailing_mean(column, options.smooth) for column in columns]
-            draw_band(right, number, name, smoothed)
+            draw_band(right, number, f"_{name}", smoothed)  # the underscore: in no legend
         left.set(title=f"held-out {score}", ylim=(0, 1))
         left.margins(x=0.12)
         annotate_ends(left, ends)
@@ -108,7 +108,7 @@ def draw(methods: Methods, score: str, options: argparse.Namespace) -> None:
             axes.set_xlabel("rollout steps")
             axes.grid(color=INK, alpha=0.25, lw=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-        left.legend(frameon=False, loc="best")
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
         figure.suptitle(options.title)
         metadata = {"Date": None} if options.out.suffix == ".svg" else None
         figure.savefig(options.out, transparent=True, dpi=160, metadata=metadata)
