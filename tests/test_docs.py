@@ -27,3 +27,8 @@ def test_every_method_stands_there_with_its_lines() -> None:
 def test_every_file_it_names_exists() -> None:
     for path in re.findall(r"(?:scripts|bench|tests|docs|configs)/[\w/.-]*\w", METHODS):
         assert (ROOT / path).exists(), path
+
+
+def test_no_gap_is_left_to_fill() -> None:
+    for path in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
+        assert "@@" not in path.read_text(encoding="utf-8"), path

@@ -17,7 +17,8 @@ def run_folder(root: Path, seed: int, loss: str = "surrogate.ClippedSurrogate") 
     folder.mkdir()
     (folder / "config.yaml").write_text(
         f"seed: {seed}\ncredit: {{_target_: rlrt.credit.srpo.SRPO, beta: 1.0}}\n"
-        f"loss: {{_target_: rlrt.loss.{loss}}}\ncontext: {{_target_: x.Peer, seed: {seed}, parts: [{{seed: {seed}}}]}}\n"
+        f"loss: {{_target_: rlrt.loss.{loss}}}\n"
+        f"context: {{_target_: x.Peer, seed: {seed}, parts: [{{seed: {seed}}}]}}\n"
     )
     tables = {
         "metrics.csv": [COLUMNS, *([s, s / 4, 10 + s + seed, 1.0, 2.0 + seed] for s in range(4))],

@@ -1,11 +1,13 @@
 """Files of a run folder: whole at every moment; a step stands there once."""
 
 import csv
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from rlrt.training.files import StepTable, write_atomically
+from rlrt.training.files import StepTable, interrupts_wait, write_atomically
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -84,3 +86,29 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert seen == ["old"]
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_waits_until_the_file_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    steps = []
+
+    def write(partial: Path) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        steps.append("after the signal")
+        partial.write_text("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, write)
+    assert steps == ["after the signal"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_ignored_interrupt_stays_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)

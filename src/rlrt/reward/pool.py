@@ -44,6 +44,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env={**os.environ, "PYTHONHASHSEED": "0"},  # the same verdicts in every run
+                process_group=0,  # Ctrl-C is for the parent, whose end is the worker's too
             )
         self._channel = self._socket.makefile("rw", encoding="ascii", newline="\n")
         self._socket.settimeout(START_S)

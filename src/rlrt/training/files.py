@@ -2,13 +2,39 @@
 
 import csv
 import os
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block.
+
+    PyTorch's writer, interrupted, hides the interrupt behind an error of its own, or loses it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signal is handled there
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+    if came and callable(before):
+        before(came[0], None)
+
+
+@interrupts_wait()
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Have ``write`` fill a partial file beside ``path``, bring it to disk, and put it in place."""
+    """Have ``write`` fill a partial file beside ``path``, bring it to disk, and put it in place.
+
+    An interrupt waits until it is there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
