@@ -387,7 +387,14 @@ def test_interrupted_then_out_of_disk_then_resumed_to_the_end(tmp_path: Path) ->
     folder = tmp_path / "run"
     here, again = f"hydra.run.dir={folder}", f"resume={folder}"
 
-    process = start(here, *SIZES, "trainer.max_epochs=500", start_new_session=True)
+    process = start(
+        here,
+        *SIZES,
+        "trainer.max_epochs=500",
+        start_new_session=True,
+        # ignored where the tests themselves run in the background
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert any(line.startswith("step 1:") for line in process.stdout)
     os.killpg(process.pid, signal.SIGINT)
     assert sentence(process, 130) == f"interrupted; go on with {again} {here}"

@@ -14,7 +14,7 @@ from typing import Any
 def interrupts_wait() -> Iterator[None]:
     """Ctrl-C takes effect at the end of the block.
 
-    PyTorch's writer, interrupted, hides the interrupt behind an error of its own, or loses it.
+    PyTorch's writer, interrupted, hides the interrupt behind an error of its own.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # no signal is handled there
