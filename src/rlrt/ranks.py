@@ -1,0 +1,64 @@
+"""What the processes of a run tell each other. In a run of one process every answer is its own.
+
+A rank is one process with one device. Every function here but ``rank`` and ``world_size`` is
+collective: all ranks call it, in the same order.
+"""
+
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def is_distributed() -> bool:
+    """Whether the run has a process group; it may hold a single process."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process among those of the run, from 0."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """How many processes the run has."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all ranks of a tensor that has the same shape on each, on the CPU."""
+    values = values.detach().cpu().clone()
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def largest(value: int) -> int:
+    """The largest of the ranks' numbers."""
+    if world_size() == 1:
+        return value
+    found = torch.tensor(value)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+def gathered(part: T) -> list[T]:
+    """What every rank gave, in the order of the ranks, on every rank."""
+    if world_size() == 1:
+        return [part]
+    parts: list[T | None] = [None] * world_size()
+    dist.all_gather_object(parts, part)
+    return parts  # type: ignore[return-value]
+
+
+def own_groups(groups: int, groups_per_update: int) -> list[int]:
+    """The groups of a rollout step that this rank samples: an equal part of every update, in order.
+
+    So an update holds the same groups however many ranks there are.
+    """
+    share, mine = groups_per_update // world_size(), rank()
+    assert share * world_size() == groups_per_update, (groups_per_update, world_size())
+    return [group for group in range(groups) if group % groups_per_update // share == mine]
