@@ -72,7 +72,7 @@ def print_table(rollouts: Sequence[Handwritten], trial: Trial) -> None:
             )
     console = Console(width=120)
     console.print(table)
-    for name, value in trial.credit.metrics.items():
+    for name, value in trial.metrics.items():
         console.print(f"{name}: {value:.6g}", highlight=False)
     for name, value in trial.losses.items():
         console.print(f"loss/{name}: {value:.12g}", highlight=False)

@@ -18,12 +18,12 @@ class Surprise(CreditAssigner):
 
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
         mask_BT = batch.response_mask_BT
-        advantages_B = group_advantages(batch.rewards_B, batch.group_B, standardize=True)
+        advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, standardize=True)
         correct_B = batch.rewards_B >= SUCCESS_REWARD
         surprising_BT = correct_B[:, None] & (-batch.student_logprobs_BT > batch.student_entropy_BT)
         multiplier_BT = 1 + self.bonus * surprising_BT
         return Credit(
             advantages_BT=advantages_B[:, None] * multiplier_BT * mask_BT,
             advantages_B=advantages_B,
-            metrics={"surprising_tokens": float(surprising_BT[mask_BT].double().mean())},
+            metrics={"surprising_tokens": surprising_BT[mask_BT]},
         )

@@ -107,6 +107,9 @@ class Outcomes:
 class ScoredBatch(Outcomes):
     """All rollouts of one rollout step as a credit assigner sees them; everything is detached.
 
+    The student's tensors hold values only in rows where ``student_scored_B`` is true: the house scores
+    the student view before the updates where the assigner's credit reads it; other rows are 0.
+
     The teacher's tensors hold values only in rows where ``teacher_scored_B`` is true: the house scores
     the teacher view where the assigner asked for it and a context exists; other rows are 0. A rollout
     that has a context is not scored where the assigner only distils it.
@@ -114,6 +117,7 @@ class ScoredBatch(Outcomes):
 
     response_mask_BT: Tensor  # bool, True on real response tokens
     engine_logprobs_BT: Tensor
+    student_scored_B: Tensor  # bool
     student_logprobs_BT: Tensor
     student_entropy_BT: Tensor  # nats over the full vocabulary
     has_context_B: Tensor  # bool: a context was asked for, found, and fits
@@ -139,6 +143,9 @@ class Credit:
 
     An update's loss is the aggregation, over the tokens that count, of the surrogate with
     ``advantages_BT`` plus ``distillation_BT`` times the assigner's divergence.
+
+    ``metrics`` have the same names at every call; each is a 1-D tensor of the values that it averages,
+    of tokens or of rollouts. The house averages over all ranks; one without any value is left out.
     """
 
     advantages_BT: Tensor
@@ -146,4 +153,4 @@ class Credit:
     relative_distillation: bool = False  # scale these weights to a mean of 1 in every update
     counted_BT: Tensor | None = None  # bool, tokens of the denominator; None: all response tokens
     advantages_B: Tensor | None = None  # the rollout's advantage before any token weight, recorded
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """What the processes of a run tell each other. In a run of one process every answer is its own.
 
-A rank is one process with one device. Every function here but ``rank`` and ``world_size`` is
-collective: all ranks call it, in the same order.
+A rank is one process with one device. Every function here but ``rank``, ``world_size`` and
+``own_groups`` is collective: all ranks call it, in the same order.
 """
 
 from typing import TypeVar

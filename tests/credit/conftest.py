@@ -39,6 +39,7 @@ def _group_of(
         responses=tuple(responses or [""] * count),
         response_mask_BT=mask,
         engine_logprobs_BT=student,
+        student_scored_B=torch.ones_like(context),
         student_logprobs_BT=student,
         student_entropy_BT=tokens(student_entropy),
         has_context_B=context,

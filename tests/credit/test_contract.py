@@ -1,6 +1,5 @@
 """The contract of every credit assigner: whatever has a YAML in configs/credit is tested here."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,12 +26,14 @@ def random_batch(seed: int) -> ScoredBatch:
         return -8 * torch.rand(16, 9, generator=draw, dtype=torch.float64) * mask
 
     found = torch.rand(16, generator=draw) < 0.7
+    every = torch.ones(16, dtype=torch.bool)
     return ScoredBatch(
         group_B=torch.arange(4).repeat_interleave(4),
         rewards_B=rewards,
         penalty_B=torch.zeros_like(rewards),
         response_mask_BT=mask,
         engine_logprobs_BT=logprobs(),
+        student_scored_B=every,
         student_logprobs_BT=logprobs(),
         student_entropy_BT=-logprobs(),
         has_context_B=found,
@@ -81,6 +82,25 @@ def without_teacher(batch: ScoredBatch, rows_B: Tensor) -> ScoredBatch:
     )
 
 
+def with_garbage(batch: ScoredBatch, view: str, rows_B: Tensor) -> ScoredBatch:
+    """The batch with other values of a view (or the divergence) in some rows; far from 0 and wild."""
+    draw = torch.Generator().manual_seed(9)
+    garbage_BT = 50 * torch.randn(batch.response_mask_BT.shape, generator=draw, dtype=torch.float64)
+    return replace(
+        batch,
+        **{
+            name: torch.where(rows_B[:, None], garbage_BT, values)
+            for name, values in vars(batch).items()
+            if name.endswith("_BT") and name.startswith(view)
+        },
+    )
+
+
+def assert_same_credit(found: Credit, expected: Credit) -> None:
+    for values, wanted in zip(fields(found), fields(expected), strict=True):
+        torch.testing.assert_close(values, wanted, rtol=0, atol=0)
+
+
 def fields(credit: Credit) -> list[Tensor]:
     """Everything per token that a credit holds."""
     return [
@@ -111,7 +131,62 @@ def test_shape_finite_detached_and_zero_outside_the_mask(
         assert torch.isfinite(values).all()
         assert not values.requires_grad
         assert (values[~batch.response_mask_BT] == 0).all()
-    assert all(isinstance(value, float) for value in credit.metrics.values())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_metrics_are_values_to_average_under_the_same_names_at_every_call(
+    assigner: CreditAssigner, step: int
+) -> None:
+    """Ranks whose rollouts differ must agree on the names, even one without any context or token."""
+    batch = random_batch(1)
+    metrics = assigner(batch, step).metrics
+    assert all(values.ndim == 1 and not values.requires_grad for values in metrics.values())
+    poorer = rows_of(without_context(batch, torch.ones(16, dtype=torch.bool)), torch.arange(4, 12))
+    assert set(assigner(poorer, 1).metrics) == set(metrics)
+    empty = replace(poorer, response_mask_BT=torch.zeros_like(poorer.response_mask_BT))
+    assert set(assigner(empty, 0).metrics) == set(metrics)
+
+
+@pytest.mark.parametrize("penalised", [False, True])
+@pytest.mark.parametrize("step", STEPS)
+def test_rollouts_that_it_does_not_credit_have_no_credit(
+    assigner: CreditAssigner, step: int, penalised: bool
+) -> None:
+    """A length penalty can make unequal rewards equal, and equal ones unequal."""
+    batch = random_batch(3)
+    if penalised:
+        penalty = torch.tensor([-1, 0, -1, 0, -0.5, 0, 0, 0] + [0] * 8, dtype=torch.float64)
+        batch = replace(batch, penalty_B=penalty)
+    credited = assigner.credited(batch, batch.has_context_B, step)
+    assert credited.shape == batch.rewards_B.shape
+    assert credited.dtype == torch.bool
+    credit = assigner(batch, step)
+    assert (credit.advantages_BT[~credited] == 0).all()
+    assert credit.distillation_BT is None or (credit.distillation_BT[~credited] == 0).all()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_student_is_read_only_where_it_says_so(assigner: CreditAssigner, step: int) -> None:
+    """The house leaves it at 0 elsewhere; what it would have been plays no part."""
+    batch = random_batch(3)
+    reads = assigner.reads_student(batch, batch.has_context_B, step)
+    assert reads.shape == batch.rewards_B.shape
+    assert reads.dtype == torch.bool
+    assert_same_credit(
+        assigner(with_garbage(batch, "student_", ~reads), step), assigner(batch, step)
+    )
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("view", ["teacher_", "divergence_"])
+def test_the_teacher_plays_no_part_where_it_is_not_scored(
+    assigner: CreditAssigner, step: int, view: str
+) -> None:
+    batch = random_batch(3)
+    reads = assigner.reads_teacher(batch, step)
+    scored = replace(batch, teacher_scored_B=batch.teacher_scored_B & reads)
+    garbage = with_garbage(scored, view, ~scored.teacher_scored_B)
+    assert_same_credit(assigner(garbage, step), assigner(batch, step))
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -175,10 +250,7 @@ def test_what_it_asks_for_is_a_bool_per_rollout_and_enough(
     assert assigner.uses_context or not reads.any()
     unread = without_teacher(batch, ~reads)
     unasked = without_context(unread, ~(reads | assigner.distils(batch, step)))
-    for found, expected in zip(
-        fields(assigner(unasked, step)), fields(assigner(batch, step)), strict=True
-    ):
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert_same_credit(assigner(unasked, step), assigner(batch, step))
 
 
 def test_the_divergence_is_read_only_where_the_class_says_so(assigner: CreditAssigner) -> None:
@@ -202,7 +274,7 @@ def test_without_any_context_credit_is_finite_and_nothing_is_distilled(
     credit = assigner(without_context(batch, torch.ones(16, dtype=torch.bool)), step)
     assert all(torch.isfinite(values).all() for values in fields(credit))
     assert credit.distillation_BT is None or not credit.distillation_BT.any()
-    assert all(math.isfinite(value) for value in credit.metrics.values())
+    assert all(torch.isfinite(values).all() for values in credit.metrics.values())
 
 
 def test_permuting_rollouts_permutes_the_credit(assigner: CreditAssigner) -> None:

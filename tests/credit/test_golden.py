@@ -65,6 +65,7 @@ def batch_of(inputs: dict[str, Any]) -> ScoredBatch:
         penalty_B=torch.zeros_like(rewards),
         response_mask_BT=torch.arange(int(lengths.max()))[None] < lengths[:, None],
         engine_logprobs_BT=padded(inputs["rollout"]),
+        student_scored_B=every,
         student_logprobs_BT=padded(inputs["old"]),
         student_entropy_BT=padded(inputs["entropy"]),
         has_context_B=every,

@@ -64,7 +64,8 @@ def test_the_rest_of_a_response_keeps_its_plain_advantage(
     assert found.advantages_B is not None
     assert torch.equal(found.advantages_BT[:, 0], full.advantages_BT[:, 0])
     assert torch.equal(found.advantages_BT[:, 1], found.advantages_B)
-    assert found.metrics["reweighted_tokens"] == pytest.approx(2 / 6)
+    assert found.metrics["reweighted_tokens"].sum() == 2
+    assert len(found.metrics["reweighted_tokens"]) == 6
 
 
 def test_with_all_of_a_response_it_is_rlrt(group_of: Callable[..., ScoredBatch]) -> None:

@@ -22,7 +22,7 @@ def test_every_rollout_with_a_context_is_distilled_and_nothing_else_counts(
     assert torch.equal(credit.distillation_BT, expected)
     assert torch.equal(credit.counted_BT, expected.bool())
     assert not credit.relative_distillation
-    assert credit.metrics == {"distilled_tokens": 3 / 5}
+    assert credit.metrics["distilled_tokens"].double().mean() == 3 / 5
 
 
 def test_it_asks_for_contexts_but_for_no_teacher_log_probs(

@@ -31,6 +31,7 @@ def step() -> tuple[list[Rollout], ScoredBatch]:
         **vars(outcomes),
         response_mask_BT=mask,
         engine_logprobs_BT=zeros,
+        student_scored_B=~nobody,
         student_logprobs_BT=zeros,
         student_entropy_BT=zeros,
         has_context_B=nobody,

@@ -202,8 +202,8 @@ def padded(rollouts: Sequence[Handwritten], name: str, kept_B: Tensor | None = N
 def scored_batch(
     rollouts: Sequence[Handwritten], assigner: CreditAssigner, step: int
 ) -> ScoredBatch:
-    """The batch of a run: teacher's values only in rows that the method reads, the divergence only
-    where it says that it reads it.
+    """The batch of a run: values of either view only in rows where the method says that it reads
+    them, the divergence only for a method that says so.
     """
     outcomes = Outcomes(
         group_B=torch.tensor([rollout.group for rollout in rollouts]),
@@ -215,12 +215,14 @@ def scored_batch(
     reads_B, distils_B = assigner.reads_teacher(outcomes, step), assigner.distils(outcomes, step)
     context_B = torch.tensor([rollout.has_context for rollout in rollouts]) & (reads_B | distils_B)
     scored_B = context_B & reads_B
+    student_B = assigner.reads_student(outcomes, context_B, step)
     return ScoredBatch(
         **vars(outcomes),
         response_mask_BT=torch.arange(int(lengths_B.max()))[None] < lengths_B[:, None],
         engine_logprobs_BT=padded(rollouts, "engine_logprobs"),
-        student_logprobs_BT=padded(rollouts, "student_logprobs"),
-        student_entropy_BT=padded(rollouts, "student_entropy"),
+        student_scored_B=student_B,
+        student_logprobs_BT=padded(rollouts, "student_logprobs", student_B),
+        student_entropy_BT=padded(rollouts, "student_entropy", student_B),
         has_context_B=context_B,
         teacher_scored_B=scored_B,
         teacher_logprobs_BT=padded(rollouts, "teacher_logprobs", scored_B),

@@ -30,13 +30,15 @@ class Trial:
 
     ``distillation_BT``: weights as an update has them, scaled to a mean of 1 where the method says
     so. ``divergence_BT``: the divergence that they weigh, else KL(student || teacher) where the
-    method reads it; NaN elsewhere. ``losses`` holds what could be computed.
+    method reads it; NaN elsewhere. ``metrics`` are the credit's averages, ``losses`` those that could
+    be computed.
     """
 
     batch: ScoredBatch
     credit: Credit
     distillation_BT: Tensor | None
     divergence_BT: Tensor | None
+    metrics: dict[str, float]
     losses: dict[str, float]
 
     @property
@@ -62,10 +64,10 @@ def try_out(
     scored, so that the distillation loss has no importance weight.
     """
     batch, credit = _assign(rollouts, assigner, step)
-    mask_BT, student_BT = batch.response_mask_BT, batch.student_logprobs_BT
+    mask_BT, student_BT = batch.response_mask_BT, padded(rollouts, "student_logprobs")
     known_B = torch.tensor(["logprobs" in rollout.values for rollout in rollouts])
     logprobs_BT = torch.where(known_B[:, None], padded(rollouts, "logprobs"), student_BT)
-    losses = _surrogate(batch, credit, logprobs_BT, loss) if known_B.all() else {}
+    losses = _surrogate(batch, credit, logprobs_BT, student_BT, loss) if known_B.all() else {}
     weights_BT = credit.distillation_BT
     if weights_BT is not None and credit.relative_distillation:
         weights_BT = mean_one(weights_BT)
@@ -83,7 +85,10 @@ def try_out(
     elif assigner.reads_divergence:
         read_BT = batch.teacher_scored_B[:, None] & mask_BT
         shown_BT = batch.divergence_BT.masked_fill(~read_BT, torch.nan)
-    return Trial(batch, credit, weights_BT, shown_BT, losses)
+    metrics = {
+        name: float(values.double().mean()) for name, values in credit.metrics.items() if len(values)
+    }
+    return Trial(batch, credit, weights_BT, shown_BT, metrics, losses)
 
 
 class WatchedBatch(ScoredBatch):
@@ -115,7 +120,7 @@ def _assign(
         for name, source in FOLLOWS_FROM.items():
             if f"{name}_BT" not in seen or name in rollout.values or rollout.length == 0:
                 continue
-            if name == "student_entropy" or _is_computed(name, batch, row, assigner):
+            if _is_computed(name, batch, row, assigner):
                 raise UserError(
                     f"{method} reads {name}, and rollout {row} has none: give it, or {source}"
                 )
@@ -123,7 +128,9 @@ def _assign(
 
 
 def _is_computed(name: str, batch: ScoredBatch, row: int, assigner: CreditAssigner) -> bool:
-    """Whether a run would compute this value of the teacher in this row."""
+    """Whether a run would compute this value in this row for the method."""
+    if name == "student_entropy":
+        return bool(batch.student_scored_B[row])
     return bool(batch.teacher_scored_B[row]) and (name != "divergence" or assigner.reads_divergence)
 
 
@@ -161,13 +168,13 @@ def _divergences(
 
 
 def _surrogate(
-    batch: ScoredBatch, credit: Credit, logprobs_BT: Tensor, loss: PolicyLoss
+    batch: ScoredBatch, credit: Credit, logprobs_BT: Tensor, student_BT: Tensor, loss: PolicyLoss
 ) -> dict[str, float]:
     """The surrogate over the tokens that count, as two aggregations, and with the correction."""
     mask_BT = batch.response_mask_BT
     counted_BT = mask_BT if credit.counted_BT is None else credit.counted_BT
     response_BT = torch.arange(len(mask_BT))[:, None].expand_as(mask_BT)
-    student_N, engine_N = batch.student_logprobs_BT[mask_BT], batch.engine_logprobs_BT[mask_BT]
+    student_N, engine_N = student_BT[mask_BT], batch.engine_logprobs_BT[mask_BT]
     advantages_N, response_N = credit.advantages_BT[mask_BT], response_BT[mask_BT]
     plain_N = loss.token_loss(logprobs_BT[mask_BT], student_N, advantages_N, response_N)
 

@@ -23,6 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from rlrt.assembly.types import require_types
 from rlrt.errors import RunStoppedError, UserError
+from rlrt.leader import leads
 
 PROJECT = Path(__file__).resolve().parents[3]
 CONFIGS = PROJECT / "configs"
@@ -215,7 +216,8 @@ def _how_to_go_on(folder: Path | None) -> str:
 
 
 def _say(sentence: object, status: int) -> int:
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    if leads():  # it tells what stopped another rank, too
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
     return status
 
 

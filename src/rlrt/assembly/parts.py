@@ -6,7 +6,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-from rlrt.assembly.configuration import build, checked, require_part
+from rlrt.assembly.configuration import build, checked
 from rlrt.assembly.settings import (
     CheckpointSettings,
     Model,
@@ -14,7 +14,8 @@ from rlrt.assembly.settings import (
     RunSettings,
     Training,
 )
-from rlrt.assembly.types import require_types, shown
+from rlrt.assembly.trainer import check_ranks, check_trainer
+from rlrt.assembly.types import require_types
 from rlrt.batch import ProblemSet
 from rlrt.context.context import Context
 from rlrt.credit.assigner import CreditAssigner
@@ -24,6 +25,7 @@ from rlrt.data.source import optional_fields
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
 from rlrt.evaluation.evaluator import Evaluator
+from rlrt.leader import leads
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.policy_loss import PolicyLoss
 from rlrt.model.teacher import Teacher
@@ -33,8 +35,9 @@ console = Console()
 
 
 def say(text: str) -> None:
-    """Print text as it is: no markup, no line breaks of its own."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print text as it is, once for all ranks: no markup, no line breaks of its own."""
+    if leads():
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def build_cheap_parts(config: DictConfig) -> CheapParts:
         prompts=build(config.prompts),
         training=build(config.training),
         checkpoint=build(config.checkpoint),
-        dtype=_check_trainer(config),
+        dtype=check_trainer(config),
         credit=build(config.credit),
         context=build(config.context),
         teacher=build(config.teacher),
@@ -95,6 +98,7 @@ def build_cheap_parts(config: DictConfig) -> CheapParts:
             f"checkpoint.every_n_steps is {saved}, it must divide evaluation.every_n_steps "
             f"({evaluated}): the best checkpoint is one that was evaluated"
         )
+    check_ranks(config, parts.training, parts.engine)
     _check_teacher_view(parts)
     return parts
 
@@ -129,37 +133,6 @@ def _run_settings(config: DictConfig) -> RunSettings:
     settings = {name: config[name] for name in ("seed", "record_rollouts")}
     require_types(RunSettings, settings, "")
     return checked(RunSettings, **settings)
-
-
-def _check_trainer(config: DictConfig) -> torch.dtype:
-    """The dtype of ``trainer.precision``; UserError for what this project does not run on."""
-    dtypes = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
-    for name, allowed in (
-        ("precision", list(dtypes)),
-        ("accelerator", ["cpu", "gpu"]),
-    ):
-        _require(config, name, config.trainer[name] in allowed, f"one of {', '.join(allowed)}")
-    epochs, strategy = config.trainer.max_epochs, config.trainer.strategy
-    _require(config, "max_epochs", type(epochs) is int and epochs > 0, "a whole number from 1")
-    named = isinstance(strategy, str) and strategy != "auto"
-    _require(config, "strategy", not named, "auto; strategy=<name> chooses another")
-    one = strategy != "auto" or (
-        type(config.trainer.devices) is int and config.trainer.devices == 1
-    )
-    _require(config, "devices", one, "1 with strategy=single")
-    for node in (config.trainer, *config.logger.values()):
-        require_part(node)
-    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError(
-            f"model={config.model.name} runs on a GPU and PyTorch finds none here: choose model=tiny, "
-            "or trainer.accelerator=cpu if you mean it"
-        )
-    return dtypes[config.trainer.precision]
-
-
-def _require(config: DictConfig, name: str, holds: bool, allowed: str) -> None:
-    if not holds:
-        raise UserError(f"trainer.{name} is {shown(config.trainer[name])}, it must be {allowed}")
 
 
 def read_problems(parts: CheapParts, prompts: Prompts) -> tuple[ProblemSet, ProblemSet]:

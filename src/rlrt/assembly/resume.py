@@ -13,6 +13,7 @@ from yaml import YAMLError
 from rlrt.assembly.configuration import compose
 from rlrt.assembly.types import shown
 from rlrt.errors import UserError
+from rlrt.leader import leads
 from rlrt.training.checkpoint import completed_steps, find_checkpoint
 
 # What may differ from the run that is resumed: nothing of it changes what a step computes.
@@ -23,9 +24,14 @@ FREE = (
     "record_rollouts",
     "engine.max_logprob_gap",
     "engine.gpu_memory_utilization",
+    "engine.tensor_parallel",
     "reward.workers",
+    "trainer.devices",  # and how the work is divided over them
+    "trainer.num_nodes",
+    "trainer.strategy",
     "trainer.max_epochs",
     "training.rollout_steps",  # the default of trainer.max_epochs
+    "training.score_all",
 )
 
 
@@ -46,7 +52,7 @@ def resumption(config: DictConfig, overrides: Sequence[str], folder: Path) -> Re
     are taken over. UserError where the folder is taken, a checkpoint damaged, or a setting differs.
     """
     if config.resume is None:
-        if (folder / "config.yaml").exists():
+        if leads() and (folder / "config.yaml").exists():  # else it is the leading rank's own
             raise UserError(
                 f"{folder} already holds a run: go on with it by resume={folder} "
                 f"hydra.run.dir={folder}, or choose another folder"
@@ -89,6 +95,8 @@ def _stored_with_changes(path: Path, given: DictConfig, overrides: Sequence[str]
     usual = compose([])
     now, defaults = _leaves(given), _leaves(usual)
     named = [override.lstrip("+~").split("=")[0] for override in overrides]
+    if "strategy" in named:  # a group whose settings are the trainer's
+        named += ["trainer.strategy", "trainer.devices", "trainer.num_nodes"]
     for name in sorted(before.keys() | now.keys()):
         asked = _within(name, named) or now.get(name) != defaults.get(name)
         if not asked or _within(name, FREE) or before.get(name) == now.get(name):

@@ -20,6 +20,7 @@ from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError
 from rlrt.evaluation.judging import Judge
+from rlrt.leader import leads
 from rlrt.model.load import (
     export,
     load_config,
@@ -30,6 +31,7 @@ from rlrt.model.load import (
 )
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.files import write_atomically
+from rlrt.training.liveness import RankWatch
 from rlrt.training.metrics_csv import MetricsCSV
 from rlrt.training.module import PolicyModule
 from rlrt.training.objective import Objective
@@ -48,12 +50,13 @@ class Run:
     data: ProblemDataModule
     rollouts: RolloutCallback
     checkpoints: Checkpoints
+    watch: RankWatch
     tokenizer: PreTrainedTokenizerBase
 
     def fit_and_finish(self, checkpoint: Path | None) -> None:
         """Train, evaluate the last weights, export them."""
         say(f"run folder: {self.folder}\nstarting {type(self.rollouts.engine).__name__} …")
-        with self.rollouts.judge.verifier:
+        with self.rollouts.parts.judge.verifier, self.watch:
             try:
                 self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint)
             except SystemExit:  # what Lightning makes of Ctrl-C
@@ -61,6 +64,7 @@ class Run:
             except MisconfigurationException as error:
                 raise UserError(first_sentence(error)) from error
             self._finish()
+        self.rollouts.engine.close()  # last: vLLM takes the processes' connections along
 
     def _finish(self) -> None:
         self.module.to(self.trainer.strategy.root_device)  # fit() leaves it on the host
@@ -69,8 +73,7 @@ class Run:
         self.rollouts.sync(self.module, step, self.data.problems_of_step(step))
         self.rollouts.evaluate(self.module, self.data, step)
         self.checkpoints.link_best()
-        self.rollouts.engine.close()
-        dtype = self.rollouts.engine_spec.dtype
+        dtype = self.rollouts.parts.engine_spec.dtype
         export(self.module.policy, self.tokenizer, self.folder / "export", dtype)
         first, last = self.rollouts.evaluations.rows[0], self.rollouts.evaluations.rows[-1]
         score = self.checkpoints.score
@@ -106,19 +109,22 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
         f"avg@{parts.evaluator.samples}",
         **asdict(parts.checkpoint),
     )
+    watch = RankWatch(folder)
+    views = [LiveView(rollouts, console)] if leads() else []
     loggers = [build(logger, save_dir=str(folder)) for logger in config.logger.values()]
     trainer = build(
         config.trainer,
         logger=[MetricsCSV(folder, first_step), *loggers],
-        callbacks=[rollouts, LiveView(rollouts, console), checkpoints],
+        callbacks=[watch, rollouts, *views, checkpoints],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
     module = _policy_module(parts, policy_path)
-    write_atomically(
-        folder / "config.yaml", lambda partial: OmegaConf.save(config, partial, resolve=True)
-    )
-    return Run(folder, trainer, module, data, rollouts, checkpoints, tokenizer)
+    if leads():
+        write_atomically(
+            folder / "config.yaml", lambda partial: OmegaConf.save(config, partial, resolve=True)
+        )
+    return Run(folder, trainer, module, data, rollouts, checkpoints, watch, tokenizer)
 
 
 def _policy_module(parts: CheapParts, policy_path: str) -> PolicyModule:
@@ -166,6 +172,7 @@ def _lengths(
         resample_rounds=training.resample_rounds,
         overlong_buffer=training.overlong_buffer,
         mask_truncated=training.mask_truncated,
+        score_all=training.score_all,
         record_rollouts=parts.run.record_rollouts,
     )
     return EngineSpec(policy_path, stops, parts.dtype, longest), settings

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlrt.training.module import Optimization
+from rlrt.training.optimization import Optimization
 
 MAX_SEED = 2**32 - 1  # NumPy takes no larger one
 
@@ -25,14 +25,15 @@ class Training:
     max_prompt_tokens: int
     max_response_tokens: int
     temperature: float
-    token_budget: int  # padded tokens of a micro-batch
+    token_budget: int  # of a micro-batch
+    score_all: bool  # read the student view of every rollout, needed or not
     resample_rounds: int  # times that groups without a signal are replaced by other problems'
     overlong_buffer: int | None  # last tokens of a response that are penalised; null: none
     mask_truncated: bool  # leave responses that were cut out of the loss and its denominator
     optimization: Optimization
 
     def __post_init__(self) -> None:
-        others = ("temperature", "resample_rounds", "mask_truncated", "optimization")
+        others = ("temperature", "resample_rounds", "mask_truncated", "optimization", "score_all")
         sizes = {k: v for k, v in vars(self).items() if k not in others and v is not None}
         _at_least(1, "training", **sizes)
         _at_least(0, "training", resample_rounds=self.resample_rounds)

@@ -32,15 +32,18 @@ class Distillation(CreditAssigner):
     def distils(self, outcomes: Outcomes, step: int) -> Tensor:
         return torch.ones_like(outcomes.rewards_B, dtype=torch.bool)
 
+    def credited(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
+        return self.distils(outcomes, step) & has_context_B
+
+    def reads_student(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
+        return torch.zeros_like(has_context_B)
+
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
         distilled_BT = distilled_tokens(batch, self.distils(batch, step))
         zeros_BT = torch.zeros_like(batch.student_logprobs_BT)
-        tokens = max(int(batch.response_mask_BT.sum()), 1)
         return Credit(
             advantages_BT=zeros_BT,
             distillation_BT=zeros_BT.masked_fill(distilled_BT, 1),
             counted_BT=distilled_BT,
-            metrics={
-                "distilled_tokens": int(distilled_BT.sum()) / tokens
-            },  # of all response tokens
+            metrics={"distilled_tokens": distilled_BT[batch.response_mask_BT]},
         )

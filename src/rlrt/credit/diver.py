@@ -5,10 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rlrt.batch import Credit, ScoredBatch
+from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.functional.diversity import equation_diversity, text_diversity
-from rlrt.functional.groups import group_advantages
+from rlrt.functional.groups import group_advantages, has_signal
 
 DIVERSITIES = {"equation": equation_diversity, "text": text_diversity}
 CEILINGS = {"equation": 0.42, "text": 0.68}  # the paper's σ
@@ -65,6 +65,17 @@ class DIVER(CreditAssigner):
             diversity_B[rows[paid]] = diversity_B.new_tensor(self.diversity(texts, paid.tolist()))
         return diversity_B
 
+    def credited(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
+        """Groups with a signal, and those with a correct rollout while diversity is paid."""
+        credited_B = has_signal(outcomes.shaped_rewards_B, outcomes.group_B)
+        if self.is_on(step):
+            solved = outcomes.group_B[outcomes.correct_B]
+            credited_B = credited_B | torch.isin(outcomes.group_B, solved)
+        return credited_B
+
+    def reads_student(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
+        return torch.zeros_like(has_context_B)
+
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
         rewards_B = batch.shaped_rewards_B
         diversity_B = torch.zeros_like(rewards_B)
@@ -75,8 +86,5 @@ class DIVER(CreditAssigner):
         return Credit(
             advantages_BT=advantages_B[:, None] * batch.response_mask_BT,
             advantages_B=advantages_B,
-            # over correct rollouts; 0 once it is no longer paid
-            metrics={
-                "diversity_mean": float(diversity_B.sum()) / max(int(batch.correct_B.sum()), 1)
-            },
+            metrics={"diversity_mean": diversity_B[batch.correct_B]},  # 0 once it is no longer paid
         )

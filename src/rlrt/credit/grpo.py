@@ -1,6 +1,9 @@
 """GRPO: every token of a response gets the advantage of the response."""
 
-from rlrt.batch import Credit, ScoredBatch
+import torch
+from torch import Tensor
+
+from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.functional.groups import group_advantages
 
@@ -13,6 +16,9 @@ class GRPO(CreditAssigner):
 
     def __init__(self, standardize: bool = False) -> None:
         self.standardize = standardize
+
+    def reads_student(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
+        return torch.zeros_like(has_context_B)
 
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
         advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, self.standardize)

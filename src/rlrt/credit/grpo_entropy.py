@@ -1,8 +1,9 @@
 """GRPO with an entropy bonus: tokens at which the policy hesitates get more credit."""
 
 import torch
+from torch import Tensor
 
-from rlrt.batch import Credit, ScoredBatch
+from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.functional.groups import group_advantages
 
@@ -29,6 +30,10 @@ class GRPOEntropy(CreditAssigner):
         self.cap = cap
         self.standardize = standardize
 
+    def reads_student(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
+        credited_B = self.credited(outcomes, has_context_B, step)
+        return credited_B if self.entropy_weight > 0 else torch.zeros_like(credited_B)
+
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
         mask_BT = batch.response_mask_BT
         advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, self.standardize)
@@ -36,12 +41,11 @@ class GRPOEntropy(CreditAssigner):
         # rounding can leave the entropy of a certain token a little below 0
         wanted_BT = self.entropy_weight * batch.student_entropy_BT.clamp(min=0)
         bonus_BT = torch.minimum(wanted_BT, most_B1) * mask_BT
-        tokens = max(int(mask_BT.sum()), 1)
         return Credit(
             advantages_BT=(advantages_B[:, None] + bonus_BT) * mask_BT,
             advantages_B=advantages_B,
             metrics={
-                "bonus_mean": float(bonus_BT.sum()) / tokens,  # over all response tokens
-                "bonus_capped": int(((wanted_BT > most_B1) & mask_BT).sum()) / tokens,
+                "bonus_mean": bonus_BT[mask_BT],
+                "bonus_capped": (wanted_BT > most_B1)[mask_BT],
             },
         )

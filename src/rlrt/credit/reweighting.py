@@ -80,6 +80,9 @@ class Reweighting(CreditAssigner):
         )
         return reads_B if self.mixing_at(step) > 0 else torch.zeros_like(reads_B)
 
+    def reads_student(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
+        return self.reads_teacher(outcomes, step) & has_context_B
+
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
         advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, self.standardize)
         mask_BT = batch.response_mask_BT
@@ -94,16 +97,15 @@ class Reweighting(CreditAssigner):
             self.mixing_at(step) * direction_B.abs()[:, None],
             self.clip_radius,
         )
-        tokens = int(acting_BT.sum())
         return Credit(
             advantages_BT=torch.where(mask_BT, advantages_B[:, None] * multiplier_BT, 0),
             advantages_B=advantages_B,
             metrics={
                 # the first three over the reweighted tokens
-                "weight_mean": float(multiplier_BT[acting_BT].mean()) if tokens else 1.0,
-                "weight_clipped": float(clipped_BT[acting_BT].double().mean()) if tokens else 0.0,
-                "teacher_minus_student": float(delta_BT[acting_BT].mean()) if tokens else 0.0,
-                "reweighted_tokens": tokens / max(int(mask_BT.sum()), 1),
-                "mixing": self.mixing_at(step),
+                "weight_mean": multiplier_BT[acting_BT],
+                "weight_clipped": clipped_BT[acting_BT],
+                "teacher_minus_student": delta_BT[acting_BT],
+                "reweighted_tokens": acting_BT[mask_BT],
+                "mixing": torch.tensor([self.mixing_at(step)]),
             },
         )

@@ -7,7 +7,7 @@ from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.credit.distillation import distilled_tokens, require_importance_limit
 from rlrt.functional.divergences import AlphaDivergence
-from rlrt.functional.groups import group_advantages
+from rlrt.functional.groups import group_advantages, has_signal
 from rlrt.functional.ratios import bounded_exp
 
 
@@ -50,6 +50,14 @@ class SRPO(CreditAssigner):
         distils_B = self.distils(outcomes, step)
         return distils_B if self.beta > 0 else torch.zeros_like(distils_B)
 
+    def credited(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
+        """Rollouts that are distilled, and groups with a signal."""
+        distilled_B = self.distils(outcomes, step) & has_context_B
+        return distilled_B | has_signal(outcomes.shaped_rewards_B, outcomes.group_B)
+
+    def reads_student(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
+        return torch.zeros_like(has_context_B)
+
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
         advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, self.standardize)
         mask_BT = batch.response_mask_BT
@@ -61,5 +69,5 @@ class SRPO(CreditAssigner):
             distillation_BT=torch.where(distilled_BT, weight_BT, zeros_BT),
             relative_distillation=True,
             advantages_B=advantages_B,
-            metrics={"distilled_tokens": int(distilled_BT.sum()) / max(int(mask_BT.sum()), 1)},
+            metrics={"distilled_tokens": distilled_BT[mask_BT]},
         )

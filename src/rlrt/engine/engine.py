@@ -1,6 +1,6 @@
 """What an engine is: something that samples responses with the policy's current weights."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +9,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlrt.batch import Response
+from rlrt.errors import RunStoppedError
+
+OnFinished = Callable[[int, Response], None]
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,15 @@ class EngineSpec:
     max_model_tokens: int  # prompt and response together
 
 
+class EngineMemoryError(RunStoppedError):
+    """The engine does not fit in the memory that it may take; its text names what to lower."""
+
+
 class Engine(Protocol):
     """Samples responses. Its log-probs are those it sampled with, at the sampling temperature.
+
+    In a run of several processes every rank has its engine, and all ranks call every method in the
+    same order; each samples its own prompts, and may have none.
 
     The constructor takes settings, checks them and loads nothing; ``start`` does the slow part.
     ``max_logprob_gap`` is the probe's limit in nats, null for the default of the dtype.
@@ -54,9 +64,17 @@ class Engine(Protocol):
         """Serve these weights from now on: (Hugging Face name, tensor), lazily, in layer order."""
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_finished: OnFinished | None = None,
     ) -> list[Response]:
-        """One response per prompt, in order; a response depends on its own prompt and seed."""
+        """One response per prompt, in order; a response depends on its own prompt and seed.
+
+        ``on_finished(index, response)`` is told of each response once, in the caller's thread, as
+        soon as it is complete, while others are still being sampled.
+        """
 
     def sleep(self) -> None:
         """Give accelerator memory back until the next ``sync``; nothing is sampled before it."""

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from rlrt import ranks
 from rlrt.batch import Response
-from rlrt.engine.engine import EngineSpec, Sampling
+from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
+from rlrt.errors import UserError
 
 
 class _SeededSampler(LogitsProcessor):
@@ -62,6 +64,8 @@ class HFEngine:
         self.max_logprob_gap = max_logprob_gap
 
     def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
+        if ranks.world_size() > 1:  # the layers of a sharded policy are called by all ranks or none
+            raise UserError("engine=hf samples in a single process: choose engine=vllm")
         self.policy = policy
         self.stop_token_ids = spec.stop_token_ids
         self.autocast = torch.autocast(
@@ -72,12 +76,21 @@ class HFEngine:
         """Nothing to do: it samples with the trainer's own tensors."""
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_finished: OnFinished | None = None,
     ) -> list[Response]:
+        """Responses count as finished when those of their batch are."""
         responses: list[Response] = []
         for start in range(0, len(prompts), self.batch_size):
-            stop = start + self.batch_size
-            responses += self._sample_batch(prompts[start:stop], seeds[start:stop], sampling)
+            rows = slice(start, start + self.batch_size)
+            batch = self._sample_batch(prompts[rows], seeds[rows], sampling)
+            responses += batch
+            for index, response in enumerate(batch, start):
+                if on_finished is not None:
+                    on_finished(index, response)
         return responses
 
     def _sample_batch(

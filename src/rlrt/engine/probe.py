@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlrt import ranks
 from rlrt.engine.engine import Engine, Sampling
 from rlrt.errors import RunStoppedError
 
@@ -37,17 +38,19 @@ def logprob_gap(
     seeds: Sequence[int],
     sampling: Sampling,
 ) -> Gap:
-    """How far engine and trainer log-probs of freshly sampled tokens are apart.
+    """How far engine and trainer log-probs of freshly sampled tokens are apart, over all ranks.
 
-    ``score(prompts, responses)`` gives the trainer's ``[B, T]``, 0 behind each response's end.
+    ``score(prompts, responses)`` gives the trainer's ``[B, T]``, 0 behind each response's end. Every
+    rank calls it exactly once, also one without prompts, and every rank gets the same gap.
     """
     sampled = engine.sample(prompts, seeds, sampling)
     logprobs_BT = score(prompts, [response.ids for response in sampled])
-    gaps = [
+    own = [
         abs(float(logprobs_BT[row, t]) - value)
         for row, response in enumerate(sampled)
         for t, value in enumerate(response.engine_logprobs)
     ]
+    gaps = [gap for part in ranks.gathered(own) for gap in part]
     assert gaps, "the probe sampled no token"
     return Gap(float(np.max(gaps)), float(np.mean(gaps)))  # both NaN where one of them is
 

@@ -4,24 +4,37 @@ import gc
 import importlib.util
 import logging
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlrt import ranks
 from rlrt.batch import Response
-from rlrt.engine.engine import EngineSpec, Sampling
+from rlrt.engine.engine import EngineMemoryError, EngineSpec, OnFinished, Sampling
+from rlrt.engine.sharing import Sharers
+from rlrt.errors import UserError
 
 PREFILL_TOKENS = 8192  # read at a time by the CPU build
+GIB = 2**30
+# What vLLM 0.20 to 0.32 and PyTorch say: the cache holds not even one sequence, or memory is full.
+CACHE_TOO_SMALL = re.compile(r"No available memory for the cache blocks|KV\s+cache is needed")
+MEMORY_FULL = re.compile(
+    r"out of memory|can't allocate memory|Free memory on device|Available memory on node",
+    re.IGNORECASE,
+)
 
 
 class VLLMEngine:
     """Colocated vLLM, CPU or GPU build, that gets its weights from the trainer and none from disk.
 
     ``max_sequences`` are decoded at a time; ``gpu_memory_utilization`` is the share of a GPU that
-    weights and cache may take; ``cpu_cache_gib`` the cache of the CPU build.
+    weights and cache may take; ``cpu_cache_gib`` the cache of the CPU build, of each process.
+    ``tensor_parallel``: so many neighbouring ranks hold one engine together.
     """
 
     def __init__(
@@ -30,6 +43,7 @@ class VLLMEngine:
         gpu_memory_utilization: float = 0.4,
         cpu_cache_gib: int = 1,
         enforce_eager: bool = False,
+        tensor_parallel: int = 1,
         max_logprob_gap: float | None = None,
     ) -> None:
         if importlib.util.find_spec("vllm") is None:
@@ -45,16 +59,30 @@ class VLLMEngine:
             )
         if cpu_cache_gib < 1:
             raise ValueError(f"engine.cpu_cache_gib is {cpu_cache_gib}, it must be at least 1")
+        machine_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+        if cpu_cache_gib > machine_gib:
+            raise ValueError(
+                f"engine.cpu_cache_gib is {cpu_cache_gib}, this machine has {machine_gib:.1f} GiB of "
+                "memory in all"
+            )
+        if tensor_parallel < 1:
+            raise ValueError(f"engine.tensor_parallel is {tensor_parallel}, it must be at least 1")
         self.max_sequences = max_sequences
         self.gpu_memory_utilization = gpu_memory_utilization
         self.cpu_cache_gib = cpu_cache_gib
         self.enforce_eager = enforce_eager
+        self.tensor_parallel = tensor_parallel
         if max_logprob_gap is not None and max_logprob_gap <= 0:
             raise ValueError(f"engine.max_logprob_gap is {max_logprob_gap}, it must be null or > 0")
         self.max_logprob_gap = max_logprob_gap
         self.asleep = False
 
     def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
+        if ranks.world_size() % self.tensor_parallel:
+            raise UserError(
+                f"engine.tensor_parallel is {self.tensor_parallel}, it must divide the number of "
+                f"processes, {ranks.world_size()}"
+            )
         # before the import: the engine in this process, no usage reports, its own log kept short
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
@@ -66,44 +94,99 @@ class VLLMEngine:
 
         self.on_gpu = policy.device.type == "cuda"
         self.stop_token_ids = list(spec.stop_token_ids)
-        self.llm = LLM(
-            spec.model_path,
-            dtype=str(spec.dtype).removeprefix("torch."),
-            load_format="dummy",
+        self.sharers = Sharers(self.tensor_parallel)
+        if ranks.is_distributed():
+            _name_this_rank(policy.device)
+        with self._within_memory("started"):
+            self.llm = LLM(spec.model_path, **self._arguments(spec))
+
+    def _arguments(self, spec: EngineSpec) -> dict[str, Any]:
+        """What vLLM is built with."""
+        return {
+            "dtype": str(spec.dtype).removeprefix("torch."),
+            "load_format": "dummy",
             # The CPU build keeps a stale output head when tied embeddings are reloaded: untie them
             # in the engine and send lm_head.weight by itself.
-            hf_overrides={"tie_word_embeddings": False},
-            max_model_len=spec.max_model_tokens,
-            max_num_seqs=self.max_sequences,
-            gpu_memory_utilization=self.gpu_memory_utilization,
-            enforce_eager=self.enforce_eager or not self.on_gpu,
-            enable_sleep_mode=self.on_gpu,
-            logprobs_mode="processed_logprobs",  # after temperature; the default is before it
-            generation_config="vllm",  # sampling comes from the caller alone
-            disable_log_stats=True,
+            "hf_overrides": {"tie_word_embeddings": False},
+            "max_model_len": spec.max_model_tokens,
+            "max_num_seqs": self.max_sequences,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "enforce_eager": self.enforce_eager or not self.on_gpu,
+            "enable_sleep_mode": self.on_gpu,
+            "logprobs_mode": "processed_logprobs",  # after temperature; the default is before it
+            "generation_config": "vllm",  # sampling comes from the caller alone
+            "disable_log_stats": True,
             # The CPU build cannot take back the random number that a half-read prompt of a seeded
             # request draws ("CPU Generator does not use offset"): prompts are read whole there.
-            enable_chunked_prefill=self.on_gpu,
-            max_num_batched_tokens=None
+            "enable_chunked_prefill": self.on_gpu,
+            "max_num_batched_tokens": None
             if self.on_gpu
             else max(spec.max_model_tokens, PREFILL_TOKENS),
-        )
+            # the trainer's processes are the engine's
+            "distributed_executor_backend": "external_launcher" if ranks.is_distributed() else None,
+            "tensor_parallel_size": self.tensor_parallel,
+        }
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        if self.asleep:
-            self.llm.wake_up(tags=["weights"])
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
-        if self.asleep:
-            self.llm.wake_up(tags=["kv_cache"])
+        with self._within_memory("took the weights"):
+            if self.asleep:
+                self.llm.wake_up(tags=["weights"])
+            rest = iter(weights)
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": rest})
+            for _ in rest:  # gathering them is collective, whatever this engine left
+                pass
+            if self.asleep:
+                self.llm.wake_up(tags=["kv_cache"])
         self.asleep = False
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_finished: OnFinished | None = None,
     ) -> list[Response]:
+        parts = self.sharers.gathered([*zip(prompts, seeds, strict=True)])
+        before = sum(len(part) for part in parts[: self.sharers.place])
+        own: dict[int, Response] = {}
+
+        def finished(index: int, response: Response) -> None:
+            if not 0 <= index - before < len(prompts):
+                return
+            own[index - before] = response
+            if on_finished is not None:
+                on_finished(index - before, response)
+
+        with self._within_memory("sampled"):
+            self._generate([request for part in parts for request in part], sampling, finished)
+        return [own[index] for index in range(len(prompts))]
+
+    def _generate(
+        self,
+        requests: Sequence[tuple[Sequence[int], int]],
+        sampling: Sampling,
+        finished: OnFinished,
+    ) -> None:
+        """``LLM.generate`` of (prompt, seed), but for its handing out all responses at the end."""
+        if not requests:
+            return
+        self.llm.reset_prefix_cache()  # cached keys and values may come from older weights
+        engine, ids = self.llm.llm_engine, self._enqueue(requests, sampling)
+        index_of = {_number(request_id): index for index, request_id in enumerate(ids)}
+        try:
+            while engine.has_unfinished_requests():
+                for output in self._step():
+                    finished(index_of[_number(output.request_id)], _response(output.outputs[0]))
+        finally:
+            if engine.has_unfinished_requests():  # an exception or Ctrl-C on the way
+                engine.abort_request(ids, internal=True)
+
+    def _enqueue(
+        self, requests: Sequence[tuple[Sequence[int], int]], sampling: Sampling
+    ) -> list[str]:
+        """The names that the engine gave the requests."""
         from vllm import SamplingParams, TokensPrompt
 
-        self.llm.reset_prefix_cache()  # cached keys and values may come from older weights
-        requests = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
         parameters = [
             SamplingParams(
                 max_tokens=sampling.max_response_tokens,
@@ -115,12 +198,17 @@ class VLLMEngine:
                 stop_token_ids=self.stop_token_ids,
                 detokenize=False,
             )
-            for seed in seeds
+            for _, seed in requests
         ]
+        prompts = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt, _ in requests]
+        names: list[str] = self.llm.enqueue(prompts, parameters, use_tqdm=False)
+        return names
+
+    def _step(self) -> list[Any]:
+        """One step of the engine: the requests that it finished."""
         # The sampler's few compiled functions would need a C++ compiler on the CPU, and seconds.
         with torch.compiler.set_stance("default" if self.on_gpu else "force_eager"):
-            outputs = self.llm.generate(requests, parameters, use_tqdm=False)
-        return [_response(output.outputs[0]) for output in outputs]
+            return [output for output in self.llm.llm_engine.step() if output.finished]
 
     def sleep(self) -> None:
         if self.on_gpu:  # the CPU build has nothing to give back
@@ -130,6 +218,40 @@ class VLLMEngine:
     def close(self) -> None:
         del self.llm
         gc.collect()  # it refers to itself, and holds the cache until it is collected
+
+    @contextmanager
+    def _within_memory(self, doing: str) -> Iterator[None]:
+        """EngineMemoryError for whatever vLLM and PyTorch raise when memory does not suffice."""
+        share = "gpu_memory_utilization" if self.on_gpu else "cpu_cache_gib"
+        try:
+            yield
+        except (RuntimeError, ValueError, MemoryError) as error:
+            if CACHE_TOO_SMALL.search(str(error)):
+                cure = f"give it more by engine.{share}, or lower training.max_response_tokens"
+            elif isinstance(error, MemoryError) or MEMORY_FULL.search(str(error)):
+                cure = f"lower engine.{share}, engine.max_sequences or training.max_response_tokens"
+            else:
+                raise
+            why = re.split(r"(?<=\.) ", str(error).strip())[0].splitlines()
+            raise EngineMemoryError(
+                f"the engine ran out of memory when it {doing}: {cure} "
+                f"({why[0] if why else type(error).__name__})"
+            ) from error
+
+
+def _name_this_rank(device: torch.device) -> None:
+    """Set what torchrun sets and vLLM reads; other launchers leave some of it out."""
+    local = device.index if device.index is not None else ranks.rank()
+    os.environ |= {"RANK": str(ranks.rank()), "WORLD_SIZE": str(ranks.world_size())}
+    os.environ.setdefault("LOCAL_RANK", str(local))
+    # The process group stands already: nobody connects to these any more.
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29500")
+
+
+def _number(request_id: str) -> int:
+    """vLLM counts requests; the name that it uses itself has a random end after a dash."""
+    return int(request_id.partition("-")[0])
 
 
 def _response(output: Any) -> Response:

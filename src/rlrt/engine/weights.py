@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 def engine_weights(policy: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -11,11 +12,19 @@ def engine_weights(policy: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str,
 
     With tied embeddings the output head is no parameter of its own; it is sent all the same, under its
     own name, since the engine keeps it untied.
+
+    The parts of a sharded policy are gathered one parameter at a time, which is collective: every rank
+    reads the iterator to its end, and no rank holds more than one whole parameter.
     """
     names = set()
     for name, parameter in policy.named_parameters():
         names.add(name)
-        yield name, parameter.detach().to(dtype)
+        yield name, _whole(parameter, dtype)
     if "lm_head.weight" not in names:
         head = policy.get_output_embeddings()  # type: ignore[operator]
-        yield "lm_head.weight", head.weight.detach().to(dtype)
+        yield "lm_head.weight", _whole(head.weight, dtype)
+
+
+def _whole(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    lowered = parameter.detach().to(dtype)  # before it travels; element by element, so it is exact
+    return lowered.full_tensor() if isinstance(lowered, DTensor) else lowered

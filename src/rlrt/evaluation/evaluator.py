@@ -1,14 +1,26 @@
 """Engine × benchmark → avg@k and pass@k."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
+from rlrt import ranks
 from rlrt.batch import Problem, Verdict
 from rlrt.engine.engine import Engine, Sampling
 from rlrt.evaluation.judging import Judge
 from rlrt.evaluation.metrics import AvgAtK, PassAtK
 from rlrt.functional.seeds import derive_seed
+
+
+class _Sample(NamedTuple):
+    """What the metrics need of a response, on its way between ranks."""
+
+    problem: int
+    reward: float
+    verdict: Verdict
+    tokens: int
+    truncated: bool
 
 
 class Evaluator:
@@ -61,30 +73,40 @@ class Evaluator:
         max_response_tokens: int,
         seed: int,
     ) -> dict[str, float]:
-        """Metrics of the engine's current weights; the same seed asks with the same random numbers."""
-        prompts = [ids for ids in prompt_ids for _ in range(self.samples)]
-        seeds = [
-            derive_seed(seed, "evaluation", problem, sample)
-            for problem in range(len(problems))
-            for sample in range(self.samples)
+        """Metrics of the engine's current weights; the same seed asks with the same random numbers.
+
+        Every rank asks an equal share of the problems, and every rank returns the metrics of all.
+        """
+        own = range(ranks.rank(), len(problems), ranks.world_size())
+        asked = [(problem, sample) for problem in own for sample in range(self.samples)]
+        with judge.judging([problems[problem].answer for problem, _ in asked]) as judging:
+            responses = engine.sample(
+                [prompt_ids[problem] for problem, _ in asked],
+                [derive_seed(seed, "evaluation", problem, sample) for problem, sample in asked],
+                Sampling(max_response_tokens, self.temperature, self.top_p),
+                judging.take,
+            )
+            judged = judging.judged()
+        measured = [
+            _Sample(problem, seen.reward, seen.verdict, len(response.ids), response.truncated)
+            for (problem, _), response, seen in zip(asked, responses, judged, strict=True)
         ]
-        sampling = Sampling(max_response_tokens, self.temperature, self.top_p)
-        responses = engine.sample(prompts, seeds, sampling)
-        answers = [problem.answer for problem in problems for _ in range(self.samples)]
-        judged = judge(responses, answers)
+        everywhere = [sample for part in ranks.gathered(measured) for sample in part]
+        return self._metrics(sorted(everywhere, key=lambda sample: sample.problem))
+
+    def _metrics(self, samples: Sequence[_Sample]) -> dict[str, float]:
+        """Of all samples, problem after problem."""
         average = AvgAtK()
         passes = {k: PassAtK(k) for k in self.pass_at}
-        for problem in range(len(problems)):
-            samples = judged[problem * self.samples :][: self.samples]
-            rewards_K = torch.tensor([sample.reward for sample in samples])
+        for first in range(0, len(samples), self.samples):
+            rewards_K = torch.tensor([s.reward for s in samples[first : first + self.samples]])
             average.update(rewards_K)
             for metric in passes.values():
                 metric.update(rewards_K)
-        lengths = [len(response.ids) for response in responses]
         return {
             f"avg@{self.samples}": float(average.compute()),
             **{f"pass@{k}": float(metric.compute()) for k, metric in passes.items()},
-            "response_tokens_mean": sum(lengths) / len(lengths),
-            "truncated": sum(r.truncated for r in responses) / len(responses),
-            "undecided": sum(j.verdict is Verdict.UNDECIDED for j in judged) / len(judged),
+            "response_tokens_mean": sum(s.tokens for s in samples) / len(samples),
+            "truncated": sum(s.truncated for s in samples) / len(samples),
+            "undecided": sum(s.verdict is Verdict.UNDECIDED for s in samples) / len(samples),
         }

@@ -1,12 +1,13 @@
 """From sampled ids to a verdict and a reward."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from rlrt.batch import Response, Verdict
-from rlrt.reward.verifier import Verifier
+from rlrt.reward.verifier import Grading, Judgement, Verifier
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,42 @@ class Judge:
         self.tokenizer = tokenizer
         self.verifier = verifier
 
-    def __call__(self, responses: Sequence[Response], answers: Sequence[str]) -> list[Judged]:
-        """One entry per response, in order; ``answers`` are the ground truth beside each."""
-        texts = self.tokenizer.batch_decode(
-            [list(response.ids) for response in responses], skip_special_tokens=True
-        )
-        judgements = self.verifier.grade(texts, answers)
-        return [
-            Judged(text, judgement.verdict, judgement.reward)
-            for text, judgement in zip(texts, judgements, strict=True)
-        ]
+    @contextmanager
+    def judging(self, answers: Sequence[str]) -> Iterator["Judging"]:
+        """Takes the responses of one call of the engine as they end; ``answers`` are the ground truth.
+
+        The verifier's workers decide while the engine goes on. However it is left, nothing of it
+        stays behind, after at most the time limit of the answers being decided.
+        """
+        with self.verifier.grading() as grading:
+            yield Judging(self.tokenizer, grading, answers)
+
+
+class Judging:
+    """The responses of one call of the engine on their way to their verdicts."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, grading: Grading, answers: Sequence[str]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._grading = grading
+        self._answers = answers
+        self._taken: dict[int, tuple[str, Callable[[], Judgement]]] = {}
+
+    def take(self, index: int, response: Response) -> None:
+        """Response ``index`` has ended; each is handed in once, in any order, without waiting."""
+        assert index not in self._taken, index
+        text = self._tokenizer.decode(list(response.ids), skip_special_tokens=True)
+        self._taken[index] = text, self._grading.ask(text, self._answers[index])
+
+    def judged(self) -> list[Judged]:
+        """Waits for all verdicts; one entry per response, in order.
+
+        RunStoppedError if no worker of the verifier can be started.
+        """
+        found = []
+        for index in range(len(self._answers)):
+            text, judgement_of = self._taken[index]
+            judgement = judgement_of()
+            found.append(Judged(text, judgement.verdict, judgement.reward))
+        return found

@@ -1,4 +1,4 @@
-"""avg@k and pass@k as torchmetrics."""
+"""avg@k and pass@k as torchmetrics. Nothing is exchanged between ranks: the evaluator gathers."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ class AvgAtK(Metric):
     samples: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("samples", torch.tensor(0), dist_reduce_fx="sum")
 
@@ -35,7 +35,7 @@ class PassAtK(Metric):
     problems: Tensor
 
     def __init__(self, k: int) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         if k < 1:
             raise ValueError(f"evaluation.pass_at holds {k}, every k must be at least 1")
         self.k = k

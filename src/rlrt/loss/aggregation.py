@@ -1,18 +1,21 @@
 """How token losses of one optimiser update become one number.
 
 Every aggregation is a weight per token, fixed before the update is split: the loss is the plain sum
-of ``weight * token loss`` over all micro-batches (and ranks), so no split can change it.
+of ``weight * token loss`` over all micro-batches and ranks, so no split can change it. Denominators are
+counted over all ranks, so everything here is collective.
 """
 
 import torch
 from torch import Tensor
 
+from rlrt import ranks
+
 
 def mean_one(weights_BT: Tensor) -> Tensor:
-    """Weights scaled to a mean of 1 over those above 0; all stay 0 where none is above 0."""
-    above = weights_BT > 0
-    total = weights_BT.sum()
-    return torch.where(total > 0, weights_BT * (above.sum() / total), weights_BT)
+    """Weights scaled to a mean of 1 over those above 0, on all ranks; all stay 0 where none is."""
+    found = torch.stack([(weights_BT > 0).sum().double(), weights_BT.double().sum()])
+    above, total = ranks.total(found).tolist()
+    return weights_BT * (above / total) if total > 0 else weights_BT
 
 
 class Aggregation:
@@ -40,11 +43,12 @@ class Aggregation:
 
     def __call__(self, mask_BT: Tensor, dtype: torch.dtype) -> Tensor:
         """Weights ``[B, T]`` that are 0 outside the mask; an update without a token gives all 0."""
-        mask_BT = mask_BT.to(dtype)
         length_B1 = mask_BT.sum(1, keepdim=True)
-        responses = (length_B1 > 0).sum().clamp(min=1)
+        counts = ranks.total(torch.stack([length_B1.sum(), (length_B1 > 0).sum()])).clamp(min=1)
+        tokens, responses = counts.tolist()
+        mask_BT = mask_BT.to(dtype)
         if self.kind == "token_mean":
-            return mask_BT / mask_BT.sum().clamp(min=1)
+            return mask_BT / tokens
         if self.kind == "sequence_mean":
             return mask_BT / (length_B1.clamp(min=1) * responses)
         assert self.constant_length is not None

@@ -17,6 +17,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlrt.leader import leads
+from rlrt.model.packed_attention import use_packed_attention
+from rlrt.model.sharding import is_sharded, whole_state
+
 PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a hub repository, weights apart
 WEIGHTS = "*.safetensors"
 
@@ -71,7 +75,7 @@ def load_policy(
         config = load_config(folder)
         with torch.random.fork_rng(devices=[]), _border(folder, "its config.json fits no policy"):
             torch.manual_seed(random_init_seed)
-            return AutoModelForCausalLM.from_config(config, dtype=dtype).train()
+            return _prepared(AutoModelForCausalLM.from_config(config, dtype=dtype))
     with _border(folder, "its weights do not load", setting):
         policy, report = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, output_loading_info=True
@@ -80,6 +84,11 @@ def load_policy(
         raise ValueError(
             f"{setting} is {folder}: its weights lack {len(lacking)} tensors, such as {lacking[0]}"
         )
+    return _prepared(policy)
+
+
+def _prepared(policy: PreTrainedModel) -> PreTrainedModel:
+    use_packed_attention(policy)
     return policy.train()
 
 
@@ -115,13 +124,19 @@ def export(
 ) -> None:
     """Write a folder that transformers and vLLM load; it appears whole or not at all.
 
-    The policy itself is converted to ``dtype``: tied tensors stay tied, and no second copy is made.
+    The policy itself is converted to ``dtype``: tied tensors stay tied, and no second copy is made. Of
+    several ranks the leading one writes; all of them call it.
     """
     policy.to(dtype)
+    state = whole_state(policy) if is_sharded(policy) else None
+    if not leads():
+        return
+    if state is not None and policy.config.tie_word_embeddings:
+        del state["lm_head.weight"]  # the embedding under its other name
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        policy.save_pretrained(partial)
+        policy.save_pretrained(partial, state_dict=state)
         tokenizer.save_pretrained(partial)
         if folder.exists():
             shutil.rmtree(folder)

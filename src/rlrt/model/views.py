@@ -1,55 +1,86 @@
-"""Scoring responses behind a prompt: the same functions serve the student and the teacher view."""
+"""Scoring responses behind a prompt: the same functions serve the student and the teacher view.
 
-from collections.abc import Sequence
+Work is done in passes, packs of at most ``token_budget`` tokens. With a sharded policy a pass is
+collective, so all ranks make the same number of them; a rank that has none left makes an empty one.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlrt import ranks
 from rlrt.functional.divergences import kl
-from rlrt.functional.logprobs import distilled_tokens, predicting_positions, token_logprobs
-from rlrt.functional.microbatches import split_by_tokens
+from rlrt.functional.logprobs import distilled_tokens, token_logprobs
+from rlrt.functional.microbatches import split_packs
+from rlrt.functional.packing import Packed, pack
+from rlrt.model.packed_attention import decoder_hidden
+from rlrt.model.sharding import gathered
 
 Ids = Sequence[int]
+Made = TypeVar("Made")
+Seen = Callable[[Packed], None]  # is told of every pack that is read
+
+
+def unnoticed(packed: Packed) -> None:
+    """For readings that nobody counts."""
+
+
+def passes(
+    prompts: Sequence[Ids], responses: Sequence[Ids], rows: Sequence[int], token_budget: int
+) -> list[list[int]]:
+    """These rows in passes of at most ``token_budget`` tokens, as many on every rank; collective."""
+    behind, chosen = [prompts[row] for row in rows], [responses[row] for row in rows]
+    parts = [
+        [rows[index] for index in part] for part in split_packs(behind, chosen, token_budget)
+    ]
+    return parts + [[] for _ in range(ranks.largest(len(parts)) - len(parts))]
 
 
 def response_hidden(
-    policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
+    policy: PreTrainedModel,
+    prompts: Sequence[Ids],
+    responses: Sequence[Ids],
+    seen: Seen = unnoticed,
 ) -> Tensor:
     """Last hidden states ``[N, H]`` that predict all response tokens, row by row, with gradient.
 
-    The response ids are scored as they are; nothing is tokenised again. Sequences are padded on the
-    right, where causal attention keeps padding out of every real token, so no mask is needed.
+    The response ids are scored as they are; nothing is tokenised again. Called while the policy is
+    gathered. Without rows a single token is read, so that sharded layers are passed all the same.
     """
-    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
-    longest, device = max(lengths), policy.device
-    input_ids = torch.zeros(len(lengths), longest, dtype=torch.long)
-    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        input_ids[row, : lengths[row]] = torch.tensor([*prompt, *response])
-    hidden_BLH = policy.get_decoder()(
-        input_ids=input_ids.to(device), use_cache=False
-    ).last_hidden_state
-    positions_N = predicting_positions(
-        [len(p) for p in prompts], [len(r) for r in responses], longest
-    ).to(device)
-    return hidden_BLH.flatten(0, 1)[positions_N]
+    if not responses:
+        return decoder_hidden(policy, pack([(0,)], [()]).to(policy.device))[:0]
+    packed = pack(prompts, responses)
+    seen(packed)
+    packed = packed.to(policy.device)
+    return decoder_hidden(policy, packed)[packed.predicting_N]
 
 
-def response_hidden_split(
-    policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids], token_budget: int
+def teacher_hidden(
+    teacher: PreTrainedModel,
+    prompts: Sequence[Ids],
+    responses: Sequence[Ids],
+    token_budget: int,
+    seen: Seen = unnoticed,
 ) -> Tensor:
-    """As ``response_hidden``, without gradient and in passes of at most ``token_budget`` tokens."""
+    """As ``response_hidden``, without gradient and in passes of its own; collective."""
     parts: list[Tensor] = [torch.empty(0)] * len(responses)
-    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
-    for rows in split_by_tokens(lengths, token_budget):
-        with torch.no_grad():
-            hidden_NH = response_hidden(
-                policy, [prompts[row] for row in rows], [responses[row] for row in rows]
-            )
-        sizes = [len(responses[row]) for row in rows]
-        for row, part_TH in zip(rows, hidden_NH.split(sizes), strict=True):
-            parts[row] = part_TH
-    return torch.cat(parts)
+
+    def read(rows: list[int]) -> Tensor:
+        behind, chosen = [prompts[row] for row in rows], [responses[row] for row in rows]
+        return response_hidden(teacher, behind, chosen, seen)
+
+    with torch.no_grad():
+        for rows in passes(prompts, responses, range(len(responses)), token_budget):
+            hidden_NH = gathered(teacher, partial(read, rows))
+            for row, part_TH in zip(
+                rows, hidden_NH.split([len(responses[row]) for row in rows]), strict=True
+            ):
+                parts[row] = part_TH
+    return torch.cat(parts) if parts else torch.empty(0, teacher.config.hidden_size)
 
 
 def flat_ids(responses: Sequence[Ids], device: torch.device) -> Tensor:
@@ -58,7 +89,7 @@ def flat_ids(responses: Sequence[Ids], device: torch.device) -> Tensor:
 
 
 def head_weight(policy: PreTrainedModel) -> Tensor:
-    """The output head ``[V, H]``."""
+    """The output head ``[V, H]``; called while the policy is gathered."""
     head: Tensor = policy.get_output_embeddings().weight
     return head
 
@@ -69,25 +100,28 @@ def score_responses(
     responses: Sequence[Ids],
     temperature: float,
     token_budget: int,
+    seen: Seen = unnoticed,
 ) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies ``[B, T]`` on the CPU, without gradient; 0 behind each response's end.
 
-    Works in micro-batches of at most ``token_budget`` padded tokens; an empty response costs nothing.
+    An empty response costs nothing. Collective with a sharded policy.
     """
     logprobs_BT = torch.zeros(len(responses), _longest(responses), dtype=_score_dtype(policy))
     entropy_BT = torch.zeros_like(logprobs_BT)
-    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
-    for rows in _passes(responses, lengths, token_budget):
+
+    def read(rows: list[int]) -> tuple[Tensor, Tensor]:
         behind, chosen = [prompts[row] for row in rows], [responses[row] for row in rows]
-        with torch.no_grad():
-            logprobs_N, entropy_N = token_logprobs(
-                response_hidden(policy, behind, chosen),
-                head_weight(policy),
-                flat_ids(chosen, policy.device),
-                temperature,
-            )
-        _fill(logprobs_BT, rows, chosen, logprobs_N)
-        _fill(entropy_BT, rows, chosen, entropy_N)
+        hidden_NH = response_hidden(policy, behind, chosen, seen)
+        ids_N = flat_ids(chosen, hidden_NH.device)
+        return token_logprobs(hidden_NH, head_weight(policy), ids_N, temperature)
+
+    rows_with_tokens = [row for row, response in enumerate(responses) if len(response)]
+    with torch.no_grad():
+        for rows in passes(prompts, responses, rows_with_tokens, token_budget):
+            logprobs_N, entropy_N = gathered(policy, partial(read, rows))
+            sizes = [len(responses[row]) for row in rows]
+            fill(logprobs_BT, rows, sizes, logprobs_N)
+            fill(entropy_BT, rows, sizes, entropy_N)
     return logprobs_BT, entropy_BT
 
 
@@ -99,43 +133,60 @@ def score_divergence(
     responses: Sequence[Ids],
     temperature: float,
     token_budget: int,
+    seen: Seen = unnoticed,
 ) -> Tensor:
     """``D̄_t = KL(P_S || P_T)`` over the vocabulary (arXiv:2605.10781, eq. 3), ``[B, T]`` on the CPU.
 
     Both views are read once more, together: a [T, V] distribution is nothing to keep.
     """
     divergence_BT = torch.zeros(len(responses), _longest(responses), dtype=_score_dtype(student))
-    lengths = [len(p) + len(r) for p, r in zip(teacher_prompts, responses, strict=True)]
-    for rows in _passes(responses, lengths, token_budget):
-        chosen = [responses[row] for row in rows]
-        with torch.no_grad():
-            divergence_N, _ = distilled_tokens(
-                response_hidden(student, [student_prompts[row] for row in rows], chosen),
-                head_weight(student),
-                response_hidden(teacher, [teacher_prompts[row] for row in rows], chosen),
-                head_weight(teacher),
-                flat_ids(chosen, student.device),
-                temperature,
-                lambda student_nV, teacher_nV, ids_n: kl(student_nV, teacher_nV),
-            )
-        _fill(divergence_BT, rows, chosen, divergence_N)
+
+    def read(rows: list[int], taught_NH: Tensor) -> Tensor:
+        behind, chosen = [student_prompts[row] for row in rows], [responses[row] for row in rows]
+        hidden_NH = response_hidden(student, behind, chosen, seen)
+        divergence_N, _ = distilled_tokens(
+            hidden_NH,
+            head_weight(student),
+            taught_NH,
+            head_weight(teacher),
+            flat_ids(chosen, hidden_NH.device),
+            temperature,
+            lambda student_nV, teacher_nV, ids_n: kl(student_nV, teacher_nV),
+        )
+        return divergence_N
+
+    with torch.no_grad():
+        for rows in passes(teacher_prompts, responses, range(len(responses)), token_budget):
+            behind, chosen = [teacher_prompts[row] for row in rows], [responses[row] for row in rows]
+            taught_NH = gathered(teacher, partial(response_hidden, teacher, behind, chosen, seen))
+            divergence_N = both_gathered(student, teacher, partial(read, rows, taught_NH))
+            fill(divergence_BT, rows, [len(responses[row]) for row in rows], divergence_N)
     return divergence_BT
+
+
+def both_gathered(
+    student: PreTrainedModel, teacher: PreTrainedModel, work: Callable[[], Made]
+) -> Made:
+    """``work()``, which calls the student's layers and reads the heads of both models."""
+    if teacher is student:
+        return gathered(student, work)
+    made: list[Made] = []
+
+    def within() -> None:  # returns nothing: the teacher has no backward pass to prepare
+        made.append(gathered(student, work))
+
+    gathered(teacher, within)
+    return made[0]
+
+
+def fill(values_BT: Tensor, rows: Sequence[int], sizes: Sequence[int], values_N: Tensor) -> None:
+    """Put flat values of some rows, row by row, where they belong."""
+    for row, size, values_t in zip(rows, sizes, values_N.cpu().split(list(sizes)), strict=True):
+        values_BT[row, :size] = values_t
 
 
 def _longest(responses: Sequence[Ids]) -> int:
     return max((len(response) for response in responses), default=0)
-
-
-def _passes(responses: Sequence[Ids], lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    rows = [row for row, response in enumerate(responses) if len(response)]
-    groups = split_by_tokens([lengths[row] for row in rows], token_budget)
-    return [[rows[index] for index in group] for group in groups]
-
-
-def _fill(values_BT: Tensor, rows: list[int], responses: list[Ids], values_N: Tensor) -> None:
-    sizes = [len(response) for response in responses]
-    for row, size, values_t in zip(rows, sizes, values_N.cpu().split(sizes), strict=True):
-        values_BT[row, :size] = values_t
 
 
 def _score_dtype(policy: PreTrainedModel) -> torch.dtype:

@@ -7,9 +7,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -27,6 +27,13 @@ class Task(NamedTuple):
     answer: str
     gold: str
     free_text: bool
+
+
+class Reply(NamedTuple):
+    """A worker's word, "right", "wrong" or "undecided", and its seconds (a start is not counted)."""
+
+    word: str
+    seconds: float
 
 
 class Process:
@@ -97,14 +104,14 @@ class Worker:
         self._memory_bytes = memory_bytes
         self._process: Process | None = None
 
-    def ask(self, task: Task) -> tuple[str, float]:
-        """The word "right", "wrong" or "undecided", and its seconds (a start is not counted)."""
+    def ask(self, task: Task) -> Reply:
+        """What the worker says; undecided where it hits a limit or ends by the answer's doing."""
         word, seconds = self._try(task)
         if word is None and self.close(patience_s=GRACE_S) == -signal.SIGKILL:
             word, seconds = self._try(task)  # killed from outside: that was not the answer's doing
         if word is None or word == "undecided":
             self.close()  # the next answer gets fresh memory
-        return word or "undecided", seconds
+        return Reply(word or "undecided", seconds)
 
     def _try(self, task: Task) -> tuple[str | None, float]:
         if self._process is not None and not self._process.runs:
@@ -130,30 +137,35 @@ class Worker:
 
 
 class Pool:
-    """So many workers, each with its limits. Answers come back in the order of the tasks."""
+    """So many workers, each with its limits. One task at a time goes to a worker: a limit costs one."""
 
     def __init__(self, workers: int, timeout_s: float, memory_bytes: int) -> None:
         self._workers = [Worker(timeout_s, memory_bytes) for _ in range(workers)]
-
-    def map(self, tasks: Sequence[Task]) -> list[tuple[str, float]]:
-        """Word and seconds of each task. One task at a time goes to a worker, so a limit costs one."""
-        if not tasks:
-            return []
-        idle: SimpleQueue[Worker] = SimpleQueue()
+        self._idle: SimpleQueue[Worker] = SimpleQueue()
         for worker in self._workers:
-            idle.put(worker)
+            self._idle.put(worker)
 
-        def decide(task: Task) -> tuple[str, float]:
-            worker = idle.get()
-            try:
-                return worker.ask(task)
-            finally:
-                idle.put(worker)
+    @contextmanager
+    def taking(self) -> Iterator[Callable[[Task], Future[Reply]]]:
+        """A function that hands in one task and returns at once; its future holds the reply.
 
-        with ThreadPoolExecutor(len(self._workers)) as threads:
-            return list(threads.map(decide, tasks))
+        Tasks wait in the order in which they came. At the end, those that no worker has begun are
+        given up; what is being decided ends within its time limit, and no thread stays behind.
+        """
+        threads = ThreadPoolExecutor(len(self._workers))
+        try:
+            yield lambda task: threads.submit(self._decide, task)
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _decide(self, task: Task) -> Reply:
+        worker = self._idle.get()
+        try:
+            return worker.ask(task)
+        finally:
+            self._idle.put(worker)
 
     def close(self) -> None:
-        """End all processes; a later ``map`` starts new ones."""
+        """End all processes; a later task starts new ones."""
         for worker in self._workers:
             worker.close()

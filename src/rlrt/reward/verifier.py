@@ -1,14 +1,17 @@
 """The verifier: which responses are right, decided outside of the trainer's process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from rlrt.batch import SUCCESS_REWARD, Verdict
 from rlrt.reward.equivalence import is_exact_match
 from rlrt.reward.extraction import EXTRACTS, Extract, Extracted, extract_answer
-from rlrt.reward.pool import Pool, Task
+from rlrt.reward.pool import Pool, Reply, Task
 
 _GIB = 2**30
 _LEAST_GIB = 0.5  # sympy and its parser tables alone map about a third of a gibibyte
@@ -30,7 +33,7 @@ class Verifier:
     ``max_answer_characters`` (undecided). All else is decided by worker processes, each answer within
     ``timeout_s`` and each worker within ``memory_gib`` of address space; whatever hits a limit or
     brings its process down is undecided, and nothing else is touched. Equal questions within a call
-    are asked once. Text without a marked answer (``boxed_or_text``) is searched in its last
+    of ``grade``, or while one ``grading`` lasts, are asked once. Text without a marked answer (``boxed_or_text``) is searched in its last
     ``max_answer_characters``.
 
     ``extract``: ``boxed`` (the study), ``answer_line`` (DAPO) or ``boxed_or_text``.
@@ -85,35 +88,15 @@ class Verifier:
 
     def grade(self, responses: Sequence[str], golds: Sequence[str]) -> list[Judgement]:
         """One judgement per response, in order. RunStoppedError if no worker can be started."""
-        assert len(responses) == len(golds), (len(responses), len(golds))
-        decided: dict[int, tuple[Verdict, float]] = {}
-        asked: dict[Task, list[int]] = {}
-        for index, (response, gold) in enumerate(zip(responses, golds, strict=True)):
-            answer = extract_answer(response, self.extract, self.tail_characters)
-            verdict = self._decide_here(answer, gold)
-            if answer is None or verdict is not None:
-                decided[index] = (verdict or Verdict.WRONG, 0.0)
-            else:
-                text = answer.text[-self.max_answer_characters :]
-                asked.setdefault(Task(text, gold, answer.free_text), []).append(index)
-        for indices, (word, seconds) in zip(
-            asked.values(), self._pool.map(list(asked)), strict=True
-        ):
-            decided |= dict.fromkeys(indices, (Verdict(word), seconds))
-        return [self._judgement(*decided[index]) for index in range(len(responses))]
+        with self.grading() as grading:
+            asked = [grading.ask(*pair) for pair in zip(responses, golds, strict=True)]
+            return [judgement() for judgement in asked]
 
-    def _decide_here(self, answer: Extracted | None, gold: str) -> Verdict | None:
-        """The verdict where no mathematics is needed, else None."""
-        if answer is None:
-            return Verdict.WRONG
-        if is_exact_match(answer.text, gold):
-            return Verdict.RIGHT
-        too_long = len(answer.text) > self.max_answer_characters and not answer.free_text
-        return Verdict.UNDECIDED if too_long else None
-
-    def _judgement(self, verdict: Verdict, seconds: float) -> Judgement:
-        rewards = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNDECIDED: self.undecided_reward}
-        return Judgement(verdict, rewards[verdict], seconds)
+    @contextmanager
+    def grading(self) -> Iterator["Grading"]:
+        """Answers are handed in one by one and decided meanwhile; equal questions are asked once."""
+        with self._pool.taking() as submit:
+            yield Grading(self, submit)
 
     def close(self) -> None:
         """End the worker processes; a later ``grade`` starts new ones."""
@@ -129,6 +112,49 @@ class Verifier:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Grading:
+    """Questions that are decided while more of them come in."""
+
+    def __init__(self, verifier: Verifier, submit: Callable[[Task], Future[Reply]]) -> None:
+        self._verifier = verifier
+        self._submit = submit
+        self._asked: dict[Task, Future[Reply]] = {}
+
+    def ask(self, response: str, gold: str) -> Callable[[], Judgement]:
+        """Returns at once; what it returns waits for the judgement of ``response``.
+
+        Waiting raises RunStoppedError if no worker can be started.
+        """
+        limit = self._verifier.max_answer_characters
+        answer = extract_answer(response, self._verifier.extract, self._verifier.tail_characters)
+        verdict = _decided_here(answer, gold, limit)
+        if answer is None or verdict is not None:
+            return partial(self._judgement, verdict or Verdict.WRONG, 0.0)
+        task = Task(answer.text[-limit:], gold, answer.free_text)
+        if task not in self._asked:
+            self._asked[task] = self._submit(task)
+        return partial(self._awaited, self._asked[task])
+
+    def _awaited(self, future: Future[Reply]) -> Judgement:
+        word, seconds = future.result()
+        return self._judgement(Verdict(word), seconds)
+
+    def _judgement(self, verdict: Verdict, seconds: float) -> Judgement:
+        undecided = self._verifier.undecided_reward
+        rewards = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNDECIDED: undecided}
+        return Judgement(verdict, rewards[verdict], seconds)
+
+
+def _decided_here(answer: Extracted | None, gold: str, max_characters: int) -> Verdict | None:
+    """The verdict where no mathematics is needed, else None."""
+    if answer is None:
+        return Verdict.WRONG
+    if is_exact_match(answer.text, gold):
+        return Verdict.RIGHT
+    too_long = len(answer.text) > max_characters and not answer.free_text
+    return Verdict.UNDECIDED if too_long else None
 
 
 def _require(holds: bool, setting: str, value: object, allowed: str) -> None:

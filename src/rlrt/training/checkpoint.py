@@ -1,7 +1,5 @@
 """Checkpoints: written atomically, verified before they are loaded, free of pickled objects."""
 
-import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +7,27 @@ import lightning as L
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from torch.distributed.checkpoint.api import CheckpointException
 
-from rlrt.errors import UserError
-from rlrt.training.files import StepTable, write_atomically
+from rlrt import ranks
+from rlrt.errors import RunStoppedError, UserError
+from rlrt.training.checkpoint_files import (
+    SUFFIX,
+    is_linked,
+    is_whole,
+    link,
+    put_in_place,
+    recover,
+    remove,
+    sums,
+    sync,
+    write_manifest,
+)
+from rlrt.training.files import StepTable, interrupts_wait, write_atomically
+from rlrt.training.offload import require_restored
+from rlrt.training.sharded_checkpoint import read_extra, read_whole
 
-PATTERN = "step-*.ckpt"  # no "=": Hydra takes resume=<path> from the command line
+PATTERN = f"step-*{SUFFIX}"  # no "=": Hydra takes resume=<path> from the command line
 
 
 class DamagedCheckpointError(UserError):
@@ -35,37 +49,43 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
+        if Path(path).is_dir():  # several ranks have written it, and one alone reads it
+            return read_whole(Path(path))
         return torch.load(path, map_location=map_location or "cpu", weights_only=True)
 
     def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
-
-
-def is_whole(path: Path) -> bool:
-    """Whether every byte of a checkpoint is what was written, by the checksums of its zip records."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError):
-        return False
+        remove(Path(path))
 
 
 def completed_steps(path: Path) -> int:
-    """Rollout steps that a whole checkpoint has behind it."""
+    """Rollout steps that a whole checkpoint has behind it.
+
+    UnpicklingError where it holds more than tensors and plain values.
+    """
+    if path.is_dir():
+        return int(read_extra(path)["rollout_steps"])
     return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["rollout_steps"])
 
 
+def run_folder(resume: Path) -> Path:
+    """The run folder that ``resume`` is, or in whose ``checkpoints`` it lies."""
+    if resume.is_dir() and resume.suffix != SUFFIX:
+        return resume
+    return resume.resolve().parent.parent
+
+
 def find_checkpoint(resume: Path) -> Path | None:
-    """The checkpoint to go on from: the file itself, or the newest of a run folder, verified.
+    """The checkpoint to go on from: the one named, or the newest of a run folder, verified.
 
     None for a run folder that has none yet. DamagedCheckpointError where it is damaged, naming the one
     before it; UserError where ``resume`` does not exist.
     """
     if not resume.exists():
         raise UserError(f"resume is {resume}, and no such run folder or checkpoint exists")
-    folder = resume / "checkpoints" if resume.is_dir() else resume.parent
+    whole_run = run_folder(resume) == resume
+    folder = resume / "checkpoints" if whole_run else resume.parent
     saved = sorted(folder.glob(PATTERN), reverse=True)
-    if resume.is_dir():
+    if whole_run:
         if not saved:
             return None
         chosen = saved[0]
@@ -73,9 +93,9 @@ def find_checkpoint(resume: Path) -> Path | None:
         chosen = resume
     if is_whole(chosen):
         return chosen
-    same = [path for path in saved if path.samefile(chosen)]  # last.ckpt and best.ckpt are links
-    name = same[0].name if same else chosen.name
-    others = [path for path in saved if path.name < name and is_whole(path)]
+    # last.ckpt and best.ckpt are links
+    names = [path.name for path in saved if path == chosen or is_linked(path, chosen)]
+    others = [path for path in saved if (not names or path.name < names[0]) and is_whole(path)]
     offer = (
         f"go on from the one before it with resume={others[0]}" if others else "no other is whole"
     )
@@ -85,8 +105,10 @@ def find_checkpoint(resume: Path) -> Path | None:
 class Checkpoints(Checkpoint):
     """Saves after every ``every_n_steps`` rollout steps; keeps the newest ``keep`` and the best.
 
-    ``last.ckpt`` and ``best.ckpt`` are hard links. The best is the one whose weights ``evaluations``
-    ranks highest by ``score``, a column of evaluation.csv; the start is not a candidate.
+    A checkpoint is a file, or a folder where every rank of a sharded policy writes its own part.
+    ``last.ckpt`` and ``best.ckpt`` are hard links. The best is the one whose weights ``evaluations``,
+    which rank 0 keeps, ranks highest by ``score``, a column of evaluation.csv; the start is not a
+    candidate.
     """
 
     def __init__(
@@ -121,32 +143,73 @@ class Checkpoints(Checkpoint):
         done = trainer.current_epoch + 1
         if done % self.every_n_steps and done != trainer.max_epochs:
             return
-        path = self._path(done)
-        trainer.save_checkpoint(path)
-        _link(path, self.folder / "last.ckpt")
+        for optimizer in trainer.optimizers:
+            require_restored(optimizer)
+        self._save(trainer, self._path(done))
+
+    @interrupts_wait()
+    def _save(self, trainer: L.Trainer, path: Path) -> None:
+        """Have all ranks write; rank 0 then gives the checkpoint its name and removes old ones."""
+        partial = path.with_name(f".{path.name}.partial")
+        if ranks.rank() == 0:
+            for left in self.folder.glob(".*step-*"):  # by a process that was killed
+                remove(left)
+        trainer.strategy.barrier()
+        try:
+            trainer.save_checkpoint(partial)
+        except CheckpointException as failed:  # of any rank, told to all of them; no Exception
+            for error, _ in failed.failures.values():
+                raise error from None
+        if partial.is_dir():
+            _seal(partial)
+        if ranks.rank() == 0:
+            put_in_place(partial, path)
+            link(path, self.folder / "last.ckpt")
+            self._remove_old(path)
+        trainer.strategy.barrier()
+
+    def _remove_old(self, latest: Path) -> None:
         saved = sorted(self.folder.glob(PATTERN))
         # later ones were left by a run that this one, resumed before them, takes the place of
-        newest = [other for other in saved if other.name <= path.name][-self.keep :]
+        newest = [other for other in saved if other.name <= latest.name][-self.keep :]
         for other in saved:
             if other not in newest:
-                other.unlink()
+                remove(other)
 
     def link_best(self) -> None:
         """Make ``best.ckpt`` the checkpoint that was evaluated last, if none was better."""
+        if ranks.rank() != 0:
+            return
+        best = self.folder / "best.ckpt"
+        recover(best)
         rows = [row for row in self.evaluations.rows if int(row["step"]) > 0]
         if not rows or float(rows[-1][self.score]) < max(float(row[self.score]) for row in rows):
             return
         path = self._path(int(rows[-1]["step"]))
         if path.exists():
-            _link(path, self.folder / "best.ckpt")
+            link(path, best)
 
     def _path(self, steps: int) -> Path:
-        return self.folder / f"step-{steps:06d}.ckpt"
+        return self.folder / f"step-{steps:06d}{SUFFIX}"
 
 
-def _link(target: Path, name: Path) -> None:
-    """Point ``name`` at the file of ``target``; at every moment the name exists or never has."""
-    partial = name.with_name(f".{name.name}.partial")
-    partial.unlink(missing_ok=True)
-    os.link(target, partial)
-    partial.replace(name)
+def _seal(folder: Path) -> None:
+    """Bring a folder of shards to the disk and write its manifest; collective.
+
+    Every rank reads back what it has written; rank 0 also what belongs to all of them.
+    """
+    own = (f"__{ranks.rank()}_", *((".", "meta") if ranks.rank() == 0 else ()))
+    files = [file for file in folder.iterdir() if file.name.startswith(own)]
+    for file in files:
+        sync(file)
+    parts = ranks.gathered(sums(files))
+    if ranks.rank() != 0:
+        return
+    written = {name: about for part in parts for name, about in part.items()}
+    missing = [name for name in sorted(written) if not (folder / name).exists()]
+    if missing:
+        raise RunStoppedError(
+            f"{folder.parent} lacks {missing[0]}, which another rank has written there: a sharded "
+            "checkpoint needs a folder that all hosts share"
+        )
+    write_manifest(folder, written)

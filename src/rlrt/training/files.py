@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rlrt.leader import leads
+
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
@@ -56,7 +58,7 @@ class StepTable:
 
     Rows of ``first_step`` and later, left by a run that went on past its last checkpoint, are
     dropped. The file is rewritten whole at each row: a run has hundreds of rows, and a reader or a
-    killed process never sees half of one.
+    killed process never sees half of one. Of several ranks the leading one writes.
     """
 
     def __init__(self, path: Path, first_step: int) -> None:
@@ -73,6 +75,8 @@ class StepTable:
         self._write()
 
     def _write(self) -> None:
+        if not leads():
+            return
         if not self.rows:
             self.path.unlink(missing_ok=True)
             return

@@ -3,7 +3,6 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -11,18 +10,27 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlrt import ranks
 from rlrt.errors import RunStoppedError
-from rlrt.functional.microbatches import split_by_tokens
+from rlrt.functional.flops import Shape
+from rlrt.functional.packing import Packed
+from rlrt.model.sharding import gathered, released, shard, whole
 from rlrt.model.teacher import Teacher
 from rlrt.model.views import (
     Ids,
+    Seen,
+    both_gathered,
     head_weight,
+    passes,
     response_hidden,
-    response_hidden_split,
     score_divergence,
     score_responses,
+    teacher_hidden,
 )
-from rlrt.training.objective import MicroBatch, Objective
+from rlrt.training.objective import SUMS, MicroBatch, Objective, Reading
+from rlrt.training.optimization import Optimization
+from rlrt.training.performance import Work
+from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Update
 
 
@@ -30,35 +38,12 @@ class NonFiniteError(RunStoppedError):
     """A loss or gradient is not a number; the weights are still those before the update."""
 
 
-@dataclass(frozen=True)
-class Optimization:
-    """AdamW, a rate that rises linearly over ``warmup_steps`` rollout steps and then stays, and the
-    clip of the gradient's norm.
-    """
-
-    learning_rate: float
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    warmup_steps: int = 10
-    max_grad_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, low in (("learning_rate", 0), ("max_grad_norm", 0)):
-            if not getattr(self, name) > low:
-                raise ValueError(
-                    f"optimization.{name} is {getattr(self, name)}, it must be above 0"
-                )
-        for name in ("weight_decay", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"optimization.{name} is {getattr(self, name)}, it must not be negative"
-                )
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"optimization.betas is {list(self.betas)}, both must lie in [0, 1)")
-
-
 class PolicyModule(L.LightningModule):
-    """One epoch is one rollout step, one training step one optimiser update."""
+    """One epoch is one rollout step, one training step one optimiser update.
+
+    With several ranks each holds the rollouts of its own groups, and every pass, sum and update is made
+    by all of them together.
+    """
 
     def __init__(
         self,
@@ -81,15 +66,33 @@ class PolicyModule(L.LightningModule):
         self.optimization = optimization
         self.temperature = temperature
         self.token_budget = token_budget
-        self.update_metrics: list[dict[str, float]] = []  # of the current rollout step
+        # of the current rollout step
+        self.update_metrics: list[dict[str, float]] = []
+        self.readings: list[Reading] = []
+        self.work: defaultdict[str, Work] = defaultdict(Work)
 
     @property
     def teacher_policy(self) -> PreTrainedModel:
         """The model of the teacher view; the policy itself where the teacher is live."""
         return self._teacher[0]
 
+    def configure_model(self) -> None:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FullySharded):
+            for weights in {id(part): part for part in (self.policy, self.teacher_policy)}.values():
+                shard(weights, strategy.ranks_mesh, strategy.compute_dtype)
+
     def on_fit_start(self) -> None:
         self.teacher_policy.to(self.device)
+
+    def begin_step(self) -> None:
+        """Forget what was counted and measured in the rollout step before."""
+        self.update_metrics, self.readings = [], []
+        self.work = defaultdict(Work)
+
+    def work_in(self, seconds: Mapping[str, float]) -> dict[str, Work]:
+        """What each of these stages did in its seconds of this step."""
+        return {stage: self.work[stage] + Work(seconds=spent) for stage, spent in seconds.items()}
 
     def score(self, prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies ``[B, T]`` of responses in the student view, current weights."""
@@ -105,7 +108,14 @@ class PolicyModule(L.LightningModule):
         self, policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
     ) -> tuple[Tensor, Tensor]:
         with self.trainer.precision_plugin.forward_context():
-            return score_responses(policy, prompts, responses, self.temperature, self.token_budget)
+            return score_responses(
+                policy,
+                prompts,
+                responses,
+                self.temperature,
+                self.token_budget,
+                self._count("score", policy),
+            )
 
     def score_divergence(
         self,
@@ -123,6 +133,7 @@ class PolicyModule(L.LightningModule):
                 responses,
                 self.temperature,
                 self.token_budget,
+                self._count("score", self.policy),
             )
 
     def training_step(self, update: Update, index: int) -> None:
@@ -130,67 +141,85 @@ class PolicyModule(L.LightningModule):
         # Without credit a response adds exactly 0 to loss and gradient; its tokens stay in weights_BT.
         credited_BT = (update.advantages_BT != 0) | (update.distillation_BT != 0)
         active = credited_BT.any(1).nonzero().flatten().tolist()
-        lengths = [len(update.prompts[row]) + len(update.responses[row]) for row in active]
 
         optimizer: Any = self.optimizers()
         for parameter in self.policy.parameters():  # not None: without credit AdamW still coasts
             parameter.grad = torch.zeros_like(parameter)
-        sums: defaultdict[str, Tensor] = defaultdict(
-            lambda: torch.zeros((), dtype=torch.float64, device=self.device)
-        )
-        for group in split_by_tokens(lengths, self.token_budget):
-            rows = [active[index] for index in group]
-            for name, value in self._accumulate(update, weights_BT, rows).items():
-                sums[name] += value
-        totals = defaultdict(float, {name: float(value) for name, value in sums.items()})
+        sums = torch.zeros(len(SUMS), dtype=torch.float64, device=self.device)
+        for rows in passes(update.prompts, update.responses, active, self.token_budget):
+            found = self._accumulate(update, weights_BT, rows)
+            sums += torch.stack([found.get(name, sums.new_zeros(())).double() for name in SUMS])
+        counts = torch.tensor([len(active), len(update.responses)], dtype=torch.float64)
+        *summed, kept, rollouts = ranks.total(torch.cat([sums.cpu(), counts])).tolist()
+        totals = dict(zip(SUMS, summed, strict=True))
 
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.policy.parameters(), self.optimization.max_grad_norm
-        )
-        loss = totals["surrogate"] + totals["distillation"]
-        if not (torch.isfinite(norm) and math.isfinite(loss)):
+        parameters = self.policy.parameters()
+        clipped = torch.nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)
+        norm, loss = float(whole(clipped)), totals["surrogate"] + totals["distillation"]
+        if not (math.isfinite(norm) and math.isfinite(loss)):
             raise NonFiniteError(
-                f"the loss ({loss}) or the gradient norm ({float(norm)}) of rollout step "
+                f"the loss ({loss}) or the gradient norm ({norm}) of rollout step "
                 f"{self.current_epoch} is not finite; the last checkpoint holds the weights before it"
             )
         optimizer.step()
-        self._log_update(totals, float(norm), 1 - len(active) / len(update.responses))
+        self._log_update(totals, norm, 1 - kept / rollouts)
 
     def _accumulate(self, update: Update, weights_BT: Tensor, rows: list[int]) -> dict[str, Tensor]:
         """Add a micro-batch's gradient; returns sums over its tokens."""
         batch = MicroBatch.of(update, weights_BT, rows, self.device)
-        responses = [update.responses[row] for row in rows]
-        loss = torch.zeros((), device=self.device)
-        sums: dict[str, Tensor] = {}
-        with self.trainer.precision_plugin.forward_context():
+        distils = self.objective.divergence is not None  # the same on every rank
+        taught_MH = self._teacher_hidden(update, batch.distilled_rows) if distils else None
+        teacher = self.teacher_policy if distils else self.policy
+
+        def work() -> tuple[Tensor, dict[str, Tensor]]:
             hidden_NH = response_hidden(
-                self.policy, [update.prompts[row] for row in rows], responses
+                self.policy,
+                [update.prompts[row] for row in rows],
+                [update.responses[row] for row in rows],
+                self._count("update", self.policy, backward=True),
             )
             head_VH = head_weight(self.policy)
+            loss = hidden_NH[:0].sum()  # without rows the layers' backward runs all the same
+            sums: dict[str, Tensor] = {}
             if (batch.advantages_N != 0).any():
-                part, sums = self.objective.surrogate(batch, hidden_NH, head_VH, self.temperature)
+                part, sums, reading = self.objective.surrogate(
+                    batch, hidden_NH, head_VH, self.temperature
+                )
                 loss = loss + part
-            if (batch.distillation_N != 0).any():
+                self.readings.append(reading.within([update.rows[row] for row in reading.rows]))
+            if taught_MH is not None and batch.distilled_rows:
+                heads = head_VH, head_weight(teacher).detach()
                 part, more = self.objective.distillation(
-                    batch,
-                    hidden_NH,
-                    head_VH,
-                    lambda chosen: self._teacher_hidden(update, chosen),
-                    self.temperature,
+                    batch, hidden_NH, taught_MH, heads, self.temperature
                 )
                 loss, sums = loss + part, sums | more
+            return loss, sums
+
+        with self.trainer.precision_plugin.forward_context():
+            loss, sums = both_gathered(self.policy, teacher, work)
         self.manual_backward(loss)
         return sums
 
-    def _teacher_hidden(self, update: Update, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """Hidden states ``[N, H]`` of these rows in the teacher view, and the teacher's head."""
+    def _teacher_hidden(self, update: Update, rows: list[int]) -> Tensor:
+        """Hidden states ``[M, H]`` of these rows in the teacher view."""
         prompts = [prompt for row in rows if (prompt := update.teacher_prompts[row]) is not None]
         assert len(prompts) == len(rows), "a rollout without a context is distilled"
         responses = [update.responses[row] for row in rows]
-        hidden_NH = response_hidden_split(
-            self.teacher_policy, prompts, responses, self.token_budget
-        )
-        return hidden_NH, head_weight(self.teacher_policy).detach()
+        count = self._count("update", self.teacher_policy)
+        with self.trainer.precision_plugin.forward_context():
+            return teacher_hidden(
+                self.teacher_policy, prompts, responses, self.token_budget, count
+            )
+
+    def _count(self, stage: str, policy: PreTrainedModel, backward: bool = False) -> Seen:
+        """Adds the packs that a stage reads to its work."""
+        shape = Shape.of(policy.config)
+
+        def seen(packed: Packed) -> None:
+            flops = shape.forward(packed.tokens, len(packed.predicting_N), packed.attended_pairs)
+            self.work[stage] += Work(flops * (3 if backward else 1), packed.tokens)
+
+        return seen
 
     def _log_update(self, totals: Mapping[str, float], norm: float, skipped: float) -> None:
         scheduler: Any = self.lr_schedulers()
@@ -214,17 +243,8 @@ class PolicyModule(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         scheduler: Any = self.lr_schedulers()
         scheduler.step()
+        released(self.teacher_policy)
         self.teacher.follow(self.teacher_policy, self.policy, self.current_epoch + 1)
 
     def configure_optimizers(self) -> Any:
-        settings = self.optimization
-        optimizer = torch.optim.AdamW(
-            self.policy.parameters(),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda done: min((done + 1) / max(settings.warmup_steps, 1), 1.0)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return self.optimization.of(self.policy)

@@ -1,7 +1,7 @@
 """What an optimiser update minimises, and its value and gradient for one micro-batch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.policy_loss import PolicyLoss
 from rlrt.training.updates import Update
 
+SUMS = ("surrogate", "clipped", "ratio", "tokens", "distillation", "divergence", "distilled")
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -20,8 +22,9 @@ class MicroBatch:
 
     rows: list[int]
     ids_N: Tensor
-    response_N: Tensor  # the row of each token
+    response_N: Tensor  # which of ``rows`` each token belongs to
     weights_N: Tensor  # of the aggregation
+    student_scored_N: Tensor
     student_logprobs_N: Tensor
     engine_logprobs_N: Tensor
     advantages_N: Tensor
@@ -37,16 +40,57 @@ class MicroBatch:
             return values_BT[rows][mask_BT].to(device)
 
         lengths_B = mask_BT.sum(1)
+        ids = [token for row in rows for token in update.responses[row]]
         return cls(
             rows=rows,
-            ids_N=torch.tensor([i for row in rows for i in update.responses[row]], device=device),
+            ids_N=torch.tensor(ids, dtype=torch.long, device=device),
             response_N=torch.arange(len(rows)).repeat_interleave(lengths_B).to(device),
             weights_N=flat(weights_BT),
+            student_scored_N=flat(update.student_scored_B[:, None].expand_as(update.mask_BT)),
             student_logprobs_N=flat(update.student_logprobs_BT),
             engine_logprobs_N=flat(update.engine_logprobs_BT),
             advantages_N=flat(update.advantages_BT),
             distillation_N=flat(update.distillation_BT),
         )
+
+    def of_responses(self, chosen_N: Tensor) -> Tensor:
+        """``[N]`` bool: all tokens of the responses that have a chosen one."""
+        return torch.isin(self.response_N, self.response_N[chosen_N].unique())
+
+    @property
+    def distilled_rows(self) -> list[int]:
+        """The update's rows of which at least one token is distilled."""
+        places = self.response_N[self.distillation_N != 0].unique()
+        return [self.rows[place] for place in places.tolist()]
+
+    def student_at(self, chosen_N: Tensor, logprobs_n: Tensor) -> Tensor:
+        """Student log-probs of the chosen tokens; these log-probs where no earlier pass scored them:
+        the first update of a step starts from the student's own weights.
+        """
+        scored_n = self.student_scored_N[chosen_N]
+        return torch.where(scored_n, self.student_logprobs_N[chosen_N], logprobs_n.detach())
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Student log-probs and entropies that an update was the first to compute, of whole responses."""
+
+    rows: list[int]  # whose they are
+    logprobs_N: Tensor
+    entropy_N: Tensor
+
+    @classmethod
+    def of(
+        cls, batch: MicroBatch, chosen_N: Tensor, logprobs_n: Tensor, entropy_n: Tensor
+    ) -> "Reading":
+        new_n = ~batch.student_scored_N[chosen_N]
+        places: Sequence[int] = batch.response_N[chosen_N][new_n].unique().tolist()
+        rows = [batch.rows[place] for place in places]
+        return cls(rows, logprobs_n.detach()[new_n].cpu(), entropy_n[new_n].cpu())
+
+    def within(self, rows: list[int]) -> "Reading":
+        """The same under other names of the rows."""
+        return replace(self, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -65,57 +109,53 @@ class Objective:
 
     def surrogate(
         self, batch: MicroBatch, hidden_NH: Tensor, head_VH: Tensor, temperature: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss with gradient, and sums over the tokens of responses that have an advantage."""
-        credited_N = batch.response_N[batch.advantages_N != 0].unique()
-        chosen_N = torch.isin(
-            batch.response_N, credited_N
-        )  # whole responses: some losses need them
-        logprobs_n, _ = token_logprobs(
+    ) -> tuple[Tensor, dict[str, Tensor], Reading]:
+        """Loss with gradient, sums over the tokens of responses that have an advantage, and what was
+        read of them for the first time.
+        """
+        chosen_N = batch.of_responses(batch.advantages_N != 0)  # whole: some losses need them
+        logprobs_n, entropy_n = token_logprobs(
             hidden_NH[chosen_N], head_VH, batch.ids_N[chosen_N], temperature
         )
-        student_n, advantages_n = batch.student_logprobs_N[chosen_N], batch.advantages_N[chosen_N]
+        student_n, advantages_n = batch.student_at(chosen_N, logprobs_n), batch.advantages_N[chosen_N]
         response_n = batch.response_N[chosen_N]
         engine_n = batch.engine_logprobs_N[chosen_N]
         token_loss_n = self.loss(logprobs_n, student_n, engine_n, advantages_n, response_n)
         loss = (token_loss_n * batch.weights_N[chosen_N]).sum()
         seen_n = logprobs_n.detach()
-        return loss, {
-            "surrogate": loss.detach().double(),
-            "clipped": self.loss.clipped(seen_n, student_n, advantages_n, response_n)
-            .double()
-            .sum(),
+        sums = {
+            "surrogate": loss.detach(),
+            "clipped": self.loss.clipped(seen_n, student_n, advantages_n, response_n).sum(),
             "ratio": bounded_exp(seen_n - student_n).double().sum(),
-            "tokens": chosen_N.double().sum(),
+            "tokens": chosen_N.sum(),
         }
+        return loss, sums, Reading.of(batch, chosen_N, logprobs_n, entropy_n)
 
     def distillation(
         self,
         batch: MicroBatch,
         hidden_NH: Tensor,
-        head_VH: Tensor,
-        teacher: Callable[[list[int]], tuple[Tensor, Tensor]],
+        taught_MH: Tensor,
+        heads: tuple[Tensor, Tensor],
         temperature: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss with gradient, and sums over the distilled tokens.
 
-        ``teacher(rows)`` gives the teacher's hidden states of all tokens of these rows, and its head.
+        ``taught_MH`` are the teacher's hidden states of all tokens of ``batch.distilled_rows``;
+        ``heads`` are the student's and the teacher's.
         """
         assert self.divergence is not None, "credit distils and names no divergence"
         distilled_N = batch.distillation_N != 0
-        positions = sorted(set(batch.response_N[distilled_N].tolist()))
-        of_rows_N = torch.isin(batch.response_N, torch.tensor(positions, device=distilled_N.device))
-        teacher_hidden, teacher_head = teacher([batch.rows[position] for position in positions])
         divergence_n, logprobs_n = distilled_tokens(
             hidden_NH[distilled_N],
-            head_VH,
-            teacher_hidden[distilled_N[of_rows_N]],
-            teacher_head,
+            heads[0],
+            taught_MH[distilled_N[batch.of_responses(distilled_N)]],
+            heads[1],
             batch.ids_N[distilled_N],
             temperature,
             self.divergence,
         )
-        student_n = batch.student_logprobs_N[distilled_N]
+        student_n = batch.student_at(distilled_N, logprobs_n)
         factor_n = batch.distillation_N[distilled_N] * self.loss.correction(
             student_n, batch.engine_logprobs_N[distilled_N]
         )
@@ -125,7 +165,7 @@ class Objective:
             )
         loss = (factor_n * divergence_n * batch.weights_N[distilled_N]).sum()
         return loss, {
-            "distillation": loss.detach().double(),
+            "distillation": loss.detach(),
             "divergence": divergence_n.detach().double().sum(),
-            "distilled": distilled_N.double().sum(),
+            "distilled": distilled_N.sum(),
         }

@@ -1,14 +1,22 @@
-"""Every rollout of a step, with its per-token log-probs and credit, as one parquet file."""
+"""Every rollout of a step, with its per-token log-probs and credit, as one parquet file.
+
+A step of a study has tens of millions of tokens: they go from tensors into Arrow's buffers whole,
+never through Python objects one by one.
+"""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from rlrt.batch import Credit, Rollout, ScoredBatch
+from rlrt.ranks import rank, world_size
 from rlrt.training.files import write_atomically
 
 TOKENS = pa.list_(pa.float32())
@@ -28,13 +36,14 @@ SCHEMA = pa.schema(
         ("advantage", pa.float64()),  # of the whole rollout, before any token weight
         ("response_ids", pa.list_(pa.int32())),
         ("engine_logprobs", TOKENS),
-        ("student_logprobs", TOKENS),
+        ("student_logprobs", TOKENS),  # both null where the student view was not scored
         ("student_entropy", TOKENS),
         ("teacher_logprobs", TOKENS),  # null where the teacher view was not scored
         ("credit", TOKENS),
         ("distillation", TOKENS),  # weight of the divergence; null where the method distils nothing
     ]
 )
+REPEATED = ["problem_id", "prompt", "answer", "verdict"]  # worth a dictionary; numbers are not
 
 
 def write_records(
@@ -45,45 +54,87 @@ def write_records(
     batch: ScoredBatch,
     credit: Credit,
 ) -> None:
-    """Write ``rollouts/step=000012.parquet``, one row per rollout; an earlier one is replaced."""
-    rows = [
-        {"step": step, "prompt": prompt, **_outcome(rollout), **_tokens(batch, credit, row)}
-        for row, (rollout, prompt) in enumerate(zip(rollouts, prompts, strict=True))
-    ]
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    path = folder / f"step={step:06d}.parquet"
-    write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
+    """Write ``rollouts/step=000012.parquet``, one row per rollout; an earlier one is replaced.
+
+    Collective: rank 0 writes what all ranks have, in the order of groups and samples.
+    """
+    parts = _at_rank_0(_table(step, rollouts, prompts, batch, credit))
+    if not parts:
+        return
+    table = pa.concat_tables(parts)
+    if len(parts) > 1:
+        table = table.sort_by([("group", "ascending"), ("sample", "ascending")])
+    write_atomically(
+        folder / f"step={step:06d}.parquet",
+        lambda partial: pq.write_table(
+            table, partial, compression="zstd", use_dictionary=REPEATED
+        ),
+    )
 
 
-def _outcome(rollout: Rollout) -> dict[str, Any]:
-    return {
-        "problem_id": rollout.problem.id,
-        "group": rollout.group,
-        "sample": rollout.sample,
-        "answer": rollout.problem.answer,
-        "response": rollout.text,
-        "truncated": rollout.response.truncated,
-        "verdict": rollout.verdict.value,
-        "reward": rollout.reward,
-        "penalty": rollout.penalty,
-        "response_ids": list(rollout.response.ids),
-        "engine_logprobs": list(rollout.response.engine_logprobs),
+def _at_rank_0(table: pa.Table) -> list[pa.Table]:
+    """The tables of all ranks at rank 0, nothing at the others: only one has to hold them all."""
+    if world_size() == 1:
+        return [table]
+    parts = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(table, parts)
+    return parts or []  # type: ignore[return-value]
+
+
+def _table(
+    step: int,
+    rollouts: Sequence[Rollout],
+    prompts: Sequence[str],
+    batch: ScoredBatch,
+    credit: Credit,
+) -> pa.Table:
+    every_B = torch.ones_like(batch.student_scored_B)
+    weights_BT = credit.distillation_BT
+    advantages_B = credit.advantages_B
+
+    def tokens(values_BT: Tensor, kept_B: Tensor = every_B) -> pa.ListArray:
+        return _lists(values_BT, batch.response_mask_BT, kept_B)
+
+    columns = {
+        "step": [step] * len(rollouts),
+        "problem_id": [rollout.problem.id for rollout in rollouts],
+        "group": [rollout.group for rollout in rollouts],
+        "sample": [rollout.sample for rollout in rollouts],
+        "prompt": prompts,
+        "answer": [rollout.problem.answer for rollout in rollouts],
+        "response": [rollout.text for rollout in rollouts],
+        "truncated": [rollout.response.truncated for rollout in rollouts],
+        "verdict": [rollout.verdict.value for rollout in rollouts],
+        "reward": [rollout.reward for rollout in rollouts],
+        "penalty": [rollout.penalty for rollout in rollouts],
+        "advantage": [None] * len(rollouts) if advantages_B is None else advantages_B.tolist(),
+        "response_ids": _ids(rollouts),
+        "engine_logprobs": tokens(batch.engine_logprobs_BT),
+        "student_logprobs": tokens(batch.student_logprobs_BT, batch.student_scored_B),
+        "student_entropy": tokens(batch.student_entropy_BT, batch.student_scored_B),
+        "teacher_logprobs": tokens(batch.teacher_logprobs_BT, batch.teacher_scored_B),
+        "credit": tokens(credit.advantages_BT),
+        "distillation": [None] * len(rollouts) if weights_BT is None else tokens(weights_BT),
     }
+    return pa.table(columns, schema=SCHEMA)
 
 
-def _tokens(batch: ScoredBatch, credit: Credit, row: int) -> dict[str, Any]:
-    mask_T = batch.response_mask_BT[row]
+def _lists(values_BT: Tensor, mask_BT: Tensor, kept_B: Tensor) -> pa.ListArray:
+    """The values of each row's tokens as a list; null in rows that are not kept."""
+    kept_BT = mask_BT & kept_B[:, None]
+    values = values_BT[kept_BT].float().numpy()
+    return pa.ListArray.from_arrays(
+        _offsets(kept_BT.sum(1).numpy()), values, mask=pa.array(~kept_B.numpy())
+    )
 
-    def values(values_BT: Tensor) -> list[float]:
-        return values_BT[row][mask_T].tolist()
 
-    return {
-        "advantage": None if credit.advantages_B is None else float(credit.advantages_B[row]),
-        "student_logprobs": values(batch.student_logprobs_BT),
-        "student_entropy": values(batch.student_entropy_BT),
-        "teacher_logprobs": values(batch.teacher_logprobs_BT)
-        if batch.teacher_scored_B[row]
-        else None,
-        "credit": values(credit.advantages_BT),
-        "distillation": None if credit.distillation_BT is None else values(credit.distillation_BT),
-    }
+def _ids(rollouts: Sequence[Rollout]) -> pa.ListArray:
+    lengths = np.array([len(rollout.response.ids) for rollout in rollouts])
+    ids = chain.from_iterable(rollout.response.ids for rollout in rollouts)
+    flat = np.fromiter(ids, np.int32, int(lengths.sum()))
+    return pa.ListArray.from_arrays(_offsets(lengths), flat)
+
+
+def _offsets(lengths: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> pa.Array:
+    """Where each list begins, and where the last one ends."""
+    return pa.array(np.concatenate([[0], lengths.cumsum()]), pa.int32())

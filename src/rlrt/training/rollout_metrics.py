@@ -1,58 +1,67 @@
-"""The metrics of a rollout step: each with its estimator and denominator."""
+"""The metrics of a rollout step, over all ranks: each with its estimator and denominator."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from rlrt.batch import SUCCESS_REWARD, Credit, Rollout, ScoredBatch, Verdict
 from rlrt.functional.groups import group_advantages, has_signal
+from rlrt.ranks import largest, total
 from rlrt.training.sampler import Sampled
 from rlrt.training.scoring import TeacherViews
+
+Sums = dict[str, tuple[float, float]]  # of a rank: the sum of the values to average, their number
 
 
 def rollout_metrics(
     sampled: Sampled, batch: ScoredBatch, teacher: TeacherViews, credit: Credit
 ) -> dict[str, float]:
-    """``stage/quantity`` of one step. Shares are of its B rollouts unless a comment says otherwise."""
+    """``stage/quantity`` of one step, the same on every rank and true over all of them; collective.
+
+    Each takes this rank's part. Shares are of all rollouts unless a comment says otherwise. A mean
+    over tokens is left out where there is none.
+    """
     rollouts = sampled.rollouts
-    return {
-        **_sampled(rollouts, batch),
-        "rollout/resampled_groups": float(sampled.resampled_groups),
-        "rollout/discarded_tokens": float(sampled.discarded_tokens),
-        "context/found": float(batch.has_context_B.double().mean()),
-        "context/teacher_scored": float(batch.teacher_scored_B.double().mean()),
-        "context/shortened": teacher.shortened / len(rollouts),
-        "context/unfit": teacher.unfit / len(rollouts),
-        "credit/multiplier_mean": _multiplier_mean(batch, credit),
-        "credit/abs_mean": _token_mean(credit.advantages_BT.abs(), batch),
-        **{f"credit/{name}": value for name, value in credit.metrics.items()},
-    }
-
-
-def _sampled(rollouts: Sequence[Rollout], batch: ScoredBatch) -> dict[str, float]:
     lengths = [len(rollout.response.ids) for rollout in rollouts]
-    signal_B = has_signal(batch.shaped_rewards_B, batch.group_B)
-    gap_BT = batch.student_logprobs_BT - batch.engine_logprobs_BT
+    means = {
+        **_verdicts(rollouts),
+        "rollout/response_tokens_mean": (sum(lengths), len(lengths)),
+        "rollout/truncated": _share(rollout.response.truncated for rollout in rollouts),
+        **_policy(batch),
+        **_work(batch, credit),
+        "context/shortened": (teacher.shortened, len(rollouts)),
+        "context/unfit": (teacher.unfit, len(rollouts)),
+        **_credit(batch, credit),
+    }
+    found = _over_ranks(
+        means,
+        {
+            "rollout/tokens": sum(lengths),
+            "rollout/resampled_groups": sampled.resampled_groups,
+            "rollout/discarded_tokens": sampled.discarded_tokens,
+        },
+    )
+    found.setdefault("credit/multiplier_mean", 1.0)  # without any credit
+    return found | {"rollout/response_tokens_max": float(largest(max(lengths, default=0)))}
 
-    def share(found: int) -> float:
-        return found / len(rollouts)
 
+def _over_ranks(means: Sums, totals: Mapping[str, float]) -> dict[str, float]:
+    """Means and totals over all ranks in one message; their names are the same on each."""
+    numbers = [number for sum_and_count in means.values() for number in sum_and_count]
+    sums = total(torch.tensor([*numbers, *totals.values()], dtype=torch.float64)).tolist()
+    pairs = zip(means, sums[0 : len(numbers) : 2], sums[1 : len(numbers) : 2], strict=True)
+    averaged = {name: summed / count for name, summed, count in pairs if count}
+    return averaged | dict(zip(totals, sums[len(numbers) :], strict=True))
+
+
+def _verdicts(rollouts: Sequence[Rollout]) -> Sums:
     return {
-        "reward/mean": sum(rollout.reward for rollout in rollouts) / len(rollouts),
-        "reward/correct": share(sum(r.reward >= SUCCESS_REWARD for r in rollouts)),
-        "reward/flipped": share(sum(_is_flipped(r) for r in rollouts)),
-        "reward/penalty_mean": sum(r.penalty for r in rollouts) / len(rollouts),
-        "reward/undecided": share(sum(r.verdict is Verdict.UNDECIDED for r in rollouts)),
-        "rollout/response_tokens_mean": sum(lengths) / len(lengths),
-        "rollout/response_tokens_max": float(max(lengths)),
-        "rollout/tokens": float(sum(lengths)),
-        "rollout/truncated": share(sum(r.response.truncated for r in rollouts)),
-        # groups hold equally many rollouts, so this is the share of groups too
-        "rollout/zero_signal_groups": 1 - float(signal_B.double().mean()),
-        "rollout/entropy": _token_mean(batch.student_entropy_BT, batch),
-        # s - e and its size: what the rollout correction has to make up for
-        "rollout/student_minus_engine": _token_mean(gap_BT, batch),
-        "rollout/student_engine_gap": _token_mean(gap_BT.abs(), batch),
+        "reward/mean": (sum(rollout.reward for rollout in rollouts), len(rollouts)),
+        "reward/correct": _share(rollout.reward >= SUCCESS_REWARD for rollout in rollouts),
+        "reward/flipped": _share(_is_flipped(rollout) for rollout in rollouts),
+        "reward/penalty_mean": (sum(rollout.penalty for rollout in rollouts), len(rollouts)),
+        "reward/undecided": _share(r.verdict is Verdict.UNDECIDED for r in rollouts),
     }
 
 
@@ -61,18 +70,72 @@ def _is_flipped(rollout: Rollout) -> bool:
     return rollout.verdict is not Verdict.UNDECIDED and right != (rollout.verdict is Verdict.RIGHT)
 
 
-def _token_mean(values_BT: Tensor, batch: ScoredBatch) -> float:
-    """Over all response tokens of the step; 0 without any."""
-    tokens_N = values_BT[batch.response_mask_BT].double()
-    return float(tokens_N.mean()) if len(tokens_N) else 0.0
+def _policy(batch: ScoredBatch) -> Sums:
+    mask_BT = batch.response_mask_BT
+    scored_BT = mask_BT & batch.student_scored_B[:, None]
+    gap_N = (batch.student_logprobs_BT - batch.engine_logprobs_BT)[scored_BT]
+    engine_sum, tokens = _sums(batch.engine_logprobs_BT[mask_BT])
+    return {
+        # groups hold equally many rollouts, so this is the share of groups too
+        "rollout/zero_signal_groups": _sums(~has_signal(batch.shaped_rewards_B, batch.group_B)),
+        # -e: estimates the entropy of the sampling policy without bias, over all response tokens
+        "rollout/engine_entropy": (-engine_sum, tokens),
+        # three over the tokens whose student view was scored before the updates
+        "rollout/entropy": _sums(batch.student_entropy_BT[scored_BT]),
+        # s - e and its size: what the rollout correction has to make up for
+        "rollout/student_minus_engine": _sums(gap_N),
+        "rollout/student_engine_gap": _sums(gap_N.abs()),
+    }
 
 
-def _multiplier_mean(batch: ScoredBatch, credit: Credit) -> float:
-    """Token credit over the rollout's advantage, over the tokens of rollouts that are given any; or 1."""
+def _work(batch: ScoredBatch, credit: Credit) -> Sums:
+    lengths_B = batch.response_mask_BT.sum(1)
+    tokens = float(lengths_B.sum())
+    spent_B = batch.student_scored_B | batch.teacher_scored_B | _moves(credit)
+    return {
+        "context/found": _sums(batch.has_context_B),
+        "context/teacher_scored": _sums(batch.teacher_scored_B),
+        # of the response tokens, those that a view was scored for before the updates
+        "score/student_share": (float(lengths_B[batch.student_scored_B].sum()), tokens),
+        "score/teacher_share": (float(lengths_B[batch.teacher_scored_B].sum()), tokens),
+        # rollouts that cost no forward and no backward at all
+        "score/skipped_rollouts": _sums(~spent_B),
+    }
+
+
+def _moves(credit: Credit) -> Tensor:
+    """``[B]`` bool: rollouts that add to an update's gradient."""
+    moves_B = (credit.advantages_BT != 0).any(1)
+    if credit.distillation_BT is None:
+        return moves_B
+    return moves_B | (credit.distillation_BT != 0).any(1)
+
+
+def _credit(batch: ScoredBatch, credit: Credit) -> Sums:
+    tokens = float(batch.response_mask_BT.sum())
+    absolute = credit.advantages_BT.abs().sum(dtype=torch.float64)  # 0 outside the mask
+    return {
+        "credit/multiplier_mean": _multipliers(batch, credit),
+        "credit/abs_mean": (float(absolute), tokens),
+        **{f"credit/{name}": _sums(values) for name, values in credit.metrics.items()},
+    }
+
+
+def _multipliers(batch: ScoredBatch, credit: Credit) -> tuple[float, float]:
+    """Token credit over the rollout's advantage, over the tokens of rollouts that are given any."""
     advantages_B = credit.advantages_B
     if advantages_B is None:
         advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, standardize=False)
     given_B = (credit.advantages_BT != 0).any(1) & (advantages_B != 0)
-    credited_BT = batch.response_mask_BT & given_B[:, None]
-    multipliers_N = (credit.advantages_BT / advantages_B[:, None])[credited_BT].double()
-    return float(multipliers_N.mean()) if len(multipliers_N) else 1.0
+    credit_B = credit.advantages_BT[given_B].sum(1, dtype=torch.float64)
+    tokens = batch.response_mask_BT[given_B].sum()
+    return float((credit_B / advantages_B[given_B]).sum()), float(tokens)
+
+
+def _share(found: Iterable[bool]) -> tuple[float, float]:
+    cases = list(found)
+    return sum(cases), len(cases)
+
+
+def _sums(values: Tensor) -> tuple[float, float]:
+    return float(values.sum(dtype=torch.float64)), len(values)

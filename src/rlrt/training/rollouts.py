@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning as L
 import torch
 
-from rlrt.batch import Problem, Rollout, ScoredBatch
+from rlrt import ranks
+from rlrt.batch import Credit, Problem, Rollout, ScoredBatch
 from rlrt.context.context import Context, Demonstration
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemDataModule
@@ -21,12 +22,25 @@ from rlrt.evaluation.evaluator import Evaluator
 from rlrt.evaluation.judging import Judge
 from rlrt.functional.seeds import derive_seed
 from rlrt.training.files import StepTable
-from rlrt.training.module import PolicyModule
+from rlrt.training.module import NonFiniteError, PolicyModule
+from rlrt.training.performance import forget_peak_memory, peak_flops, peak_memory, performance
 from rlrt.training.records import write_records
 from rlrt.training.rollout_metrics import rollout_metrics
-from rlrt.training.sampler import RolloutSettings, Sampler
-from rlrt.training.scoring import TeacherViews, outcomes_of, scored_batch, teacher_views
-from rlrt.training.updates import scaled_within_updates, split_updates, without_rows
+from rlrt.training.sampler import RolloutSettings, Sampled, Sampler
+from rlrt.training.scoring import (
+    Reads,
+    TeacherViews,
+    completed,
+    outcomes_of,
+    scored_batch,
+    teacher_views,
+)
+from rlrt.training.updates import (
+    in_later_updates,
+    scaled_within_updates,
+    split_updates,
+    without_rows,
+)
 
 PROBE_PROMPTS = 4
 PROBE_TOKENS = 32
@@ -45,79 +59,90 @@ class RolloutParts:
     evaluator: Evaluator
 
 
+@dataclass(frozen=True)
+class Step:
+    """A rollout step between its sampling and the end of its updates; of this rank's groups."""
+
+    sampled: Sampled
+    batch: ScoredBatch
+    teacher: TeacherViews
+    credit: Credit
+
+
 class RolloutCallback(L.Callback):
     """Fills each epoch with fresh rollouts; its ``row`` holds the metrics of the step."""
 
     def __init__(
-        self,
-        settings: RolloutSettings,
-        parts: RolloutParts,
-        folder: Path,
-        first_step: int,
+        self, settings: RolloutSettings, parts: RolloutParts, folder: Path, first_step: int
     ) -> None:
         self.settings = settings
+        self.parts = parts
         self.engine = parts.engine
-        self.engine_spec = parts.engine_spec
-        self.prompts = parts.prompts
-        self.judge = parts.judge
         self.sampler = Sampler(settings, parts.engine, parts.prompts, parts.judge)
-        self.credit = parts.credit
-        self.context = parts.context
-        self.evaluator = parts.evaluator
         self.folder = folder
         self.evaluations = StepTable(folder / "evaluation.csv", first_step)
         self.row: dict[str, float] = {}
-        self.rollouts: list[Rollout] = []
+        self.step: Step | None = None  # the current one, as soon as it is scored
+
+    @property
+    def shown(self) -> list[Rollout]:
+        """The rollouts of the current step; none before it has sampled."""
+        return self.step.sampled.rollouts if self.step is not None else []
 
     def on_fit_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
-        self.engine.start(module.policy, self.engine_spec)
+        self.engine.start(module.policy, self.parts.engine_spec)
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         step, data = trainer.current_epoch, trainer.datamodule  # type: ignore[attr-defined]
-        problems = data.problems_of_step(step)
-        self.row = {}
+        asked, per_update = data.problems_of_step(step), self.settings.problems_per_update
+        problems = [(group, asked[group]) for group in ranks.own_groups(len(asked), per_update)]
+        self.row, self.step = {}, None
         self._step_began = time.perf_counter()
-        module.policy.zero_grad(set_to_none=True)  # their memory is the engine's while it samples
-        self.sync(module, step, problems)
-        if self.evaluator.due(step):
+        forget_peak_memory(module.device)
+        module.begin_step()
+        self.sync(module, step, [problem for _, problem in problems])
+        if self.parts.evaluator.due(step):
             self.evaluate(module, data, step)
         sampled = self.sampler(problems, step, data.spare_problems(step), self._clock)
         self.engine.sleep()
-        rollouts = sampled.rollouts
-        batch, teacher = self._score(module, rollouts, step)
-        credit = self.credit(batch, step)
-        if self.settings.mask_truncated:
-            truncated_B = torch.tensor([rollout.response.truncated for rollout in rollouts])
-            credit = without_rows(batch, credit, truncated_B)
-        per_update = self.settings.problems_per_update
-        credit = scaled_within_updates(batch, credit, per_update)
-        data.updates = split_updates(rollouts, teacher.prompts, batch, credit, per_update)
-        if self.settings.record_rollouts:
-            texts = self.prompts.tokenizer.batch_decode([list(r.prompt_ids) for r in rollouts])
-            write_records(self.folder / "rollouts", step, rollouts, texts, batch, credit)
-        self.row |= rollout_metrics(sampled, batch, teacher, credit)
-        tokens = self.row["rollout/tokens"] + sampled.discarded_tokens
-        self.row["rollout/tokens_per_s"] = tokens / self.row["time/rollout_s"]
-        self.rollouts = rollouts
-        module.update_metrics = []
+        batch, teacher = self._score(module, sampled.rollouts, step)
+        credit = self._credit(sampled.rollouts, batch, step)
+        data.updates = split_updates(sampled.rollouts, teacher.prompts, batch, credit, per_update)
+        self.step = Step(sampled, batch, teacher, credit)
         self._updates_began = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         """Complete the step's row and hand it to the loggers: the one place where metrics are logged."""
+        self.row["time/update_s"] = time.perf_counter() - self._updates_began
         updates = module.update_metrics
         self.row |= {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
-        self.row["time/update_s"] = time.perf_counter() - self._updates_began
+        done = self._record(trainer.current_epoch, module)
+        self.row |= rollout_metrics(done.sampled, done.batch, done.teacher, done.credit)
+        tokens = self.row["rollout/tokens"] + self.row["rollout/discarded_tokens"]
+        self.row["rollout/tokens_per_s"] = tokens / self.row["time/rollout_s"]
+        seconds = {stage: self.row[f"time/{stage}_s"] for stage in ("score", "update")}
+        peak = peak_flops(module.device, self.parts.engine_spec.dtype)
+        self.row |= performance(module.work_in(seconds), peak) | peak_memory(module.device)
         spent = time.perf_counter() - self._step_began
         self.row["time/step_s"] = spent - self.row.get("time/evaluation_s", 0.0)
         for logger in trainer.loggers:
             logger.log_metrics(self.row, step=trainer.current_epoch)
 
+    def on_exception(
+        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """The rollouts that ended a run are kept: the same on every rank, so all write them together."""
+        if isinstance(exception, NonFiniteError) and isinstance(module, PolicyModule):
+            self._record(trainer.current_epoch, module)
+
     def sync(self, module: PolicyModule, step: int, problems: list[Problem]) -> None:
         """Give the engine the policy's weights and prove that it serves them."""
+        prompts, dtype = self.parts.prompts, self.parts.engine_spec.dtype
+        module.policy.zero_grad(set_to_none=True)  # their memory is the engine's while it samples
         with self._clock("sync"):
-            self.engine.sync(engine_weights(module.policy, self.engine_spec.dtype))
+            self.engine.sync(engine_weights(module.policy, dtype))
         with self._clock("probe"):
-            probed = [self.prompts.student_ids(p.question) for p in problems[:PROBE_PROMPTS]]
+            probed = [prompts.student_ids(p.question) for p in problems[:PROBE_PROMPTS]]
             gap = logprob_gap(
                 self.engine,
                 lambda prompts, responses: module.score(prompts, responses)[0],
@@ -128,17 +153,18 @@ class RolloutCallback(L.Callback):
                 ),
             )
         self.row |= {"sync/logprob_gap": gap.max, "sync/logprob_gap_mean": gap.mean}
-        require_fresh(gap, self.engine_spec.dtype, self.engine.max_logprob_gap, step)
+        require_fresh(gap, dtype, self.engine.max_logprob_gap, step)
 
     def evaluate(self, module: PolicyModule, data: ProblemDataModule, step: int) -> None:
         """Evaluate the weights that the engine serves; ``step`` rollout steps made them."""
+        parts = self.parts
         with self._clock("evaluation"):
-            problems = data.held_out_set.problems[: self.evaluator.max_problems]
-            measured = self.evaluator(
+            problems = data.held_out_set.problems[: parts.evaluator.max_problems]
+            measured = parts.evaluator(
                 self.engine,
                 problems,
-                [self.prompts.student_ids(problem.question) for problem in problems],
-                self.judge,
+                [parts.prompts.student_ids(problem.question) for problem in problems],
+                parts.judge,
                 self.settings.max_response_tokens,
                 self.settings.seed,
             )
@@ -147,21 +173,48 @@ class RolloutCallback(L.Callback):
     def _score(
         self, module: PolicyModule, rollouts: list[Rollout], step: int
     ) -> tuple[ScoredBatch, TeacherViews]:
-        """Both views, each only where the credit has a use for it."""
+        """Both views, each only where the credit or a later update has a use for it."""
+        assigner, settings = self.parts.credit, self.settings
         with self._clock("score"):
             outcomes = outcomes_of(rollouts)
-            reads_teacher_B = self.credit.reads_teacher(outcomes, step)
-            used_B = reads_teacher_B | self.credit.distils(outcomes, step)
+            reads_teacher_B = assigner.reads_teacher(outcomes, step)
+            used_B = reads_teacher_B | assigner.distils(outcomes, step)
             shown: list[Demonstration | None] = [None] * len(rollouts)
-            if self.context is not None and used_B.any():
-                shown = self.context(rollouts, step)
+            if self.parts.context is not None and used_B.any():
+                shown = self.parts.context(rollouts, step)
             teacher = teacher_views(
-                rollouts, shown, used_B, self.prompts, self.settings.max_model_tokens
+                rollouts, shown, used_B, self.parts.prompts, settings.max_model_tokens
             )
-            batch = scored_batch(
-                rollouts, outcomes, teacher, reads_teacher_B, self.credit.reads_divergence, module
-            )
+            has_context_B = teacher.has_context_B
+            # In the first update the policy is the student: its own log-probs serve there.
+            later_B = in_later_updates(outcomes.group_B, settings.problems_per_update)
+            student_B = assigner.reads_student(outcomes, has_context_B, step)
+            student_B = student_B | (assigner.credited(outcomes, has_context_B, step) & later_B)
+            if settings.score_all:
+                student_B = torch.ones_like(student_B)
+            reads = Reads(student_B, reads_teacher_B, assigner.reads_divergence)
+            batch = scored_batch(rollouts, outcomes, teacher, reads, module)
         return batch, teacher
+
+    def _credit(self, rollouts: list[Rollout], batch: ScoredBatch, step: int) -> Credit:
+        credit = self.parts.credit(batch, step)
+        if self.settings.mask_truncated:
+            truncated_B = torch.tensor([rollout.response.truncated for rollout in rollouts])
+            credit = without_rows(batch, credit, truncated_B)
+        return scaled_within_updates(batch, credit, self.settings.problems_per_update)
+
+    def _record(self, step: int, module: PolicyModule) -> Step:
+        """The step with what its updates have read of the student view, written to disk."""
+        assert self.step is not None
+        done = replace(self.step, batch=completed(self.step.batch, module.readings))
+        if self.settings.record_rollouts:
+            rollouts = done.sampled.rollouts
+            texts = self.parts.prompts.tokenizer.batch_decode(
+                [list(rollout.prompt_ids) for rollout in rollouts]
+            )
+            folder = self.folder / "rollouts"
+            write_records(folder, step, rollouts, texts, done.batch, done.credit)
+        return done
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:

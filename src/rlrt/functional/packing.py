@@ -1,0 +1,155 @@
+"""Sequences of uneven length in one row without padding; rollouts of a prompt share one copy of it.
+
+The shift between a token and the position that predicts it happens here alone (``predicting_N``).
+More dimensions: U tokens of all attended sequences one after the other, a shared prompt counted once
+for each of them; M slots of the attention blocks, padding included.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+Ids = Sequence[int]
+
+CALL_PAIRS = 4096  # query-key pairs that one more attention call costs as much as (measured on CPU)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Prompts and responses in one row, and who attends to whom.
+
+    A prompt is followed by its responses, each without its last token, whose output predicts nothing.
+    Attention runs within sequences of a prompt and one response; ``sequence_U`` names their tokens.
+    """
+
+    input_ids_L: Tensor
+    position_ids_L: Tensor  # a response counts on from its prompt
+    predicting_N: Tensor  # where each response token is predicted; row by row, t ascending
+    sequence_U: Tensor  # position in the pack of each token of each sequence
+    kept_L: Tensor  # position in U whose attention output is the token's; the first for a prompt
+    lengths: tuple[int, ...]  # of the sequences, in the order of U
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the linear layers touch."""
+        return len(self.input_ids_L)
+
+    @property
+    def attended_pairs(self) -> int:
+        """Query-key pairs of causal attention, padding apart."""
+        return sum(n * (n + 1) // 2 for n in self.lengths)
+
+    @property
+    def attention_padding(self) -> float:
+        """Share of padding among the slots of ``attention_blocks``, 0 .. 1; other kernels pad nothing."""
+        slots = sum(len(block) * self.lengths[block[0]] for block in length_blocks(self.lengths))
+        return 1 - len(self.sequence_U) / slots
+
+    def to(self, device: torch.device) -> "Packed":
+        """The same pack with its tensors on ``device``."""
+        tensors = {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **{name: part.to(device) for name, part in tensors.items()})
+
+
+@dataclass(frozen=True)
+class AttentionBlocks:
+    """Sequences of similar length side by side, padded on the right to the longest of their block."""
+
+    slots_M: (
+        Tensor  # position in the pack; padding names the first token, and nothing reads its output
+    )
+    kept_L: Tensor  # slot whose output is the token's
+    shapes: tuple[tuple[int, int], ...]  # sequences and padded length of each block, in order of M
+
+
+def pack(prompts: Sequence[Ids], responses: Sequence[Ids]) -> Packed:
+    """One row of all rows' tokens, on the CPU; rows of equal prompts share one copy of the prompt.
+
+    An empty response adds nothing but its prompt. There must be a row, and no prompt may be empty.
+    """
+    assert len(prompts), "a pack of no rows"
+    assert all(len(prompt) for prompt in prompts), "a prompt of no tokens predicts nothing"
+    groups: dict[Ids, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        groups.setdefault(tuple(prompt), []).append(row)
+
+    ids: list[int] = []
+    prompt_starts, response_starts = [0] * len(prompts), [0] * len(prompts)
+    sequences: list[int] = []  # rows; those with less than two tokens add nothing to their prompt
+    for prompt, rows in groups.items():
+        start = len(ids)
+        ids.extend(prompt)
+        for row in rows:
+            prompt_starts[row], response_starts[row] = start, len(ids)
+            ids.extend(responses[row][:-1])
+        sequences.extend([row for row in rows if len(responses[row]) > 1] or rows[:1])
+
+    behind = torch.tensor([len(prompt) for prompt in prompts])
+    lengths = torch.tensor([len(response) for response in responses])
+    parts = torch.tensor(
+        [prompt_starts, response_starts]
+    ).T  # of each row: its prompt, its response
+    sizes = torch.stack([behind, (lengths - 1).clamp(min=0)], dim=1)
+    sequence_U = _ranges(parts[sequences], sizes[sequences])
+    total_S = sizes[sequences].sum(1)
+    kept_L = _first_places(sequence_U, len(ids))
+    return Packed(
+        input_ids_L=torch.tensor(ids, dtype=torch.long),
+        position_ids_L=_ranges(torch.zeros_like(total_S), total_S)[kept_L],
+        predicting_N=_ranges(
+            parts + torch.stack([behind - 1, torch.zeros_like(behind)], dim=1),
+            torch.stack([lengths.clamp(max=1), sizes[:, 1]], dim=1),
+        ),
+        sequence_U=sequence_U,
+        kept_L=kept_L,
+        lengths=tuple(total_S.tolist()),
+    )
+
+
+def attention_blocks(packed: Packed) -> AttentionBlocks:
+    """The pack's sequences in few blocks with little padding, on the pack's device."""
+    blocks = length_blocks(packed.lengths)
+    shapes = tuple((len(block), packed.lengths[block[0]]) for block in blocks)
+    ends = list(accumulate((rows * longest for rows, longest in shapes), initial=0))
+    starts = [0] * len(packed.lengths)  # the slot of each sequence's first token
+    for block, start in zip(blocks, ends, strict=False):
+        for place, sequence in enumerate(block):
+            starts[sequence] = start + place * packed.lengths[block[0]]
+    slot_U = _ranges(torch.tensor(starts), torch.tensor(packed.lengths))
+    slot_U = slot_U.to(packed.sequence_U.device)
+    slots_M = packed.sequence_U.new_zeros(ends[-1])
+    slots_M[slot_U] = packed.sequence_U
+    return AttentionBlocks(slots_M=slots_M, kept_L=slot_U[packed.kept_L], shapes=shapes)
+
+
+def length_blocks(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of ``lengths`` in blocks, longest first, that are padded to their first one.
+
+    A block ends where the pairs of query and key lost to its padding cost more than another call.
+    """
+    blocks: list[list[int]] = []
+    longest = lost = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        lost += longest**2 - lengths[index] ** 2
+        if blocks and lost <= CALL_PAIRS:
+            blocks[-1].append(index)
+        else:
+            blocks.append([index])
+            longest, lost = lengths[index], 0
+    return blocks
+
+
+def _ranges(starts: Tensor, lengths: Tensor) -> Tensor:
+    """``start .. start + length - 1`` of each pair, one after the other."""
+    starts, lengths = starts.flatten(), lengths.flatten()
+    before = lengths.cumsum(0) - lengths
+    return torch.arange(int(lengths.sum())) + (starts - before).repeat_interleave(lengths)
+
+
+def _first_places(values_U: Tensor, count: int) -> Tensor:
+    """Where each of 0 .. count-1 stands first in ``values_U``."""
+    places_U = torch.arange(len(values_U))
+    return places_U.new_full((count,), len(values_U)).scatter_reduce(0, values_U, places_U, "amin")

@@ -1,0 +1,79 @@
+"""A policy whose parameters are spread over the ranks (FSDP2), and how to work with it all the same."""
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed.checkpoint.state_dict as dcp
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from transformers import PreTrainedModel
+
+Made = TypeVar("Made")
+
+
+def shard(policy: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype) -> None:
+    """Spread every layer, and the rest as one more unit, over the ranks of ``mesh``, in place.
+
+    The shards stay as they are (float32: the master weights); a layer is gathered in ``dtype`` while it
+    computes. Gradients are summed over the ranks in float32, not averaged: an update's weights are
+    fixed over all its tokens before it is split.
+    """
+    low = None if dtype == torch.float32 else dtype
+    mixed = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
+    for layer in policy.get_decoder().layers:
+        fully_shard(layer, mesh=mesh, mp_policy=mixed)
+    # embedding, last norm and head: not freed between a forward and its backward
+    fully_shard(policy, mesh=mesh, mp_policy=mixed, reshard_after_forward=False)
+    for module in policy.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
+    policy.while_gathered = MethodType(lambda self, work: work(), policy)
+    register_fsdp_forward_method(policy, "while_gathered")
+
+
+def is_sharded(policy: PreTrainedModel) -> bool:
+    """Whether the ranks share the policy's parameters among them."""
+    return isinstance(policy, FSDPModule)
+
+
+def gathered(policy: PreTrainedModel, work: Callable[[], Made]) -> Made:
+    """``work()``, which may call the policy's layers and read its embedding and head.
+
+    With a sharded policy this is the one way to do so, and collective. Work with a gradient returns
+    what is differentiated, so that the backward pass gathers again what it needs.
+    """
+    if not is_sharded(policy):
+        return work()
+    run: Any = policy.while_gathered
+    made: Made = run(work)
+    if not torch.is_grad_enabled():
+        policy.reshard()  # or an optimiser step would leave the gathered weights behind
+    return made
+
+
+def released(policy: PreTrainedModel) -> None:
+    """Have a sharded policy keep nothing gathered, so that its shards may change."""
+    if isinstance(policy, FSDPModule):
+        policy.reshard()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of a policy, gathered from all ranks if it is sharded; collective then."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
+def whole_state(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a module, sharded or not, on the host of rank 0; empty on other ranks."""
+    options = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state: dict[str, Any] = dcp.get_model_state_dict(module, options=options)
+    return state

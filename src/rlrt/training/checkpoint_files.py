@@ -1,0 +1,131 @@
+"""A checkpoint on the disk, a file or a folder of shards: whole or not there, whenever the process dies."""
+
+import json
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rlrt.training.files import write_atomically
+
+SUFFIX = ".ckpt"
+MANIFEST = "manifest.json"
+BLOCK_BYTES = 1 << 22
+
+Sums = dict[str, list[int]]  # of each file by its name: size in bytes and CRC-32
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every byte of a checkpoint is what was written.
+
+    Of a file, by the checksums of its zip records; of a folder, by its manifest.
+    """
+    try:
+        if path.is_dir():
+            manifest = json.loads((path / MANIFEST).read_text())
+            files = [file for file in path.iterdir() if file.name != MANIFEST]
+            sizes = {file.name: file.stat().st_size for file in files}
+            if sizes != {name: size for name, (size, _) in manifest.items()}:
+                return False
+            return sums(files) == manifest
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError):
+        return False
+    except (ValueError, TypeError, AttributeError):  # a manifest that is none
+        return False
+
+
+def sums(files: Iterable[Path]) -> Sums:
+    """Size and checksum of each file, read several at a time."""
+
+    def read(path: Path) -> tuple[str, list[int]]:
+        size = check = 0
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                size += len(block)
+                check = zlib.crc32(block, check)
+        return path.name, [size, check]
+
+    with ThreadPoolExecutor() as threads:
+        return dict(threads.map(read, files))
+
+
+def write_manifest(folder: Path, written: Mapping[str, list[int]]) -> None:
+    """Seal a folder of shards: from now on it counts as whole, once it has its name."""
+
+    def write(partial: Path) -> None:
+        partial.write_text(json.dumps(dict(sorted(written.items())), indent=1))
+
+    write_atomically(folder / MANIFEST, write)
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Give ``new`` the name ``path``, and take away what had it.
+
+    Of files in one step. A folder cannot replace another in one step: where the process dies between
+    the two, ``recover`` finds the earlier one.
+    """
+    if not new.is_dir() and not path.is_dir():
+        new.replace(path)
+        new.unlink(missing_ok=True)  # two names of one file: replacing does nothing then
+    else:
+        recover(path)
+        before = _aside(path)
+        remove(before)
+        if path.exists():
+            path.rename(before)
+        new.rename(path)
+        remove(before)
+    sync(path.parent)
+
+
+def recover(path: Path) -> None:
+    """Bring back what a process that died in ``put_in_place`` had put aside and not replaced."""
+    if not path.exists() and _aside(path).exists():
+        _aside(path).rename(path)
+
+
+def link(target: Path, name: Path) -> None:
+    """Make ``name`` a second name of the files of ``target``, which lives on when that is removed."""
+    partial = name.with_name(f".{name.name}.partial")
+    remove(partial)
+    if target.is_dir():
+        partial.mkdir()
+        for file in target.iterdir():
+            os.link(file, partial / file.name)
+    else:
+        os.link(target, partial)
+    put_in_place(partial, name)
+
+
+def is_linked(one: Path, other: Path) -> bool:
+    """Whether two checkpoints are names of the same files."""
+    mine, theirs = (path / MANIFEST if path.is_dir() else path for path in (one, other))
+    return mine.exists() and theirs.exists() and mine.samefile(theirs)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there; at no moment half of it has its name."""
+    if path.is_dir():
+        if not path.name.startswith("."):
+            path = path.rename(_aside(path))
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or the names in a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.before")

@@ -1,0 +1,243 @@
+"""A rank that dies ends the others, within seconds and with one sentence.
+
+A process blocked in a collective with a dead one waits for the group's timeout, half an hour. So
+every rank keeps a connection to rank 0, on which nothing is sent while all is well: the kernel of a
+dead process closes its end. There is no heartbeat that a long generation could miss; a host that is
+gone is noticed by TCP's own keepalive.
+"""
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import lightning as L
+
+from rlrt import ranks
+from rlrt.errors import RunStoppedError, UserError
+
+STATUS = 3  # of a process that ends because another has; as of every run that cannot go on
+CONNECT_S = 60.0  # for all ranks to reach rank 0
+GREETING_S = 10.0
+GRACE_S = 3.0  # between the word that an error stops a rank and the end of the others: they may be
+# about to stop by the same error, and then each says its own
+UNWIND_S = 1.0  # how much later than a collective's error the news of a dead rank may come
+KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # s, s, probes: 25 s in all
+BYE, STOPS, DIED = "bye", "stops", "died"
+
+
+class News(NamedTuple):
+    """What one rank tells another: the word, the rank that it is about, and why that one stops."""
+
+    word: str
+    rank: int
+    reason: str = ""
+
+
+class RankWatch(L.Callback):
+    """Watches over the ranks of the run in ``folder``; one process alone has nothing to watch.
+
+    It begins with the setup of the fit, once the ranks are connected, and ends with the ``with``
+    block: in good order, or by telling the others which error stops this rank.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._peers: list[Peer] = []
+        self._died = threading.Event()
+        self._leaves = False  # whether this rank needs the others no more
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.stop()
+        else:
+            self.fail(error)
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        self.start()
+        for thread in threading.enumerate():
+            if thread.name == "child-process-observer":  # Lightning's own: it kills without a word
+                thread._finished = True  # type: ignore[attr-defined]
+
+    def on_exception(
+        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self.fail(exception)  # before the trainer's teardown, which may wait for the others
+
+    def start(self) -> None:
+        """Connect the ranks; collective. RunStoppedError where one does not reach rank 0."""
+        if ranks.world_size() == 1 or self._peers:
+            return
+        self._peers = _accepted() if ranks.rank() == 0 else [_connected()]
+        os.register_at_fork(
+            after_in_child=self._forget
+        )  # a child would keep a dead rank's end open
+        for peer in self._peers:
+            threading.Thread(target=self._watch, args=(peer,), daemon=True).start()
+
+    def stop(self) -> None:
+        """This rank's part of the run is over, and the others go on without it."""
+        if not self._leaves:
+            self._leaves = True
+            self._tell(News(BYE, ranks.rank()))
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the others that this error stops this rank; return when they have ended or know why.
+
+        Does not return where the error came of a rank that has died: the watch ends this process.
+        """
+        if self._leaves or not self._peers:
+            return
+        if self._died.wait(UNWIND_S):
+            time.sleep(2 * UNWIND_S)
+        self._leaves = True
+        self._tell(News(STOPS, ranks.rank(), _reason(error)))
+        until = time.monotonic() + GRACE_S + UNWIND_S
+        for peer in self._peers:
+            peer.left.wait(max(until - time.monotonic(), 0.0))
+
+    def _watch(self, peer: "Peer") -> None:
+        """Follow what the other end says until it has left; end this process where it must."""
+        for news in peer.news():
+            if news.word == BYE:
+                peer.left.set()
+                return
+            self._tell(news, but=peer)
+            if news.rank == peer.rank:
+                peer.left.set()
+            if news.word == STOPS:
+                time.sleep(GRACE_S)
+            self._end(news)
+        news = News(DIED, peer.rank)
+        self._died.set()
+        self._tell(news, but=peer)
+        self._end(news)
+        peer.left.set()
+
+    def _tell(self, news: News, but: "Peer | None" = None) -> None:
+        for peer in self._peers:
+            if peer is not but:
+                peer.tell(news)
+
+    def _end(self, news: News) -> None:
+        """End this process at once: no exception reaches a thread that is blocked in a collective."""
+        if self._leaves:
+            return
+        if ranks.rank() == 0 or news.rank == 0:  # one sentence in all where they share a screen
+            fate = "has died" if news.word == DIED else f"has stopped ({news.reason})"
+            sentence = (
+                f"error: rank {news.rank} of {ranks.world_size()} {fate}; the others stop; "
+                f"go on with resume={self.folder} hydra.run.dir={self.folder}\n"
+            )
+            with suppress(OSError):  # and not through sys.stderr, whose lock a thread may hold
+                os.write(2, sentence.encode())
+        os._exit(STATUS)
+
+    def _forget(self) -> None:
+        for peer in self._peers:
+            peer.forget()
+
+
+class Peer:
+    """The connection to another rank."""
+
+    def __init__(self, connection: socket.socket, rank: int) -> None:
+        self.rank = rank
+        self.left = threading.Event()  # or has told why it leaves
+        self._socket = connection
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if hasattr(socket, name):  # not on every system
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        connection.settimeout(None)
+
+    def news(self) -> Iterator[News]:
+        """What it says, until it says nothing more."""
+        with suppress(OSError):
+            while line := _read_line(self._socket):
+                yield News(*json.loads(line))
+
+    def tell(self, news: News) -> None:
+        with suppress(OSError):  # it has left
+            self._socket.sendall(json.dumps(news).encode() + b"\n")
+
+    def forget(self) -> None:
+        """Close this process's descriptor alone; the connection lives on in its parent."""
+        os.close(self._socket.detach())
+
+
+def _accepted() -> list[Peer]:
+    """Rank 0's connections, one from every other rank; what else knocks at the port is sent away."""
+    secret, family = secrets.token_hex(16), socket.AF_INET
+    if socket.has_dualstack_ipv6():
+        family = socket.AF_INET6
+    with socket.create_server(
+        ("", 0), family=family, dualstack_ipv6=family == socket.AF_INET6
+    ) as server:
+        host = os.environ.get("MASTER_ADDR") or socket.gethostname()
+        ranks.gathered((host, server.getsockname()[1], secret))
+        until = time.monotonic() + CONNECT_S
+        peers: dict[int, Peer] = {}
+        while len(peers) < ranks.world_size() - 1:
+            server.settimeout(max(until - time.monotonic(), 0.001))
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
+                missing = sorted(set(range(1, ranks.world_size())) - peers.keys())
+                raise RunStoppedError(
+                    f"ranks {missing} have not reached rank 0 at {host} within {CONNECT_S:.0f} s"
+                ) from None
+            connection.settimeout(GREETING_S)
+            with suppress(OSError):
+                word, _, number = _read_line(connection).decode(errors="replace").partition(" ")
+                if secrets.compare_digest(word.encode(), secret.encode()):
+                    peers[int(number)] = Peer(connection, int(number))
+                    continue
+            connection.close()
+    return list(peers.values())
+
+
+def _connected() -> Peer:
+    """This rank's connection to rank 0."""
+    host, port, secret = ranks.gathered(("", 0, ""))[0]
+    try:
+        connection = socket.create_connection((host, port), CONNECT_S)
+    except OSError as error:
+        raise RunStoppedError(
+            f"rank {ranks.rank()} cannot reach rank 0 at {host}, port {port} ({error})"
+        ) from error
+    connection.sendall(f"{secret} {ranks.rank()}\n".encode())
+    return Peer(connection, 0)
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    """The next line without its end; empty where there is none. A reason is short: byte by byte."""
+    line = b""
+    while (byte := connection.recv(1)) and byte != b"\n":
+        line += byte
+    return line if byte else b""
+
+
+def _reason(error: BaseException) -> str:
+    """An error in one line."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    first = str(error).strip().partition("\n")[0]
+    if isinstance(error, UserError | RunStoppedError):
+        return first
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,0 +1,178 @@
+"""Real processes in a gloo group, one of which dies, fails or ends in good order."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import os, sys, time
+import torch, torch.distributed as dist
+from rlrt.errors import RunStoppedError
+from rlrt.training.liveness import RankWatch
+
+folder, rank, size, act = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+
+def meet():
+    dist.all_reduce(torch.ones(1))
+
+def fork():
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(60)
+
+def busy():  # the interpreter lock is never free for long
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        sum(range(10_000_000))
+    meet()
+
+def stop():
+    raise RunStoppedError("the loss is not a number")
+
+def err():
+    raise KeyError("a bug")
+
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+with RankWatch(folder) as watch:
+    watch.start()
+    meet()
+    print("ready", flush=True)
+    {"meet": meet, "sleep": lambda: time.sleep(60), "fork": fork, "busy": busy,
+     "stop": stop, "err": err, "end": lambda: sys.exit(0)}[act]()
+dist.destroy_process_group()
+"""
+
+
+class Ranks:
+    """Processes that do, in the order of their ranks, what the words say."""
+
+    def __init__(self, folder: Path, *acts: str) -> None:
+        self.folder = folder
+        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        self.processes: list[subprocess.Popen[bytes]] = []
+        for rank, act in enumerate(acts):
+            command = [sys.executable, "-c", PROGRAM, str(folder), str(rank), str(len(acts)), act]
+            with (folder / f"{rank}.err").open("w") as said:
+                process = subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=said,
+                    env=environment,
+                    start_new_session=True,
+                )
+            self.processes.append(process)
+
+    def wait_until_connected(self) -> None:
+        for process in self.processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n", self.said()
+
+    def kill(self, rank: int) -> None:
+        self.processes[rank].kill()
+
+    def statuses(self) -> list[int]:
+        return [process.wait(timeout=20) for process in self.processes]
+
+    def said(self) -> list[str]:
+        """What each has written to stderr."""
+        return [
+            (self.folder / f"{rank}.err").read_text(errors="replace")
+            for rank in range(len(self.processes))
+        ]
+
+    def clear(self) -> None:
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # also a child that outlives it
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[list[Ranks]]:
+    """Filled by a test with what must not outlive it."""
+    running: list[Ranks] = []
+    yield running
+    for group in running:
+        group.clear()
+
+
+def sentence(folder: Path, rank: int, size: int, fate: str = "has died") -> str:
+    return (
+        f"error: rank {rank} of {size} {fate}; the others stop; "
+        f"go on with resume={folder} hydra.run.dir={folder}\n"
+    )
+
+
+def connected(started: list[Ranks], folder: Path, *acts: str) -> Ranks:
+    group = Ranks(folder, *acts)
+    started.append(group)
+    group.wait_until_connected()
+    return group
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("acts", "dead"),
+    [
+        (("meet", "sleep"), 1),
+        (("meet", "sleep", "sleep"), 1),  # the third is in a long generation, not in a collective
+        (("meet", "fork"), 1),  # the dead one's child has inherited its sockets
+        (("sleep", "meet", "sleep"), 0),
+    ],
+)
+def test_a_killed_rank_ends_the_others_with_one_sentence(
+    tmp_path: Path, started: list[Ranks], acts: tuple[str, ...], dead: int
+) -> None:
+    group = connected(started, tmp_path, *acts)
+    group.kill(dead)
+    expected = [-signal.SIGKILL if rank == dead else 3 for rank in range(len(acts))]
+    assert group.statuses() == expected
+    said = group.said()
+    told = sentence(tmp_path, dead, len(acts))
+    speakers = [0] if dead else range(1, len(acts))
+    assert all(said[rank] == (told if rank in speakers else "") for rank in range(len(acts))), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("act", "status", "fate"),
+    [
+        ("err", 1, "has stopped (KeyError: 'a bug')"),
+        ("stop", 1, "has stopped (the loss is not a number)"),
+        ("end", 0, "has stopped (SystemExit: 0)"),  # before the run is over
+    ],
+)
+def test_a_rank_that_stops_by_an_error_says_which(
+    tmp_path: Path, started: list[Ranks], act: str, status: int, fate: str
+) -> None:
+    group = connected(started, tmp_path, "meet", act, "sleep")
+    assert group.statuses() == [3, status, 3]
+    said = group.said()
+    assert said[0] == sentence(tmp_path, 1, 3, fate)
+    assert said[2] == ""
+
+
+@pytest.mark.slow
+def test_an_error_of_all_ranks_is_told_by_each(tmp_path: Path, started: list[Ranks]) -> None:
+    group = connected(started, tmp_path, "stop", "stop")
+    assert group.statuses() == [1, 1]  # Python's own: neither was ended by the other
+    for said in group.said():
+        assert said.endswith("RunStoppedError: the loss is not a number\n")
+        assert "the others stop" not in said
+
+
+@pytest.mark.slow
+def test_ranks_that_end_in_good_order_are_left_alone(tmp_path: Path, started: list[Ranks]) -> None:
+    """However long one keeps the interpreter busy, and whoever is ready first."""
+    group = connected(started, tmp_path, "busy", "meet", "meet")
+    assert group.statuses() == [0, 0, 0]
+    assert group.said() == ["", "", ""]
