@@ -61,7 +61,9 @@ def point(side: str, what: str, vocabulary: int, tokens: int, folder: str) -> di
     """Run one measurement in a child."""
     script = str(Path(__file__).with_name("memory_point.py"))
     command = [sys.executable, script, side, what, str(vocabulary), str(tokens), folder]
-    threshold = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}  # glibc: larger blocks are pages of their own
+    threshold = {
+        "MALLOC_MMAP_THRESHOLD_": str(2**20)
+    }  # glibc: larger blocks are pages of their own
     done = subprocess.run(
         command, stdout=subprocess.PIPE, check=True, env={**os.environ, **threshold}
     )
@@ -77,7 +79,16 @@ def available_gib() -> float:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """GiB over what is held before."""
-    head = ("what", "V", "T", "rlrt GiB", "naive GiB", "naive / rlrt", "over V = 32k", "grad. apart")
+    head = (
+        "what",
+        "V",
+        "T",
+        "rlrt GiB",
+        "naive GiB",
+        "naive / rlrt",
+        "over V = 32k",
+        "grad. apart",
+    )
     found = Table(*head, "rlrt s", "naive s", title=TITLE)
     low = {(r["what"], r["tokens"]): r["rlrt"]["gib"] for r in rows if r["vocabulary"] == LOW}
     for row in rows:

@@ -91,6 +91,7 @@ def by_naive(what: str, policy: PreTrainedModel, tokens: int) -> dict[str, float
 
 def main() -> None:
     """One measurement of a network so narrow that its logits outweigh the rest."""
+    ours.quiet()
     side, what, vocabulary, tokens, folder = sys.argv[1:]
     shape = Shape("narrow", int(vocabulary), 64, 128, 2, 2, 1, 32, spread=0.3)
     policy = shape.policy()

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import transformers
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from workload import TINY, Workload
@@ -30,7 +31,7 @@ from rlrt.training.scoring import TeacherViews, outcomes_of, scored_batch, teach
 from rlrt.training.updates import Update, split_updates
 
 CLIP = 0.2  # of the ratio, on both sides of a comparison
-LEARNING_RATE = 1e-6
+LEARNING_RATE = 1e-20  # below the weights' resolution: every repeat is the same update
 NO_CLIP = 1e9  # of the gradient's norm: it is computed and changes nothing
 Prepare = Callable[[PolicyModule], list[Update]]
 
@@ -47,15 +48,18 @@ class SteadyModule(PolicyModule):
 
 
 def module_of(
-    policy: PreTrainedModel, token_budget: int, credit: CreditAssigner | None = None
+    policy: PreTrainedModel,
+    token_budget: int,
+    credit: CreditAssigner | None = None,
+    aggregation: Aggregation | None = None,
 ) -> PolicyModule:
-    """A module with the plain clipped loss, a mean over the update's tokens; no credit: GRPO's."""
+    """A module with the plain clipped loss; by default GRPO's, a mean over the update's tokens."""
     credit = credit or GRPO()
     loss = ClippedSurrogate(CLIP, CLIP, dual_clip=None, rollout_correction_limit=None)
     return SteadyModule(
         policy,
         Live(),
-        Objective(loss, Aggregation(), credit.divergence, credit.importance_limit),
+        Objective(loss, aggregation or Aggregation(), credit.divergence, credit.importance_limit),
         Optimization(learning_rate=LEARNING_RATE, max_grad_norm=NO_CLIP),
         temperature=1.0,
         token_budget=token_budget,
@@ -109,24 +113,34 @@ def one_update(rollouts: list[Rollout], credit: CreditAssigner) -> Prepare:
 
 @dataclass
 class Seconds(L.Callback):
-    """What one fit took: scoring, and the updates (forward, backward and optimizer step)."""
+    """What each round of a fit took: scoring, and the update (forward, backward, optimizer step)."""
 
     prepare: Prepare
-    score_s: float = 0.0
-    update_s: float = 0.0
-    after_score: Callable[[], None] = field(default=lambda: None)
+    after_score: Callable[[], None]
+    scores_s: list[float] = field(default_factory=list)
+    updates_s: list[float] = field(default_factory=list)
+
+    @property
+    def score_s(self) -> float:
+        """Of the last round."""
+        return self.scores_s[-1]
+
+    @property
+    def update_s(self) -> float:
+        """Of the last round."""
+        return self.updates_s[-1]
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         began = clock()
         trainer.datamodule.updates = self.prepare(module)  # type: ignore[attr-defined]
-        self.score_s = clock() - began
+        self.scores_s.append(clock() - began)
         self.after_score()
 
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, *_: Any) -> None:
         self.began = clock()
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self.update_s += clock() - self.began
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.updates_s.append(clock() - self.began)
 
 
 def clock() -> float:
@@ -161,21 +175,28 @@ class Lazily(torch.utils.data.Dataset[Update]):
         return self.data.updates[index]
 
 
+def quiet() -> None:
+    """Keep the screen for tables: no banners, no advice."""
+    for name in ("lightning.pytorch", "lightning.fabric", "trl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
 def run(
     module: PolicyModule,
     prepare: Prepare,
     precision: Any = "32-true",
     accelerator: str = "cpu",
     after_score: Callable[[], None] = lambda: None,
+    rounds: int = 1,
 ) -> Seconds:
-    """Score and update once through the real trainer; gradients stay on the parameters."""
-    seconds = Seconds(prepare, after_score=after_score)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Score and update through the real trainer; the last gradients stay on the parameters."""
+    seconds = Seconds(prepare, after_score)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         trainer = L.Trainer(
-            max_epochs=1,
+            max_epochs=rounds,
             accelerator=accelerator,
             devices=1,
             precision=precision,

@@ -54,7 +54,9 @@ def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     """Of the line through the logarithms: 1 where one grows as the other."""
     xs, ys = [math.log(size) for size in sizes], [math.log(second) for second in seconds]
     x, y = sum(xs) / len(xs), sum(ys) / len(ys)
-    return sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / sum((a - x) ** 2 for a in xs)
+    return sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / sum(
+        (a - x) ** 2 for a in xs
+    )
 
 
 def marked(text: str, holds: bool) -> str:

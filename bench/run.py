@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ours import quiet
 from picture import draw_all
 from report import environment
 from rich.console import Console
@@ -77,6 +78,7 @@ def measured(name: str, options: argparse.Namespace, results: dict[str, Any]) ->
 
 def measure_here(name: str, quick: bool, out: Path) -> None:
     """Measure one part in this process."""
+    quiet()
     part = importlib.import_module({**PARTS, **GPU_PARTS}[name])
     rows = part.measure(quick)
     out.write_text(json.dumps({"environment": environment(), "quick": quick, "rows": rows}))

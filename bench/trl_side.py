@@ -5,7 +5,6 @@ splitting, loss, accumulation and the optimizer step are its own. ``loss_type="d
 generation for each update is the sum over all response tokens of the update by their number, as ours.
 """
 
-import logging
 import tempfile
 import time
 import warnings
@@ -87,8 +86,6 @@ class TrlSide:
     def __init__(self, policy: PreTrainedModel, load: Workload, rows: int) -> None:
         count = len(load.responses)
         assert count % rows == 0, f"{rows} rows do not divide {count} rollouts"
-        logging.getLogger("trl").setLevel(logging.ERROR)
-        logging.getLogger("transformers").setLevel(logging.ERROR)
         self.rows, self.watch = rows, Stopwatch()
         self.folder = tempfile.TemporaryDirectory()
         config = GRPOConfig(
@@ -151,10 +148,14 @@ def given_rollouts(load: Workload) -> Any:
     return rollout
 
 
-def best_rows(policy_of: Any, load: Workload, token_budget: int) -> tuple["TrlSide", dict[int, float]]:
+def best_rows(
+    policy_of: Any, load: Workload, token_budget: int
+) -> tuple["TrlSide", dict[int, float]]:
     """The trainer with the fastest micro-batch that the budget allows, and the seconds of all tried."""
     count = len(load.responses)
-    allowed = [r for r in range(1, count + 1) if count % r == 0 and r * load.longest <= token_budget]
+    allowed = [
+        r for r in range(1, count + 1) if count % r == 0 and r * load.longest <= token_budget
+    ]
     sides, tried = {}, {}
     for rows in allowed[-2:]:  # the largest two: smaller ones only add overhead
         sides[rows] = TrlSide(policy_of(), load, rows)

@@ -1,27 +1,54 @@
-"""Answers per second of the verifier beside TRL's ``accuracy_reward``, on the same rows in one run.
+"""(f) Answers per second of the verifier beside TRL's ``accuracy_reward``, on the same answers.
 
-``python bench/verifier.py ROWS.jsonl [--workers N] [--repeats N] [--out FILE]``: ROWS are lines of
-prediction, gold and correct. The two take turns; the median of the repeats is shown, starts and
-imports left out. TRL is a dependency of this benchmark only (the extra ``bench``).
+The two take turns; starts and imports are left out. The answers are the boxed ones of a labelled file
+beside the project where it is there, else drawn sums.
 """
 
-import argparse
 import json
 import os
+import random
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from rich.console import Console
+from matplotlib.axes import Axes
 from rich.table import Table
-from trl.rewards import accuracy_reward
 
 from rlrt.batch import Verdict
 from rlrt.reward.verifier import Verifier
 
+TITLE = "verifier beside TRL"
+LABELLED = (
+    Path(__file__).resolve().parents[2] / "shared" / "grader_cases" / "d1_llada_math500.jsonl"
+)
+REPEATS = 5
 Grader = Callable[[Sequence[str], Sequence[str]], list[bool]]
+
+
+def measure(quick: bool) -> list[dict[str, Any]]:
+    """A row per grader."""
+    if quick or not LABELLED.exists():
+        return graded("drawn sums", drawn(20 if quick else 800), 1 if quick else REPEATS)
+    lines = LABELLED.read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if r"\boxed" in row["prediction"]]
+    return graded("boxed answers to MATH-500", rows, REPEATS)
+
+
+def drawn(count: int) -> list[dict[str, Any]]:
+    """Boxed answers, half of them right."""
+    numbers = random.Random(0)
+    golds = [numbers.randint(-99, 99) for _ in range(count)]
+    return [
+        {
+            "prediction": rf"So the sum is \boxed{{{gold + row % 2}}}.",
+            "gold": str(gold),
+            "correct": row % 2 == 0,
+        }
+        for row, gold in enumerate(golds)
+    ]
 
 
 def by_verifier(verifier: Verifier) -> Grader:
@@ -33,39 +60,21 @@ def by_verifier(verifier: Verifier) -> Grader:
 
 def by_trl(responses: Sequence[str], golds: Sequence[str]) -> list[bool]:
     """TRL's reward; None (a gold it cannot parse) counts as not right."""
+    from trl.rewards import accuracy_reward
+
     messages = [[{"role": "assistant", "content": response}] for response in responses]
     return [reward == 1.0 for reward in accuracy_reward(messages, list(golds))]
 
 
-def main() -> None:
-    """Print the table and, with ``--out``, write the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", type=Path)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    rows = [json.loads(line) for line in options.rows.read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if r"\boxed" in row["prediction"]]
-    figures = measure(rows, options.workers, options.repeats)
-    table = Table(
-        "", "answers/s", "agreement", title=f"{options.rows.name}: {len(rows)} boxed rows"
-    )
-    for name, figure in figures.items():
-        table.add_row(name, f"{figure['answers_per_s']:.0f}", f"{figure['agreement']:.2%}")
-    Console().print(table)
-    if options.out is not None:
-        options.out.write_text(json.dumps({"rows": len(rows), "graders": figures}, indent=1) + "\n")
-
-
-def measure(rows: list[dict[str, str]], workers: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Median answers per second and agreement with ``correct`` of each grader, taking turns."""
+def graded(answers: str, rows: list[dict[str, Any]], repeats: int) -> list[dict[str, Any]]:
+    """Seconds of every turn and agreement with ``correct`` of each grader."""
     responses, golds = [row["prediction"] for row in rows], [row["gold"] for row in rows]
+    workers = os.cpu_count() or 1
     with Verifier(workers=1) as one, Verifier(workers=workers) as many:
         graders: dict[str, Grader] = {
             "rlrt, 1 worker": by_verifier(one),
             f"rlrt, {workers} workers": by_verifier(many),
-            f"trl {version('trl')} accuracy_reward": by_trl,
+            f"TRL {version('trl')} accuracy_reward": by_trl,
         }
         seconds: dict[str, list[float]] = {name: [] for name in graders}
         agreement: dict[str, float] = {}
@@ -77,14 +86,29 @@ def measure(rows: list[dict[str, str]], workers: int, repeats: int) -> dict[str,
                     seconds[name].append(time.perf_counter() - began)
                 same = sum(a == row["correct"] for a, row in zip(found, rows, strict=True))
                 agreement[name] = same / len(rows)
-    return {
-        name: {
+    return [
+        {
+            "grader": name,
+            "answers": answers,
+            "count": len(rows),
+            "seconds": seconds[name],
             "answers_per_s": len(rows) / median(seconds[name]),
             "agreement": agreement[name],
         }
         for name in graders
-    }
+    ]
 
 
-if __name__ == "__main__":
-    main()
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Answers per second and agreement with the labels."""
+    title = f"{TITLE}: {rows[0]['count']} {rows[0]['answers']}"
+    found = Table("", "answers/s", "agreement", title=title)
+    for row in rows:
+        found.add_row(row["grader"], f"{row['answers_per_s']:.0f}", f"{row['agreement']:.2%}")
+    return found
+
+
+def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """Answers per second."""
+    axes.barh([row["grader"] for row in rows], [r["answers_per_s"] for r in rows], color="#4477aa")
+    axes.set_xlabel("answers per second")

@@ -17,7 +17,9 @@ from rlrt.data.prompts import Prompts
 from rlrt.model.load import load_tokenizer
 
 Ids = tuple[int, ...]
-TINY = str(Path(__file__).resolve().parents[1] / "models" / "tiny")  # its tokenizer serves all shapes
+TINY = str(
+    Path(__file__).resolve().parents[1] / "models" / "tiny"
+)  # its tokenizer serves all shapes
 CUT = 0.1  # share of responses at the limit
 SPREAD = 0.7  # of the logarithm of lengths: the limit is 2.5 times the median
 CONTEXT = 32_768  # tokens that a position may have
@@ -99,8 +101,12 @@ class Workload:
     @property
     def with_signal(self) -> list[int]:
         """Rollouts of groups whose rewards differ."""
-        groups = [self.rewards[i : i + self.samples] for i in range(0, len(self.rewards), self.samples)]
-        return [row for row in range(len(self.rewards)) if len(set(groups[row // self.samples])) > 1]
+        groups = [
+            self.rewards[i : i + self.samples] for i in range(0, len(self.rewards), self.samples)
+        ]
+        return [
+            row for row in range(len(self.rewards)) if len(set(groups[row // self.samples])) > 1
+        ]
 
     @property
     def response_tokens(self) -> int:
@@ -133,7 +139,9 @@ def uneven_lengths(count: int, limit: int, seed: int = 0) -> list[int]:
 
 def rewards_of(groups: int, samples: int, zero_signal: float) -> list[float]:
     """Half of each group is right; a share of groups, spread evenly, is all right or all wrong."""
-    silent = {round(i / zero_signal) for i in range(round(groups * zero_signal))} if zero_signal else ()
+    silent = (
+        {round(i / zero_signal) for i in range(round(groups * zero_signal))} if zero_signal else ()
+    )
     return [
         float(group // 2 % 2 if group in silent else sample % 2)
         for group in range(groups)
@@ -161,8 +169,7 @@ def draw(
         stream = stream * 2
     starts = [numbers.randrange(len(stream) - length + 1) for length in lengths]
     responses = tuple(
-        tuple(stream[start : start + length])
-        for start, length in zip(starts, lengths, strict=True)
+        tuple(stream[start : start + length]) for start, length in zip(starts, lengths, strict=True)
     )
     return Workload(
         samples=samples,

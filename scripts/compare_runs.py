@@ -19,7 +19,7 @@ from rlrt.errors import UserError
 
 COLUMNS = {  # heading -> column of metrics.csv, format
     "length": ("rollout/response_tokens_mean", "{:.1f}"),
-    "entropy": ("rollout/entropy", "{:.3f}"),
+    "entropy": ("rollout/engine_entropy", "{:.3f}"),
     "reward": ("reward/mean", "{:.3f}"),
 }
 

@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "rlrt"
 SCRIPTS = ROOT / "scripts"
 
 FLOORS = (
-    {"batch", "errors", "functional"},
+    {"batch", "errors", "functional", "leader", "ranks"},
     {"data", "context", "engine", "reward", "credit", "loss", "model"},
     {"evaluation", "analysis"},
     {"training"},

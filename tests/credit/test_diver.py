@@ -63,7 +63,10 @@ def test_from_its_last_step_on_it_is_grpo(group_of: Callable[..., ScoredBatch]) 
         False,
         True,
     ]
-    assert [bool(diver(batch, step).metrics["diversity_mean"].any()) for step in (2, 3)] == [True, False]
+    assert [bool(diver(batch, step).metrics["diversity_mean"].any()) for step in (2, 3)] == [
+        True,
+        False,
+    ]
     assert torch.equal(DIVER(weight=0)(batch, 0).advantages_BT, plain)
     assert DIVER(until_step=None).is_on(10**6)
 

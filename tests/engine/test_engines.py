@@ -158,6 +158,77 @@ def test_a_response_depends_on_its_own_seed_and_prompt_alone(
     assert [response.ids for response in backwards[::-1]] == [response.ids for response in first]
 
 
+def test_each_response_is_told_once_as_it_is_returned(
+    engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]]
+) -> None:
+    engine.sync(engine_weights(served, torch.float32))
+    told: list[tuple[int, Response]] = []
+    seeds = list(range(len(prompts)))
+    found = engine.sample(prompts, seeds, SAMPLING, lambda *finished: told.append(finished))
+    assert sorted(index for index, _ in told) == seeds
+    assert all(response is found[index] for index, response in told)
+
+
+def test_no_prompts_have_no_responses(engine: Engine, served: PreTrainedModel) -> None:
+    engine.sync(engine_weights(served, torch.float32))
+    assert engine.sample([], [], SAMPLING, lambda *finished: pytest.fail("told of nothing")) == []
+
+
+@pytest.mark.vllm
+def test_responses_are_told_while_others_are_sampled_and_are_those_of_generate(
+    engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]]
+) -> None:
+    """To the bit what ``LLM.generate`` gives, which hands all out at the end."""
+    if not isinstance(engine, VLLMEngine):
+        pytest.skip("about vLLM")
+    from vllm import SamplingParams, TokensPrompt
+
+    engine.sync(engine_weights(served, torch.float32))
+    unfinished: list[int] = []
+    found = engine.sample(
+        prompts,
+        list(range(len(prompts))),
+        SAMPLING,
+        lambda *_: unfinished.append(engine.llm.llm_engine.get_num_unfinished_requests()),
+    )
+    assert unfinished[0] > 0
+    with torch.compiler.set_stance("force_eager"):
+        outputs = engine.llm.generate(
+            [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts],
+            [
+                SamplingParams(
+                    max_tokens=SAMPLING.max_response_tokens,
+                    temperature=SAMPLING.temperature,
+                    seed=seed,
+                    logprobs=0,
+                    stop_token_ids=engine.stop_token_ids,
+                )
+                for seed in range(len(prompts))
+            ],
+            use_tqdm=False,
+        )
+    for response, output in zip(found, outputs, strict=True):
+        assert response.ids == tuple(output.outputs[0].token_ids)
+        assert response.engine_logprobs == tuple(
+            at_t[token].logprob
+            for token, at_t in zip(response.ids, output.outputs[0].logprobs, strict=True)
+        )
+
+
+def test_an_engine_goes_on_after_it_was_interrupted(
+    engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]]
+) -> None:
+    whole = sample(engine, served, prompts)
+
+    def interrupt(index: int, response: Response) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.sample(prompts, list(range(len(prompts))), SAMPLING, interrupt)
+    assert engine.sample(prompts[:3], [0, 1, 2], SAMPLING) == sample(engine, served, prompts[:3])
+    assert sample(engine, served, prompts) == whole
+
+
 def test_responses_end_with_the_stop_token_or_are_truncated(
     engine: Engine,
     served: PreTrainedModel,

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlrt.batch import Problem, Response
-from rlrt.engine.engine import EngineSpec, Sampling
+from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.evaluation.evaluator import Evaluator
 from rlrt.evaluation.judging import Judge
 from rlrt.reward.verifier import Verifier
@@ -33,11 +33,19 @@ class ScriptedEngine:
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None: ...
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_finished: OnFinished | None = None,
     ) -> list[Response]:
         self.asked.append((list(prompts), list(seeds), sampling))
         ids = [tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in TEXTS]
-        return [Response(some, (0.0,) * len(some), truncated=len(some) < 5) for some in ids]
+        responses = [Response(some, (0.0,) * len(some), truncated=len(some) < 5) for some in ids]
+        assert on_finished is not None
+        for index, response in enumerate(responses):
+            on_finished(index, response)
+        return responses
 
     def sleep(self) -> None: ...
 

@@ -1,94 +1,11 @@
-import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
+from tests.functional.heads import DIVERGENCES, Products, split_by, two_models
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from rlrt.functional import logprobs as module
-from rlrt.functional.divergences import AlphaDivergence, Divergence, GeneralisedJSD, SampledToken
-from rlrt.functional.logprobs import distilled_tokens, predicting_positions, token_logprobs
-
-GOLDEN = Path(__file__).parents[2] / "../shared/golden/vectors.json"
-DIVERGENCES: list[Divergence] = [
-    AlphaDivergence(0.5, 3),
-    AlphaDivergence(0.0, None),
-    GeneralisedJSD(0.25, 0.03),
-    SampledToken(),
-]
-
-
-def test_positions_stand_one_before_each_response_token() -> None:
-    # rows of 3 + 2 and 1 + 4 tokens, padded to 6: response ids at 3, 4 and at 6 + 1 ... 6 + 4
-    assert predicting_positions([3, 1], [2, 4], 6).tolist() == [2, 3, 6, 7, 8, 9]
-
-
-def test_an_empty_response_has_no_position() -> None:
-    assert predicting_positions([3, 2], [0, 1], 4).tolist() == [5]
-
-
-def test_an_empty_prompt_is_refused() -> None:
-    with pytest.raises(AssertionError, match="a prompt of no tokens"):
-        predicting_positions([0], [2], 4)
-
-
-@pytest.mark.parametrize("chunk", [1, 3, 100])
-def test_chunks_equal_a_plain_log_softmax_in_value_and_gradient(
-    chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHUNK_LOGITS", chunk * 11)
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(7, 5, generator=generator, dtype=torch.float64, requires_grad=True)
-    head = torch.randn(11, 5, generator=generator, dtype=torch.float64, requires_grad=True)
-    ids = torch.randint(11, (7,), generator=generator)
-    weight = torch.randn(7, generator=generator, dtype=torch.float64)
-
-    found, entropy = token_logprobs(hidden, head, ids, temperature=0.7)
-    gradients = torch.autograd.grad((found * weight).sum(), (hidden, head))
-    plain = torch.log_softmax(hidden @ head.T / 0.7, -1)
-    expected = plain[torch.arange(7), ids]
-    expected_gradients = torch.autograd.grad((expected * weight).sum(), (hidden, head))
-
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(gradients, expected_gradients, rtol=0, atol=1e-12)
-    slow = [-sum(float(p.exp() * p) for p in row) for row in plain.detach()]
-    torch.testing.assert_close(entropy.tolist(), slow, rtol=0, atol=1e-12)
-    assert not entropy.requires_grad
-
-
-def test_golden_entropy() -> None:
-    if not GOLDEN.exists():
-        pytest.skip("needs the reference data in ../shared")
-    vectors = json.loads(GOLDEN.read_text())
-    logits = torch.tensor(vectors["teacher_logits"], dtype=torch.float64)
-    identity = torch.eye(5, dtype=torch.float64)
-    _, entropy = token_logprobs(logits, identity, torch.tensor([0, 1]), temperature=1.0)
-    assert entropy.tolist() == pytest.approx(vectors["teacher_entropy_full"], rel=0, abs=1e-12)
-
-
-@pytest.mark.parametrize(("last", "entropy"), [(-torch.inf, 0.6931472), (torch.nan, torch.nan)])
-def test_entropy_leaves_out_an_excluded_id_but_hides_no_broken_logit(
-    last: float, entropy: float
-) -> None:
-    head = torch.tensor([[0.0], [0.0], [last]])  # of width 1: with a hidden state of 1, the logits
-    _, found = token_logprobs(torch.ones(1, 1), head, torch.tensor([0]), temperature=1.0)
-    assert found.tolist() == pytest.approx([entropy], nan_ok=True)
-
-
-def two_models(tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Student of width 5, teacher of width 3, both over 11 ids; ids to score."""
-    generator = torch.Generator().manual_seed(1)
-    shapes = [(tokens, 5), (11, 5), (tokens, 3), (11, 3)]
-    student, student_head, teacher, teacher_head = (
-        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
-        for shape in shapes
-    )
-    ids = torch.randint(11, (tokens,), generator=generator)
-    return student, student_head, teacher, teacher_head, ids
+from rlrt.functional.divergences import AlphaDivergence, Divergence, SampledToken
+from rlrt.functional.logprobs import distilled_tokens, token_logprobs
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES, ids=repr)
@@ -96,7 +13,7 @@ def two_models(tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 def test_distilled_chunks_equal_whole_logits_in_value_and_gradient(
     divergence: Divergence, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_LOGITS", chunk * 11)
+    split_by(monkeypatch, chunk)
     student, student_head, teacher, teacher_head, ids = two_models(7)
     weight = torch.linspace(-1, 2, 7, dtype=torch.float64)
 
@@ -120,7 +37,7 @@ def test_distilled_chunks_equal_whole_logits_in_value_and_gradient(
 def test_no_more_logits_than_the_budget_reach_the_divergence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_LOGITS", 25)  # two tokens of 11 logits
+    split_by(monkeypatch, 2)
     rows = []
 
     def record(student_nV: Tensor, teacher_nV: Tensor, ids_n: Tensor) -> Tensor:
@@ -162,30 +79,10 @@ def test_two_vocabularies_are_refused() -> None:
         )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_under_autocast_many_chunks_give_the_gradient_of_one(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The head's gradient adds up in float32: only the products themselves are in bfloat16."""
-    draw = torch.Generator().manual_seed(0)
-    hidden = torch.randn(512, 32, generator=draw, dtype=dtype)
-    head = torch.randn(200, 32, generator=draw, dtype=dtype).requires_grad_()
-    ids = torch.randint(0, 200, (512,), generator=draw)
-    gradients = []
-    for chunk_logits in (2**25, 4 * 200):
-        monkeypatch.setattr(module, "CHUNK_LOGITS", chunk_logits)
-        with torch.autocast("cpu", torch.bfloat16):
-            logprobs, _ = token_logprobs(hidden, head, ids, 1.0)
-        gradients += torch.autograd.grad(logprobs.mean(), head)
-    one, many = gradients
-    assert one.dtype == dtype
-    assert (one - many).norm() / one.norm() < 3e-3
-
-
 def test_under_autocast_the_backward_repeats_the_forward_wherever_it_is_called(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_LOGITS", 3 * 11)
+    split_by(monkeypatch, 3)
     *models, ids = two_models(7)
     models = [part.detach().float().requires_grad_() for part in models]
     gradients = []
@@ -202,7 +99,7 @@ def test_under_autocast_the_backward_repeats_the_forward_wherever_it_is_called(
 def test_gradients_equal_finite_differences_for_hidden_states_and_head_each_alone(
     divergence: Divergence | None, needs: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_LOGITS", 2 * 11)
+    split_by(monkeypatch, 2)
     hidden, head, *teacher, ids = two_models(5)
 
     def value(hidden_NH: Tensor, head_VH: Tensor) -> Tensor:
@@ -212,34 +109,6 @@ def test_gradients_equal_finite_differences_for_hidden_states_and_head_each_alon
 
     student = [part.requires_grad_(need) for part, need in zip((hidden, head), needs, strict=True)]
     assert torch.autograd.gradcheck(value, student)
-
-
-class Made(TorchDispatchMode):
-    """Keeps every tensor of a shape that an operation gives back."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = shape
-        self.tensors: list[Tensor] = []
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **kwargs or {})
-        if isinstance(out, Tensor) and tuple(out.shape) == self.shape:
-            self.tensors.append(out)
-        return out
-
-
-def test_the_chunks_share_one_buffer_for_the_gradient_of_the_head(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "CHUNK_LOGITS", 2 * 11)
-    student, head, *_, ids = two_models(7)
-    loss = token_logprobs(student, head, ids, 1.0)[0].sum()
-    with Made((11, 5)) as made:
-        (gradient,) = torch.autograd.grad(loss, head)
-    assert {tensor.data_ptr() for tensor in made.tensors} == {gradient.data_ptr()}
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES, ids=repr)
@@ -262,9 +131,38 @@ def test_without_grad_mode_no_graph_is_kept() -> None:
     assert values.grad_fn is None
 
 
-def test_second_derivatives_are_refused() -> None:
-    student, head, *_, ids = two_models(3)
-    loss = token_logprobs(student, head, ids, 1.0)[0].square().sum()
-    (gradient,) = torch.autograd.grad(loss, head, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+def test_what_is_not_asked_for_is_not_there_and_changes_nothing() -> None:
+    student, head, *teacher, ids = two_models(6)
+    full, _ = token_logprobs(student, head, ids, 0.7)
+    alone, entropy = token_logprobs(student, head, ids, 0.7, entropy=False)
+    assert entropy is None
+    torch.testing.assert_close(alone, full, rtol=0, atol=0)
+    gradients = [torch.autograd.grad(values.sum(), (student, head)) for values in (full, alone)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+    for divergence in DIVERGENCES:
+        full, _ = distilled_tokens(student, head, *teacher, ids, 0.7, divergence)
+        alone, nothing = distilled_tokens(
+            student, head, *teacher, ids, 0.7, divergence, logprobs=False
+        )
+        assert nothing is None
+        torch.testing.assert_close(alone, full, rtol=0, atol=0)
+        alone.sum().backward()
+
+
+@pytest.mark.parametrize("needed", [0, 1])
+@pytest.mark.parametrize("divergence", [None, *DIVERGENCES], ids=repr)
+def test_what_needs_no_gradient_costs_no_product(
+    divergence: Divergence | None, needed: int
+) -> None:
+    hidden, head, *teacher, ids = two_models(6)
+    parts = [hidden.detach(), head.detach()]
+    parts[needed].requires_grad_()
+    if divergence is None:
+        values = token_logprobs(*parts, ids, 0.7)[0]
+    else:
+        values = distilled_tokens(*parts, *teacher, ids, 0.7, divergence)[0]
+    with Products() as products:
+        values.sum().backward()
+    assert parts[1 - needed].grad is None
+    read_again = 1 if divergence is None or isinstance(divergence, SampledToken) else 2
+    assert products.count == read_again + 1  # logits of the views read again, and one gradient

@@ -41,7 +41,8 @@ def test_micro_batches_are_of_similar_size() -> None:
     responses = [[7] * length for length in (90, 10, 20, 40, 40, 30, 50, 10)]
     prompts = [[row] for row in range(8)]
     sizes = [_size(prompts, responses, rows) for rows in split_packs(prompts, responses, 160)]
-    assert len(sizes) == 2 and max(sizes) - min(sizes) <= 10
+    assert len(sizes) == 2
+    assert max(sizes) - min(sizes) <= 10
 
 
 def test_a_row_longer_than_the_budget_is_alone() -> None:

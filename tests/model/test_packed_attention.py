@@ -1,6 +1,7 @@
 import copy
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,28 @@ Policies = Callable[[torch.dtype], PreTrainedModel]
 Ids = Sequence[int]
 
 # shared and other prompts, a response of one token, an empty one, prompts of one token
-PROMPTS = ([11, 12, 13], [15], [11, 12, 13], [17, 18], [15], [19], [20, 21], [11, 12, 13])
-RESPONSES = ([24, 25, 26, 27], [28], [29, 30], [31], [32, 33, 34], [], [35] * 90, [36])
+PROMPTS: tuple[Ids, ...] = (
+    [11, 12, 13],
+    [15],
+    [11, 12, 13],
+    [17, 18],
+    [15],
+    [19],
+    [20, 21],
+    [11, 12, 13],
+)
+RESPONSES: tuple[Ids, ...] = (
+    [24, 25, 26, 27],
+    [28],
+    [29, 30],
+    [31],
+    [32, 33, 34],
+    [],
+    [35] * 90,
+    [36],
+)
 # transformers' norms compute in float32 even in a float64 model
-TOLERANCE = {"rtol": 1e-5, "atol": 2e-6}
+assert_near = partial(torch.testing.assert_close, rtol=1e-5, atol=2e-6)
 TINY = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -57,7 +76,7 @@ def _packed(policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence
 
 def _gradients(policy: PreTrainedModel, hidden_NH: Tensor) -> list[Tensor]:
     policy.zero_grad()
-    weights_H = torch.linspace(-1, 1, hidden_NH.shape[1], dtype=hidden_NH.dtype)
+    weights_H = torch.linspace(-1, 1, hidden_NH.shape[1]).to(hidden_NH)
     (hidden_NH.sin() @ weights_H).sum().backward()
     return [part.grad.clone() for part in policy.get_decoder().parameters()]
 
@@ -76,11 +95,11 @@ def _agrees(policy: PreTrainedModel) -> None:
         _packed(policy, PROMPTS, RESPONSES),
         _alone(plain, PROMPTS, RESPONSES),
     )
-    torch.testing.assert_close(hidden_NH, wanted_NH, **TOLERANCE)
+    assert_near(hidden_NH, wanted_NH)
     found, wanted = _gradients(policy, hidden_NH), _gradients(plain, wanted_NH)
     scale = max(part.abs().max() for part in wanted)
     for part, same in zip(found, wanted, strict=True):
-        torch.testing.assert_close(part / scale, same / scale, **TOLERANCE)
+        assert_near(part / scale, same / scale)
 
 
 def test_a_pack_gives_the_hidden_states_and_gradients_of_each_sequence_alone(
@@ -120,6 +139,26 @@ def test_half_precision_by_autocast_is_near(random_policy: Policies) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             hidden_NH = _packed(policy, PROMPTS, RESPONSES)
     torch.testing.assert_close(hidden_NH.float(), wanted_NH, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no GPU: variable-length kernels need one"
+)
+@pytest.mark.parametrize("responses", [RESPONSES, RESPONSES[:2]])  # with shared prompts and without
+def test_on_a_gpu_half_precision_is_near_and_has_its_gradient(
+    random_policy: Policies, responses: tuple[Ids, ...]
+) -> None:
+    policy = random_policy(torch.float32)
+    prompts = PROMPTS[: len(responses)]
+    wanted_NH = _packed(policy, prompts, responses)
+    wanted = _gradients(policy, wanted_NH)
+    policy.cuda()
+    with torch.autocast("cuda", torch.bfloat16):
+        hidden_NH = _packed(policy, prompts, responses)
+    torch.testing.assert_close(hidden_NH.float().cpu(), wanted_NH, rtol=0.05, atol=0.05)
+    for part, same in zip(_gradients(policy, hidden_NH.float()), wanted, strict=True):
+        error = (part.cpu() - same).norm() / same.norm()
+        assert error < 0.05, error
 
 
 def test_generation_is_that_of_sdpa(tiny: PreTrainedModel) -> None:

@@ -11,9 +11,9 @@ from rlrt.model.views import (
     flat_ids,
     head_weight,
     response_hidden,
-    response_hidden_split,
     score_divergence,
     score_responses,
+    teacher_hidden,
 )
 
 MakePolicy = Callable[[torch.dtype], PreTrainedModel]
@@ -84,7 +84,7 @@ def test_hidden_states_in_passes_keep_the_order_of_the_rows(random_policy: MakeP
     policy = random_policy(torch.float64)
     whole = response_hidden(policy, PROMPTS[:3], RESPONSES[:3])
     for budget in (1, 9, 1000):
-        split = response_hidden_split(policy, PROMPTS[:3], RESPONSES[:3], budget)
+        split = teacher_hidden(policy, PROMPTS[:3], RESPONSES[:3], budget)
         assert not split.requires_grad
         torch.testing.assert_close(split, whole, rtol=1e-6, atol=1e-9)  # norms in float32
 

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COLUMNS = ["step", "reward/mean", "rollout/response_tokens_mean", "rollout/entropy", "time/step_s"]
+COLUMNS = [
+    "step",
+    "reward/mean",
+    "rollout/response_tokens_mean",
+    "rollout/engine_entropy",
+    "time/step_s",
+]
 
 
 def run_folder(root: Path, seed: int, loss: str = "surrogate.ClippedSurrogate") -> Path:

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.teacher import Live
-from rlrt.training.module import Optimization, PolicyModule
+from rlrt.training.module import PolicyModule
 from rlrt.training.objective import Objective
+from rlrt.training.optimization import Optimization
 from rlrt.training.updates import Update
 
 LENGTHS = [7, 1, 23, 0, 12, 3, 18, 5]
@@ -34,11 +35,13 @@ def update_of(dtype: torch.dtype, uncredited: tuple[int, ...] = ()) -> Update:
 
     prompts = tuple(ids(3 + 2 * row) for row in range(8))
     return Update(
+        rows=tuple(range(8)),
         prompts=prompts,
         teacher_prompts=(None,) * 8,
         responses=tuple(ids(length) for length in LENGTHS),
         counted_BT=mask,
         mask_BT=mask,
+        student_scored_B=torch.ones(8, dtype=torch.bool),
         student_logprobs_BT=values(-8, -4),
         engine_logprobs_BT=values(-8, -4),
         advantages_BT=advantages,

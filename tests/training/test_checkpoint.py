@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and which one is offered."""
+"""Which checkpoints stay, and which one is offered: files, and folders of shards."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,22 +8,51 @@ import pytest
 import torch
 
 from rlrt.errors import UserError
-from rlrt.training.checkpoint import Checkpoints, find_checkpoint
+from rlrt.training.checkpoint import Checkpoints, find_checkpoint, run_folder
+from rlrt.training.checkpoint_files import is_whole, link, put_in_place, recover
 from rlrt.training.files import StepTable
 
 
 class FakeTrainer(SimpleNamespace):
     """As much of a trainer as saving takes; the checkpoint holds its step alone."""
 
+    def __init__(self, current_epoch: int, sharded: bool) -> None:
+        super().__init__(
+            current_epoch=current_epoch,
+            sharded=sharded,
+            max_epochs=9,
+            optimizers=[],
+            strategy=SimpleNamespace(barrier=lambda: None),
+        )
+
     def save_checkpoint(self, path: Path) -> None:
+        state = {"rollout_steps": self.current_epoch + 1}
         path.parent.mkdir(exist_ok=True)
-        torch.save({"rollout_steps": self.current_epoch + 1}, path)
+        if not self.sharded:
+            torch.save(state, path)
+            return
+        path.mkdir()
+        torch.save(state, path / "meta.pt")
+        for name in (".metadata", "__0_0.distcp"):
+            (path / name).write_bytes(bytes(range(100)) + name.encode())
 
 
-def save(checkpoints: Checkpoints, *steps: int) -> None:
+@pytest.fixture(params=["file", "folder"])
+def sharded(request: pytest.FixtureRequest) -> bool:
+    """Whether a checkpoint is a folder."""
+    return bool(request.param == "folder")
+
+
+def save(checkpoints: Checkpoints, sharded: bool, *steps: int) -> None:
     for step in steps:
-        trainer: Any = FakeTrainer(current_epoch=step - 1, max_epochs=9)
+        trainer: Any = FakeTrainer(step - 1, sharded)
         checkpoints.on_train_epoch_end(trainer, torch.nn.Module())  # type: ignore[arg-type]
+
+
+def step_of(path: Path) -> int:
+    """The step that a checkpoint holds."""
+    state = torch.load(path / "meta.pt" if path.is_dir() else path, weights_only=True)
+    return int(state["rollout_steps"])
 
 
 def names(folder: Path) -> list[str]:
@@ -35,20 +64,26 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
     return Checkpoints(tmp_path / "checkpoints", StepTable(tmp_path / "evaluation.csv", 0), "avg@8")
 
 
-def test_the_newest_stay_and_last_is_one_of_them(checkpoints: Checkpoints) -> None:
-    save(checkpoints, 1, 2, 3, 4)
+def test_the_newest_stay_and_last_is_one_of_them(checkpoints: Checkpoints, sharded: bool) -> None:
+    save(checkpoints, sharded, 1, 2, 3, 4)
     assert names(checkpoints.folder) == ["last.ckpt", "step-000003.ckpt", "step-000004.ckpt"]
-    assert (checkpoints.folder / "last.ckpt").samefile(checkpoints.folder / "step-000004.ckpt")
+    last = checkpoints.folder / "last.ckpt"
+    newest = checkpoints.folder / "step-000004.ckpt"
+    files = [path.name for path in last.iterdir()] if sharded else [""]
+    assert all((last / name).samefile(newest / name) for name in files)
+    assert files
 
 
-def test_a_run_resumed_further_back_replaces_what_came_after(checkpoints: Checkpoints) -> None:
-    save(checkpoints, 4, 5, 3)
+def test_a_run_resumed_further_back_replaces_what_came_after(
+    checkpoints: Checkpoints, sharded: bool
+) -> None:
+    save(checkpoints, sharded, 4, 5, 3)
     assert names(checkpoints.folder) == ["last.ckpt", "step-000003.ckpt"]
 
 
 def test_saving_every_few_steps_and_at_the_end(tmp_path: Path) -> None:
     sparse = Checkpoints(tmp_path / "c", StepTable(tmp_path / "e.csv", 0), "avg@8", 4, 5)
-    save(sparse, *range(1, 10))
+    save(sparse, False, *range(1, 10))
     assert names(sparse.folder) == [
         "last.ckpt",
         "step-000004.ckpt",
@@ -57,23 +92,92 @@ def test_saving_every_few_steps_and_at_the_end(tmp_path: Path) -> None:
     ]
 
 
-def test_the_best_is_what_was_evaluated_best_and_never_the_start(checkpoints: Checkpoints) -> None:
+def test_the_best_is_what_was_evaluated_best_and_never_the_start(
+    checkpoints: Checkpoints, sharded: bool
+) -> None:
     best = checkpoints.folder / "best.ckpt"
     for step, score in [(0, 0.9), (1, 0.5), (2, 0.7), (3, 0.6)]:
         if step:
-            save(checkpoints, step)
+            save(checkpoints, sharded, step)
         checkpoints.evaluations.append({"step": step, "avg@8": score})
         checkpoints.link_best()
-    assert torch.load(best, weights_only=True) == {"rollout_steps": 2}
+    assert step_of(best) == 2
+    assert is_whole(best)
 
 
-def test_a_damaged_link_offers_the_one_before_it(checkpoints: Checkpoints) -> None:
-    save(checkpoints, 1, 2)
+def test_a_damaged_link_offers_the_one_before_it(checkpoints: Checkpoints, sharded: bool) -> None:
+    save(checkpoints, sharded, 1, 2)
     last = checkpoints.folder / "last.ckpt"
-    with last.open("r+b") as file:
-        file.truncate(last.stat().st_size // 2)
+    with (last / "__0_0.distcp" if sharded else last).open("r+b") as file:
+        file.truncate(50)
     with pytest.raises(UserError, match=r"last\.ckpt is damaged; go on from .*step-000001\.ckpt"):
         find_checkpoint(last)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "manifest.json").unlink(),
+        lambda folder: (folder / "manifest.json").write_text("[1]"),
+        lambda folder: (folder / "manifest.json").write_text("{"),
+        lambda folder: (folder / "__0_0.distcp").unlink(),
+        lambda folder: (folder / "__0_0.distcp").write_bytes(bytes(112)),  # of the same size
+        lambda folder: (folder / "__1_0.distcp").write_bytes(b"one too many"),
+    ],
+)
+def test_a_folder_that_is_not_what_was_written_is_damaged(
+    checkpoints: Checkpoints, damage: Any
+) -> None:
+    save(checkpoints, True, 1, 2)
+    newest = checkpoints.folder / "step-000002.ckpt"
+    assert find_checkpoint(checkpoints.folder.parent) == newest
+    damage(newest)
+    for named in (newest, checkpoints.folder.parent):
+        with pytest.raises(UserError, match=r"go on from .*=.*step-000001\.ckpt$"):
+            find_checkpoint(named)
+
+
+def test_what_a_killed_save_left_counts_as_nothing_and_goes(
+    checkpoints: Checkpoints, sharded: bool
+) -> None:
+    save(checkpoints, sharded, 1)
+    for name in (".step-000002.ckpt.partial", ".step-000000.ckpt.before"):
+        (checkpoints.folder / name).mkdir()
+        (checkpoints.folder / name / "__0_0.distcp").touch()
+    first = checkpoints.folder / "step-000001.ckpt"
+    assert find_checkpoint(checkpoints.folder.parent) == first
+    save(checkpoints, sharded, 2)
+    assert names(checkpoints.folder) == ["last.ckpt", "step-000001.ckpt", "step-000002.ckpt"]
+
+
+def test_a_run_may_change_between_files_and_folders(checkpoints: Checkpoints) -> None:
+    for sharded in (False, True, False):
+        save(checkpoints, sharded, 3)  # resumed before it, each time
+        assert names(checkpoints.folder) == ["last.ckpt", "step-000003.ckpt"]
+        assert find_checkpoint(checkpoints.folder / "last.ckpt") is not None
+        assert (checkpoints.folder / "last.ckpt").is_dir() == sharded
+
+
+def test_a_folder_put_aside_by_a_process_that_died_comes_back(tmp_path: Path) -> None:
+    one, two, best = (tmp_path / name for name in ("one", "two", "best"))
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "name").write_text(folder.name)
+    link(one, best)
+    best.rename(tmp_path / ".best.before")  # as far as put_in_place comes before its second rename
+    recover(best)
+    assert (best / "name").read_text() == "one"
+    put_in_place(two, best)
+    recover(best)
+    assert (best / "name").read_text() == "two"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "one"]
+
+
+def test_the_run_folder_of_what_resume_names(checkpoints: Checkpoints, sharded: bool) -> None:
+    save(checkpoints, sharded, 1)
+    run = checkpoints.folder.parent
+    named = [run, checkpoints.folder / "last.ckpt", checkpoints.folder / "step-000001.ckpt"]
+    assert [run_folder(path) for path in named] == [run, run, run]
 
 
 @pytest.mark.parametrize(("setting", "value"), [("every_n_steps", 0), ("keep", 1)])

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.teacher import Live
-from rlrt.training.module import NonFiniteError, Optimization, PolicyModule
+from rlrt.training.module import NonFiniteError, PolicyModule
 from rlrt.training.objective import Objective
+from rlrt.training.optimization import Optimization
 
 MakePolicy = Callable[[torch.dtype], PreTrainedModel]
 

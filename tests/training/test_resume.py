@@ -61,7 +61,8 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    timed = [name for name in rows[0] if name.startswith("time/") or name.endswith("_per_s")]
+    of_the_machine = ("time/", "memory/")
+    timed = [n for n in rows[0] if n.startswith(of_the_machine) or n.endswith(("_per_s", "/mfu"))]
     return [{name: value for name, value in row.items() if name not in timed} for row in rows]
 
 

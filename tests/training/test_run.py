@@ -89,10 +89,14 @@ def peer_of(rows: list[Record], row: Record) -> Record | None:
     )
 
 
+def is_mixed(rows: list[Record], row: Record) -> bool:
+    """Whether its group shows a signal: nothing is read of the others."""
+    return len({other["reward"] for other in members(rows, row)}) == 2
+
+
 def reads_teacher(rows: list[Record], row: Record) -> bool:
     """What RLRT asks for: a correct rollout, a correct peer, and a group of mixed rewards."""
-    mixed = len({other["reward"] for other in members(rows, row)}) == 2
-    return mixed and row["reward"] == 1 and peer_of(rows, row) is not None
+    return is_mixed(rows, row) and row["reward"] == 1 and peer_of(rows, row) is not None
 
 
 @torch.no_grad()
@@ -177,11 +181,15 @@ def test_records_of_every_rollout_and_token(finished: Finished) -> None:
             assert (row["verdict"] == "right") == (row["reward"] == 1)
             ids = row["response_ids"]
             assert row["response"] == tokenizer.decode(ids, skip_special_tokens=True)
-            names = ["engine_logprobs", "student_logprobs", "student_entropy", "credit"]
+            names = ["engine_logprobs", "credit"]
+            names += ["student_logprobs", "student_entropy"] if is_mixed(rows, row) else []
             names += ["teacher_logprobs"] if row["teacher_logprobs"] is not None else []
             assert {len(row[name]) for name in names} == {len(ids)}
             assert all(value <= 0 for value in row["engine_logprobs"])
-            assert row["student_logprobs"] == pytest.approx(row["engine_logprobs"], abs=1e-4)
+            assert (row["student_logprobs"] is not None) == is_mixed(rows, row)
+            assert (row["student_entropy"] is not None) == is_mixed(rows, row)
+            if is_mixed(rows, row):
+                assert row["student_logprobs"] == pytest.approx(row["engine_logprobs"], abs=1e-4)
 
 
 def test_the_teacher_is_scored_where_its_log_probs_are_read(finished: Finished) -> None:
@@ -220,7 +228,8 @@ def test_both_views_are_what_transformers_computes(
     for row in rows:
         prompt, response = row["prompt"], row["response_ids"]
         student = plain_logprobs(start, ids(prompt), response)
-        assert row["student_logprobs"] == pytest.approx(student.tolist(), abs=1e-4)
+        if row["student_logprobs"] is not None:
+            assert row["student_logprobs"] == pytest.approx(student.tolist(), abs=1e-4)
         if row["teacher_logprobs"] is None:
             continue
         peer = peer_of(rows, row)

@@ -8,7 +8,7 @@ import pytest
 
 from rlrt.batch import Problem, Response, Verdict
 from rlrt.data.prompts import Prompts
-from rlrt.engine.engine import Sampling
+from rlrt.engine.engine import OnFinished, Sampling
 from rlrt.evaluation.judging import Judged
 from rlrt.training.sampler import RolloutSettings, Sampler
 
@@ -30,13 +30,20 @@ class Echo:
         self.calls: list[list[int]] = []
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_finished: OnFinished,
     ) -> list[Response]:
         self.calls.append([prompt[0] for prompt in prompts])
-        return [
+        responses = [
             Response((prompt[0], seed % 7, place), (-1.0, -1.0, -1.0), truncated=False)
             for place, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
+        for place, response in reversed([*enumerate(responses)]):  # the last one ends first
+            on_finished(place, response)
+        return responses
 
 
 class Numbers:
@@ -56,7 +63,16 @@ class Rules:
     def verifier(self) -> "Rules":
         return self
 
-    def __call__(self, responses: Sequence[Response], answers: Sequence[str]) -> list[Judged]:
+    @contextmanager
+    def judging(self, answers: Sequence[str]) -> Iterator["Rules"]:
+        self.taken: dict[int, Response] = {}
+        yield self
+
+    def take(self, index: int, response: Response) -> None:
+        self.taken[index] = response
+
+    def judged(self) -> list[Judged]:
+        responses = [self.taken[index] for index in range(len(self.taken))]
         right = [r.ids[0] < 10 or (r.ids[0] <= 90 and r.ids[2] % 2 == 0) for r in responses]
         return [Judged("", Verdict.RIGHT if good else Verdict.WRONG, float(good)) for good in right]
 
@@ -68,6 +84,11 @@ def clock(stage: str) -> Iterator[None]:
 
 def problem(number: int) -> Problem:
     return Problem(str(number), str(number), "", "test")
+
+
+def groups(*numbers: int) -> list[tuple[int, Problem]]:
+    """Problems of these numbers, as groups 0, 1, ..."""
+    return [(group, problem(number)) for group, number in enumerate(numbers)]
 
 
 def sampler(settings: RolloutSettings, rules: Rules) -> tuple[Sampler, Echo]:
@@ -83,7 +104,7 @@ def never() -> Iterator[Problem]:
 
 def test_every_problem_gets_its_rollouts_in_one_call() -> None:
     sample, engine = sampler(SETTINGS, Rules())
-    found = sample([problem(1), problem(50), problem(95)], 0, never(), clock)
+    found = sample(groups(1, 50, 95), 0, never(), clock)
     assert engine.calls == [[1] * K + [50] * K + [95] * K]
     assert [(r.group, r.sample, r.problem.id) for r in found.rollouts] == [
         (group, k, name) for group, name in enumerate(["1", "50", "95"]) for k in range(K)
@@ -97,7 +118,7 @@ def test_groups_without_a_signal_are_replaced_up_to_the_limit() -> None:
     names = [2, 60, 70, 80]
     sample, engine = sampler(replace(SETTINGS, resample_rounds=5), Rules())
     spare = iter([problem(name) for name in names])
-    found = sample([problem(1), problem(50), problem(95)], 3, spare, clock)
+    found = sample(groups(1, 50, 95), 3, spare, clock)
     # 1 and 95 said nothing, then 2 did not; then all groups speak
     assert engine.calls[1:] == [[2] * K + [60] * K, [70] * K]
     assert [p.id for p in spare] == ["80"]
@@ -107,19 +128,30 @@ def test_groups_without_a_signal_are_replaced_up_to_the_limit() -> None:
 
     limited, engine = sampler(replace(SETTINGS, resample_rounds=1), Rules())
     spare = iter([problem(name) for name in names])
-    kept = limited([problem(1), problem(50), problem(95)], 3, spare, clock)
+    kept = limited(groups(1, 50, 95), 3, spare, clock)
     assert len(engine.calls) == 2
     assert [r.problem.id for r in kept.rollouts[::K]] == ["2", "50", "60"]
 
 
+def test_groups_keep_the_numbers_of_the_whole_step() -> None:
+    """A rank's share: seeds and replacements go by the numbers within the step."""
+    whole, _ = sampler(replace(SETTINGS, resample_rounds=1), Rules())
+    every = whole(groups(1, 50, 95), 3, iter([problem(60), problem(70)]), clock).rollouts
+    share, _ = sampler(replace(SETTINGS, resample_rounds=1), Rules())
+    own = share(groups(1, 50, 95)[2:], 3, iter([problem(70)]), clock).rollouts
+    assert [(r.group, r.problem.id, r.response.ids[1]) for r in own] == [
+        (r.group, r.problem.id, r.response.ids[1]) for r in every if r.group == 2
+    ]
+
+
 def test_too_few_other_problems_leave_a_group_as_it_is() -> None:
     sample, _ = sampler(replace(SETTINGS, resample_rounds=2), Rules())
-    found = sample([problem(1), problem(95)], 0, iter([]), clock)
+    found = sample(groups(1, 95), 0, iter([]), clock)
     assert [r.problem.id for r in found.rollouts[::K]] == ["1", "95"]
 
 
 def test_flipped_rewards_leave_the_verdicts_and_can_be_repeated() -> None:
-    many = [problem(1 + n % 9) for n in range(200)]  # all right
+    many = groups(*(1 + n % 9 for n in range(200)))  # all right
     sample, _ = sampler(SETTINGS, Rules(flip_probability=0.25))
     found = sample(many, 0, never(), clock).rollouts
     assert all(rollout.verdict is Verdict.RIGHT for rollout in found)
@@ -133,5 +165,5 @@ def test_flipped_rewards_leave_the_verdicts_and_can_be_repeated() -> None:
 def test_the_overlong_penalty_stands_beside_the_reward() -> None:
     settings = replace(SETTINGS, max_response_tokens=3, overlong_buffer=3)
     sample, _ = sampler(settings, Rules())
-    found = sample([problem(1)], 0, never(), clock).rollouts
+    found = sample(groups(1), 0, never(), clock).rollouts
     assert {(rollout.reward, rollout.penalty) for rollout in found} == {(1.0, -1.0)}

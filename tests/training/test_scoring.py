@@ -11,7 +11,15 @@ from rlrt.batch import Problem, Response, Rollout, ScoredBatch, Verdict
 from rlrt.context.answer import TEMPLATE
 from rlrt.context.context import Demonstration
 from rlrt.data.prompts import Prompts
-from rlrt.training.scoring import TeacherViews, outcomes_of, scored_batch, teacher_views
+from rlrt.training.objective import Reading
+from rlrt.training.scoring import (
+    Reads,
+    TeacherViews,
+    completed,
+    outcomes_of,
+    scored_batch,
+    teacher_views,
+)
 
 Ids = Sequence[int]
 RESPONSES = [(1, 2, 3), (4,), (), (5, 6), (7, 8, 9, 10)]
@@ -80,7 +88,7 @@ class FakeViews:
         self.teacher: list[list[list[int]]] = []
 
     def _score(self, prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
-        longest = max(len(response) for response in responses)
+        longest = max((len(response) for response in responses), default=0)
         scores = torch.zeros(len(responses), longest)
         for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
             for t, token in enumerate(response):
@@ -106,11 +114,16 @@ class FakeViews:
 
 
 def scored(
-    teacher: TeacherViews, reads: list[bool], divergence: bool = False
+    teacher: TeacherViews,
+    reads: list[bool],
+    divergence: bool = False,
+    student: list[bool] | None = None,
 ) -> tuple[ScoredBatch, FakeViews]:
     views = FakeViews()
     outcomes = outcomes_of(ROLLOUTS)
-    return scored_batch(ROLLOUTS, outcomes, teacher, torch.tensor(reads), divergence, views), views
+    everyone = torch.ones(5, dtype=torch.bool) if student is None else torch.tensor(student)
+    what = Reads(everyone, torch.tensor(reads), divergence)
+    return scored_batch(ROLLOUTS, outcomes, teacher, what, views), views
 
 
 TEACHER = TeacherViews((None, (50,), None, (60,), (70,)), 0, 0)
@@ -120,7 +133,9 @@ READS = [True, True, True, True, False]
 def test_every_view_is_scored_behind_its_own_prompt() -> None:
     """Rollout 4 has a context and is not read: no teacher forward for it."""
     batch, views = scored(TEACHER, READS)
-    assert views.student == [[list(ids) for ids in RESPONSES]]
+    assert views.student == [
+        [list(ids) for ids in RESPONSES if ids]
+    ]  # the empty one is nothing to read
     assert views.teacher == [[[4], [5, 6]]]
     assert batch.teacher_scored_B.tolist() == [False, True, False, True, False]
     assert batch.has_context_B.tolist() == [False, True, False, True, True]
@@ -153,9 +168,32 @@ def test_the_divergence_of_the_views_where_the_method_reads_it() -> None:
     assert int((batch.divergence_BT != 0).sum()) == 3
 
 
+def test_the_student_view_is_scored_where_it_is_read() -> None:
+    batch, views = scored(TEACHER, READS, student=[False, True, True, False, True])
+    assert views.student == [[[4], [7, 8, 9, 10]]]
+    assert batch.student_scored_B.tolist() == [False, True, False, False, True]  # 2 is empty
+    assert (batch.student_logprobs_BT[[0, 2, 3]] == 0).all()
+    assert (batch.student_entropy_BT[[0, 2, 3]] == 0).all()
+    assert (batch.student_logprobs_BT[4] < 0).all()
+    assert batch.teacher_scored_B.tolist() == [False, True, False, True, False]
+
+
+def test_what_an_update_reads_first_completes_the_batch() -> None:
+    batch, _ = scored(TEACHER, READS, student=[False, True, False, False, False])
+    read = Reading([0, 3], torch.tensor([-1.0, -2, -3, -4, -5]), torch.tensor([1.0, 2, 3, 4, 5]))
+    done = completed(batch, [read])
+    assert done.student_scored_B.tolist() == [True, True, False, True, False]
+    assert done.student_logprobs_BT[0].tolist() == [-1, -2, -3, 0]
+    assert done.student_logprobs_BT[3].tolist() == [-4, -5, 0, 0]
+    assert done.student_entropy_BT[3].tolist() == [4, 5, 0, 0]
+    assert torch.equal(done.student_logprobs_BT[1], batch.student_logprobs_BT[1])
+    assert not batch.student_scored_B[0], "the batch itself is left as it is"
+
+
 def test_no_teacher_costs_no_forward_pass() -> None:
     batch, views = scored(TeacherViews((None,) * 5, 0, 0), [True] * 5, divergence=True)
-    assert (len(views.student), len(views.teacher)) == (1, 0)
+    assert len(views.student) == 1
+    assert not any(views.teacher)
     assert not batch.teacher_scored_B.any()
     assert not batch.has_context_B.any()
     assert (batch.teacher_logprobs_BT == 0).all()

@@ -1,9 +1,13 @@
-"""A training small enough to compare whole states of, run as a program by test_sharded.
+"""A training small enough to compare whole states of, run as a program.
 
 ``python tiny_training.py FOLDER RANKS STEPS sharded|whole [CHECKPOINT]``: every rank sees the same
-data, so the number of ranks changes the rounding of a mean of equal gradients alone.
+data, so the number of ranks changes the rounding of a mean of equal gradients alone. RANK_1_FILE_BYTES
+limits what one rank may write to a file, as a full disk does; RANK_1_DIES_AT names an epoch.
 """
 
+import os
+import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.files import StepTable
+from rlrt.training.liveness import RankWatch
 
 ROWS = 8
 
@@ -56,6 +61,8 @@ class Tiny(L.LightningModule):
                 fully_shard(model, mesh=mesh)
 
     def training_step(self, batch: Tensor, number: int) -> None:
+        if self.global_rank == 1 and os.environ.get("RANK_1_DIES_AT") == str(self.current_epoch):
+            os.kill(os.getpid(), signal.SIGKILL)
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         self.manual_backward((self.policy(batch) - 1).square().sum())
@@ -80,26 +87,29 @@ class Tiny(L.LightningModule):
 def main() -> None:
     """Train; checkpoints come at every step."""
     folder, count, steps, how, *rest = sys.argv[1:]
+    if os.environ.get("LOCAL_RANK") == "1" and (limit := os.environ.get("RANK_1_FILE_BYTES")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     data = torch.linspace(-1, 1, ROWS * 5).reshape(ROWS, 5)
     checkpoints = Checkpoints(
         Path(folder) / "checkpoints", StepTable(Path(folder) / "e.csv", 0), "avg@8", keep=9
     )
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=int(count),
-        strategy="auto"
-        if count == "1"
-        else ModelParallelStrategy(int(count), 1, save_distributed_checkpoint=how == "sharded"),
-        max_epochs=int(steps),
-        callbacks=[checkpoints],
-        plugins=[AtomicCheckpointIO()],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(Tiny(), DataLoader(data, batch_size=4), ckpt_path=rest[0] if rest else None)
+    with RankWatch(Path(folder)) as watch:
+        trainer = L.Trainer(
+            accelerator="cpu",
+            devices=int(count),
+            strategy="auto"
+            if count == "1"
+            else ModelParallelStrategy(int(count), 1, save_distributed_checkpoint=how == "sharded"),
+            max_epochs=int(steps),
+            callbacks=[watch, checkpoints],
+            plugins=[AtomicCheckpointIO()],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+        )
+        trainer.fit(Tiny(), DataLoader(data, batch_size=4), ckpt_path=rest[0] if rest else None)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,9 @@ def try_out(
         read_BT = batch.teacher_scored_B[:, None] & mask_BT
         shown_BT = batch.divergence_BT.masked_fill(~read_BT, torch.nan)
     metrics = {
-        name: float(values.double().mean()) for name, values in credit.metrics.items() if len(values)
+        name: float(values.double().mean())
+        for name, values in credit.metrics.items()
+        if len(values)
     }
     return Trial(batch, credit, weights_BT, shown_BT, metrics, losses)
 

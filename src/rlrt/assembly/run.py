@@ -99,32 +99,37 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
         policy_path = checked(policy_folder, model.path, weights=True)
     data = checked(ProblemDataModule, *problems, parts.run.seed, *sizes)
     judge = Judge(tokenizer, parts.verifier)
-    rollout_parts = RolloutParts(
+    exchangeable = RolloutParts(
         parts.engine, spec, prompts, judge, parts.credit, parts.context, parts.evaluator
     )
-    rollouts = RolloutCallback(settings, rollout_parts, folder, first_step)
+    rollouts = RolloutCallback(settings, exchangeable, folder, first_step)
+    score = f"avg@{parts.evaluator.samples}"
     checkpoints = Checkpoints(
-        folder / "checkpoints",
-        rollouts.evaluations,
-        f"avg@{parts.evaluator.samples}",
-        **asdict(parts.checkpoint),
+        folder / "checkpoints", rollouts.evaluations, score, **asdict(parts.checkpoint)
     )
     watch = RankWatch(folder)
     views = [LiveView(rollouts, console)] if leads() else []
-    loggers = [build(logger, save_dir=str(folder)) for logger in config.logger.values()]
-    trainer = build(
-        config.trainer,
-        logger=[MetricsCSV(folder, first_step), *loggers],
-        callbacks=[watch, rollouts, *views, checkpoints],
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=str(folder),
-    )
+    trainer = _trainer(config, folder, first_step, [watch, rollouts, *views, checkpoints])
     module = _policy_module(parts, policy_path)
     if leads():
         write_atomically(
             folder / "config.yaml", lambda partial: OmegaConf.save(config, partial, resolve=True)
         )
     return Run(folder, trainer, module, data, rollouts, checkpoints, watch, tokenizer)
+
+
+def _trainer(
+    config: DictConfig, folder: Path, first_step: int, callbacks: list[L.Callback]
+) -> L.Trainer:
+    loggers = [build(logger, save_dir=str(folder)) for logger in config.logger.values()]
+    trainer: L.Trainer = build(
+        config.trainer,
+        logger=[MetricsCSV(folder, first_step), *loggers],
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(folder),
+    )
+    return trainer
 
 
 def _policy_module(parts: CheapParts, policy_path: str) -> PolicyModule:

@@ -67,7 +67,9 @@ def rank_count(config: DictConfig) -> int:
     if devices == "auto" and trainer.accelerator == "gpu":
         devices = torch.cuda.device_count()
     whole = type(devices) is int and devices > 0
-    _require(config, "devices", whole, "a whole number from 1, on GPUs also auto: all of the machine")
+    _require(
+        config, "devices", whole, "a whole number from 1, on GPUs also auto: all of the machine"
+    )
     _require(config, "num_nodes", type(nodes) is int and nodes > 0, "a whole number from 1")
     return int(devices) * int(nodes)
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlrt.batch import Response
-from rlrt.errors import RunStoppedError
 
 OnFinished = Callable[[int, Response], None]
 
@@ -39,10 +38,6 @@ class EngineSpec:
     stop_token_ids: tuple[int, ...]
     dtype: torch.dtype
     max_model_tokens: int  # prompt and response together
-
-
-class EngineMemoryError(RunStoppedError):
-    """The engine does not fit in the memory that it may take; its text names what to lower."""
 
 
 class Engine(Protocol):

@@ -1,7 +1,11 @@
-"""Neighbouring ranks that hold one engine together (tensor parallel)."""
+"""Engines inside the processes of a trainer: neighbouring ranks may hold one engine together."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 
 from rlrt import ranks
@@ -29,3 +33,29 @@ class Sharers:
         parts: list[T | None] = [None] * self._size
         dist.all_gather_object(parts, part, group=self._group)
         return parts  # type: ignore[return-value]
+
+
+@contextmanager
+def process_group_kept() -> Iterator[None]:
+    """Keeps vLLM from ending the default process group, the trainer's, together with its engine."""
+    destroy = dist.destroy_process_group
+
+    def destroy_own(group: dist.ProcessGroup | None = None) -> None:
+        if group is not None:
+            destroy(group)
+
+    dist.destroy_process_group = destroy_own
+    try:
+        yield
+    finally:
+        dist.destroy_process_group = destroy
+
+
+def name_this_rank(device: torch.device) -> None:
+    """Set what torchrun sets and vLLM reads; other launchers leave some of it out."""
+    local = device.index if device.index is not None else ranks.rank()
+    os.environ |= {"RANK": str(ranks.rank()), "WORLD_SIZE": str(ranks.world_size())}
+    os.environ.setdefault("LOCAL_RANK", str(local))
+    # The process group stands already: nobody connects to these any more.
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29500")

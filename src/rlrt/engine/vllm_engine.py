@@ -4,9 +4,8 @@ import gc
 import importlib.util
 import logging
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,18 +14,13 @@ from transformers import PreTrainedModel
 
 from rlrt import ranks
 from rlrt.batch import Response
-from rlrt.engine.engine import EngineMemoryError, EngineSpec, OnFinished, Sampling
-from rlrt.engine.sharing import Sharers
+from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
+from rlrt.engine.memory import within_memory
+from rlrt.engine.sharing import Sharers, name_this_rank, process_group_kept
 from rlrt.errors import UserError
 
 PREFILL_TOKENS = 8192  # read at a time by the CPU build
 GIB = 2**30
-# What vLLM 0.20 to 0.32 and PyTorch say: the cache holds not even one sequence, or memory is full.
-CACHE_TOO_SMALL = re.compile(r"No available memory for the cache blocks|KV\s+cache is needed")
-MEMORY_FULL = re.compile(
-    r"out of memory|can't allocate memory|Free memory on device|Available memory on node",
-    re.IGNORECASE,
-)
 
 
 class VLLMEngine:
@@ -93,11 +87,13 @@ class VLLMEngine:
         from vllm import LLM
 
         self.on_gpu = policy.device.type == "cuda"
+        self.share = "gpu_memory_utilization" if self.on_gpu else "cpu_cache_gib"
         self.stop_token_ids = list(spec.stop_token_ids)
         self.sharers = Sharers(self.tensor_parallel)
-        if ranks.is_distributed():
-            _name_this_rank(policy.device)
-        with self._within_memory("started"):
+        self.launched = ranks.is_distributed()  # the trainer's processes are the engine's
+        if self.launched:
+            name_this_rank(policy.device)
+        with within_memory(self.share, "started"):
             self.llm = LLM(spec.model_path, **self._arguments(spec))
 
     def _arguments(self, spec: EngineSpec) -> dict[str, Any]:
@@ -122,13 +118,12 @@ class VLLMEngine:
             "max_num_batched_tokens": None
             if self.on_gpu
             else max(spec.max_model_tokens, PREFILL_TOKENS),
-            # the trainer's processes are the engine's
-            "distributed_executor_backend": "external_launcher" if ranks.is_distributed() else None,
+            "distributed_executor_backend": "external_launcher" if self.launched else None,
             "tensor_parallel_size": self.tensor_parallel,
         }
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        with self._within_memory("took the weights"):
+        with within_memory(self.share, "took the weights"):
             if self.asleep:
                 self.llm.wake_up(tags=["weights"])
             rest = iter(weights)
@@ -157,7 +152,7 @@ class VLLMEngine:
             if on_finished is not None:
                 on_finished(index - before, response)
 
-        with self._within_memory("sampled"):
+        with within_memory(self.share, "sampled"):
             self._generate([request for part in parts for request in part], sampling, finished)
         return [own[index] for index in range(len(prompts))]
 
@@ -216,41 +211,14 @@ class VLLMEngine:
             self.asleep = True
 
     def close(self) -> None:
+        with process_group_kept() if self.launched else nullcontext():
+            self.llm.llm_engine.engine_core.shutdown()
         del self.llm
         gc.collect()  # it refers to itself, and holds the cache until it is collected
 
-    @contextmanager
-    def _within_memory(self, doing: str) -> Iterator[None]:
-        """EngineMemoryError for whatever vLLM and PyTorch raise when memory does not suffice."""
-        share = "gpu_memory_utilization" if self.on_gpu else "cpu_cache_gib"
-        try:
-            yield
-        except (RuntimeError, ValueError, MemoryError) as error:
-            if CACHE_TOO_SMALL.search(str(error)):
-                cure = f"give it more by engine.{share}, or lower training.max_response_tokens"
-            elif isinstance(error, MemoryError) or MEMORY_FULL.search(str(error)):
-                cure = f"lower engine.{share}, engine.max_sequences or training.max_response_tokens"
-            else:
-                raise
-            why = re.split(r"(?<=\.) ", str(error).strip())[0].splitlines()
-            raise EngineMemoryError(
-                f"the engine ran out of memory when it {doing}: {cure} "
-                f"({why[0] if why else type(error).__name__})"
-            ) from error
-
-
-def _name_this_rank(device: torch.device) -> None:
-    """Set what torchrun sets and vLLM reads; other launchers leave some of it out."""
-    local = device.index if device.index is not None else ranks.rank()
-    os.environ |= {"RANK": str(ranks.rank()), "WORLD_SIZE": str(ranks.world_size())}
-    os.environ.setdefault("LOCAL_RANK", str(local))
-    # The process group stands already: nobody connects to these any more.
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", "29500")
-
 
 def _number(request_id: str) -> int:
-    """vLLM counts requests; the name that it uses itself has a random end after a dash."""
+    """Requests are counted; the name that vLLM uses inside has a random end after a dash."""
     return int(request_id.partition("-")[0])
 
 

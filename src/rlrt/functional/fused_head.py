@@ -35,7 +35,8 @@ class FusedHead(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         ctx.temperature, ctx.dtype = temperature, product_dtype(hidden_NH)
         at_id_N = hidden_NH.new_zeros(len(ids_N), dtype=raised(ctx.dtype))
-        most_N = torch.full_like(at_id_N, torch.finfo(at_id_N.dtype).min)
+        lowest = torch.finfo(at_id_N.dtype).min
+        most_N = torch.full_like(at_id_N, lowest)
         z_N, e_N, nothing_N = (torch.zeros_like(at_id_N) for _ in range(3))
 
         def take_in(rows: slice, first: int, logits_nv: Tensor) -> None:
@@ -46,12 +47,13 @@ class FusedHead(torch.autograd.Function):
             most_n = torch.maximum(most_N[rows], logits_nv.amax(1))
             moved_n = most_N[rows] - most_n
             most_N[rows] = most_n
-            parts_nv = logits_nv.sub_(most_n[:, None]).exp_()
+            below_nv = logits_nv.sub_(most_n[:, None])
+            parts_nv = below_nv.exp() if entropy else below_nv.exp_()
             if entropy:
-                e_N[rows] = (e_N[rows] - moved_n * z_N[rows]) * moved_n.exp()
+                below_nv.clamp_(min=lowest)  # 0 log 0 is 0; a NaN comes through
+                parts_of_e_n = below_nv.mul_(parts_nv).sum(1)
+                e_N[rows] = (e_N[rows] - moved_n * z_N[rows]) * moved_n.exp() - parts_of_e_n
             z_N[rows] = z_N[rows] * moved_n.exp() + parts_nv.sum(1)
-            if entropy:  # entr: 0 log 0 is 0, and a NaN comes through
-                e_N[rows] += torch.special.entr(parts_nv, out=parts_nv).sum(1)
 
         with torch.autocast(ids_N.device.type, enabled=False):
             states_NH = hidden_NH.to(ctx.dtype)

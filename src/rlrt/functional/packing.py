@@ -50,8 +50,14 @@ class Packed:
 
     def to(self, device: torch.device) -> "Packed":
         """The same pack with its tensors on ``device``."""
-        tensors = {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
-        return replace(self, **{name: part.to(device) for name, part in tensors.items()})
+        return replace(
+            self,
+            input_ids_L=self.input_ids_L.to(device),
+            position_ids_L=self.position_ids_L.to(device),
+            predicting_N=self.predicting_N.to(device),
+            sequence_U=self.sequence_U.to(device),
+            kept_L=self.kept_L.to(device),
+        )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ gathers the tokens of each sequence (its prompt, shared or not, and its response
 outputs back. A forward without a pack behaves as transformers' ``sdpa`` (generation, for one).
 """
 
+from functools import cached_property
+from itertools import accumulate
+
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
@@ -13,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from rlrt.functional.packing import Packed, attention_blocks
+from rlrt.functional.packing import AttentionBlocks, Packed, attention_blocks
 
 NAME = "packed"
 FULL = "full_attention"
@@ -28,12 +31,17 @@ class Packing:
 
     def __init__(self, packed: Packed) -> None:
         self.packed = packed
-        self.blocks = attention_blocks(packed)
-        device, lengths = packed.sequence_U.device, torch.tensor(packed.lengths)
-        ends = nn.functional.pad(lengths.cumsum(0), (1, 0))
-        self.ends = ends.to(device, torch.int32)
-        self.longest = max(packed.lengths)
         self.readers = 0
+
+    @cached_property
+    def blocks(self) -> AttentionBlocks:
+        return attention_blocks(self.packed)
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """Where each sequence starts among U tokens, and where the last one ends."""
+        ends = list(accumulate(self.packed.lengths, initial=0))
+        return torch.tensor(ends, dtype=torch.int32, device=self.packed.sequence_U.device)
 
 
 def use_packed_attention(policy: PreTrainedModel) -> None:
@@ -69,7 +77,7 @@ def decoder_hidden(policy: PreTrainedModel, packed: Packed) -> Tensor:
         input_ids=packed.input_ids_L[None],
         position_ids=packed.position_ids_L[None],
         # transformers hands a mask of four dimensions through and builds no [L, L] one
-        attention_mask=packed.input_ids_L.new_zeros(1, 1, 1, 1),
+        attention_mask=torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=policy.device),
         use_cache=False,
         packing=packing,
     ).last_hidden_state
@@ -99,20 +107,21 @@ def _attention(
         )
     if asked := [name for name in REFUSED if options.get(name) is not None]:
         raise ValueError(f"model.path: attention with {', '.join(asked)} cannot be packed")
-    assert dropout == 0.0 and query.shape[::2] == (1, packing.packed.tokens), query.shape
+    assert dropout == 0.0, dropout
+    assert query.shape[::2] == (1, packing.packed.tokens), query.shape
     packing.readers += 1
     parts = [part[0].transpose(0, 1) for part in (query, key, value)]  # [L, heads, width]
     dtype = _autocast_dtype(query)
     if _has_varlen(query.device, dtype):
         # of query and key, the weights of float32 norms make float32
-        outputs = _varlen(*(part.to(dtype) for part in parts), packing, scaling)
+        outputs = _varlen(packing, scaling, *(part.to(dtype) for part in parts))
     else:
-        outputs = _in_blocks(*parts, packing, scaling)
+        outputs = _in_blocks(packing, scaling, *parts)
     return outputs[None], None
 
 
 def _in_blocks(
-    query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None
+    packing: Packing, scaling: float | None, query: Tensor, key: Tensor, value: Tensor
 ) -> Tensor:
     """Blocks padded on the right, where causal attention keeps padding out of every real token."""
     blocks, repeats = packing.blocks, query.shape[1] // key.shape[1]
@@ -122,21 +131,26 @@ def _in_blocks(
     split = [part.index_select(0, blocks.slots_M).split(sizes) for part in (query, key, value)]
     outputs = []
     for shape, *block in zip(blocks.shapes, *split, strict=True):
+        block_query, block_key, block_value = (
+            part.unflatten(0, shape).transpose(1, 2) for part in block
+        )
         output = scaled_dot_product_attention(
-            *(part.unflatten(0, shape).transpose(1, 2) for part in block),
+            block_query,
+            block_key,
+            block_value,
             is_causal=True,
             scale=scaling,
-            enable_gqa=repeats > 1 and not query.is_cuda,
+            enable_gqa=block_query.shape[1] > block_key.shape[1],
         )
         outputs.append(output.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs).index_select(0, blocks.kept_L)
 
 
 def _varlen(
-    query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None
+    packing: Packing, scaling: float | None, query: Tensor, key: Tensor, value: Tensor
 ) -> Tensor:
     """Flash attention over sequences one after the other, without padding."""
-    packed = packing.packed
+    packed, longest = packing.packed, max(packing.packed.lengths)
     shared = (
         len(packed.sequence_U) > packed.tokens
     )  # else the pack itself is the sequences in order
@@ -150,12 +164,13 @@ def _varlen(
         value,
         packing.ends,
         packing.ends,
-        packing.longest,
-        packing.longest,
+        longest,
+        longest,
         scale=scaling,
         window_size=(-1, 0),  # causal
         enable_gqa=True,
     )
+    assert isinstance(output, Tensor)
     return output.index_select(0, packed.kept_L) if shared else output
 
 

@@ -34,9 +34,7 @@ def passes(
 ) -> list[list[int]]:
     """These rows in passes of at most ``token_budget`` tokens, as many on every rank; collective."""
     behind, chosen = [prompts[row] for row in rows], [responses[row] for row in rows]
-    parts = [
-        [rows[index] for index in part] for part in split_packs(behind, chosen, token_budget)
-    ]
+    parts = [[rows[index] for index in part] for part in split_packs(behind, chosen, token_budget)]
     return parts + [[] for _ in range(ranks.largest(len(parts)) - len(parts))]
 
 
@@ -113,7 +111,9 @@ def score_responses(
         behind, chosen = [prompts[row] for row in rows], [responses[row] for row in rows]
         hidden_NH = response_hidden(policy, behind, chosen, seen)
         ids_N = flat_ids(chosen, hidden_NH.device)
-        return token_logprobs(hidden_NH, head_weight(policy), ids_N, temperature)
+        logprobs_N, entropy_N = token_logprobs(hidden_NH, head_weight(policy), ids_N, temperature)
+        assert entropy_N is not None
+        return logprobs_N, entropy_N
 
     rows_with_tokens = [row for row, response in enumerate(responses) if len(response)]
     with torch.no_grad():
@@ -152,12 +152,16 @@ def score_divergence(
             flat_ids(chosen, hidden_NH.device),
             temperature,
             lambda student_nV, teacher_nV, ids_n: kl(student_nV, teacher_nV),
+            logprobs=False,
         )
         return divergence_N
 
     with torch.no_grad():
         for rows in passes(teacher_prompts, responses, range(len(responses)), token_budget):
-            behind, chosen = [teacher_prompts[row] for row in rows], [responses[row] for row in rows]
+            behind, chosen = (
+                [teacher_prompts[row] for row in rows],
+                [responses[row] for row in rows],
+            )
             taught_NH = gathered(teacher, partial(response_hidden, teacher, behind, chosen, seen))
             divergence_N = both_gathered(student, teacher, partial(read, rows, taught_NH))
             fill(divergence_BT, rows, [len(responses[row]) for row in rows], divergence_N)

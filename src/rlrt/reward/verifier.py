@@ -33,8 +33,8 @@ class Verifier:
     ``max_answer_characters`` (undecided). All else is decided by worker processes, each answer within
     ``timeout_s`` and each worker within ``memory_gib`` of address space; whatever hits a limit or
     brings its process down is undecided, and nothing else is touched. Equal questions within a call
-    of ``grade``, or while one ``grading`` lasts, are asked once. Text without a marked answer (``boxed_or_text``) is searched in its last
-    ``max_answer_characters``.
+    of ``grade``, or while a ``grading`` lasts, are asked once. Text without a marked answer
+    (``boxed_or_text``) is searched in its last ``max_answer_characters``.
 
     ``extract``: ``boxed`` (the study), ``answer_line`` (DAPO) or ``boxed_or_text``.
     ``tail_characters``: look for the answer in so many last characters only; the study's code base

@@ -83,18 +83,18 @@ class RankWatch(L.Callback):
         """Connect the ranks; collective. RunStoppedError where one does not reach rank 0."""
         if ranks.world_size() == 1 or self._peers:
             return
-        self._peers = _accepted() if ranks.rank() == 0 else [_connected()]
-        os.register_at_fork(
-            after_in_child=self._forget
-        )  # a child would keep a dead rank's end open
+        self._rank, self._size = ranks.rank(), ranks.world_size()  # the group may end before this
+        self._peers = _accepted() if self._rank == 0 else [_connected()]
+        # a child would keep the connection of a dead rank open
+        os.register_at_fork(after_in_child=self._forget)
         for peer in self._peers:
             threading.Thread(target=self._watch, args=(peer,), daemon=True).start()
 
     def stop(self) -> None:
         """This rank's part of the run is over, and the others go on without it."""
-        if not self._leaves:
+        if self._peers and not self._leaves:
             self._leaves = True
-            self._tell(News(BYE, ranks.rank()))
+            self._tell(News(BYE, self._rank))
 
     def fail(self, error: BaseException) -> None:
         """Tell the others that this error stops this rank; return when they have ended or know why.
@@ -106,7 +106,7 @@ class RankWatch(L.Callback):
         if self._died.wait(UNWIND_S):
             time.sleep(2 * UNWIND_S)
         self._leaves = True
-        self._tell(News(STOPS, ranks.rank(), _reason(error)))
+        self._tell(News(STOPS, self._rank, _reason(error)))
         until = time.monotonic() + GRACE_S + UNWIND_S
         for peer in self._peers:
             peer.left.wait(max(until - time.monotonic(), 0.0))
@@ -138,10 +138,10 @@ class RankWatch(L.Callback):
         """End this process at once: no exception reaches a thread that is blocked in a collective."""
         if self._leaves:
             return
-        if ranks.rank() == 0 or news.rank == 0:  # one sentence in all where they share a screen
+        if self._rank == 0 or news.rank == 0:  # one sentence in all where they share a screen
             fate = "has died" if news.word == DIED else f"has stopped ({news.reason})"
             sentence = (
-                f"error: rank {news.rank} of {ranks.world_size()} {fate}; the others stop; "
+                f"error: rank {news.rank} of {self._size} {fate}; the others stop; "
                 f"go on with resume={self.folder} hydra.run.dir={self.folder}\n"
             )
             with suppress(OSError):  # and not through sys.stderr, whose lock a thread may hold

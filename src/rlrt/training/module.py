@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from rlrt import ranks
 from rlrt.errors import RunStoppedError
-from rlrt.functional.flops import Shape
+from rlrt.functional.flops import BACKWARD, Shape
 from rlrt.functional.packing import Packed
-from rlrt.model.sharding import gathered, released, shard, whole
+from rlrt.model.sharding import released, shard, whole
 from rlrt.model.teacher import Teacher
 from rlrt.model.views import (
     Ids,
@@ -162,7 +162,15 @@ class PolicyModule(L.LightningModule):
                 f"{self.current_epoch} is not finite; the last checkpoint holds the weights before it"
             )
         optimizer.step()
-        self._log_update(totals, norm, 1 - kept / rollouts)
+        scheduler: Any = self.lr_schedulers()
+        self.update_metrics.append(
+            {
+                **self.objective.metrics(totals),
+                "update/grad_norm": norm,
+                "update/learning_rate": scheduler.get_last_lr()[0],
+                "update/skipped_rollouts": 1 - kept / rollouts,
+            }
+        )
 
     def _accumulate(self, update: Update, weights_BT: Tensor, rows: list[int]) -> dict[str, Tensor]:
         """Add a micro-batch's gradient; returns sums over its tokens."""
@@ -186,7 +194,9 @@ class PolicyModule(L.LightningModule):
                     batch, hidden_NH, head_VH, self.temperature
                 )
                 loss = loss + part
-                self.readings.append(reading.within([update.rows[row] for row in reading.rows]))
+                if reading is not None:
+                    rows_of_step = [update.rows[row] for row in reading.rows]
+                    self.readings.append(reading.within(rows_of_step))
             if taught_MH is not None and batch.distilled_rows:
                 heads = head_VH, head_weight(teacher).detach()
                 part, more = self.objective.distillation(
@@ -207,38 +217,25 @@ class PolicyModule(L.LightningModule):
         responses = [update.responses[row] for row in rows]
         count = self._count("update", self.teacher_policy)
         with self.trainer.precision_plugin.forward_context():
-            return teacher_hidden(
-                self.teacher_policy, prompts, responses, self.token_budget, count
-            )
+            return teacher_hidden(self.teacher_policy, prompts, responses, self.token_budget, count)
 
     def _count(self, stage: str, policy: PreTrainedModel, backward: bool = False) -> Seen:
         """Adds the packs that a stage reads to its work."""
         shape = Shape.of(policy.config)
 
         def seen(packed: Packed) -> None:
+            # a GPU's kernel for sequences of uneven length pads nothing
+            padding = packed.attention_padding if self.device.type == "cpu" else 0.0
+            slots = len(packed.sequence_U) / (1 - padding)
             flops = shape.forward(packed.tokens, len(packed.predicting_N), packed.attended_pairs)
-            self.work[stage] += Work(flops * (3 if backward else 1), packed.tokens)
+            self.work[stage] += Work(
+                flops * (1 + BACKWARD if backward else 1),
+                packed.tokens,
+                attention_slots=slots,
+                padded_slots=slots * padding,
+            )
 
         return seen
-
-    def _log_update(self, totals: Mapping[str, float], norm: float, skipped: float) -> None:
-        scheduler: Any = self.lr_schedulers()
-        tokens, distilled = totals["tokens"], totals["distilled"]
-        row = {
-            "loss/total": totals["surrogate"] + totals["distillation"],
-            "loss/surrogate": totals["surrogate"],
-            # both over the tokens of responses with an advantage
-            "update/clip_fraction": totals["clipped"] / tokens if tokens else 0.0,
-            "update/ratio_mean": totals["ratio"] / tokens if tokens else 1.0,
-            "update/grad_norm": norm,
-            "update/learning_rate": scheduler.get_last_lr()[0],
-            "update/skipped_rollouts": skipped,
-        }
-        if self.objective.divergence is not None:
-            row["loss/distillation"] = totals["distillation"]
-            row["update/divergence_mean"] = totals["divergence"] / distilled if distilled else 0.0
-            row["update/distilled_tokens"] = distilled
-        self.update_metrics.append(row)
 
     def on_train_epoch_end(self) -> None:
         scheduler: Any = self.lr_schedulers()

@@ -1,6 +1,6 @@
 """What an optimiser update minimises, and its value and gradient for one micro-batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -109,15 +109,19 @@ class Objective:
 
     def surrogate(
         self, batch: MicroBatch, hidden_NH: Tensor, head_VH: Tensor, temperature: float
-    ) -> tuple[Tensor, dict[str, Tensor], Reading]:
+    ) -> tuple[Tensor, dict[str, Tensor], Reading | None]:
         """Loss with gradient, sums over the tokens of responses that have an advantage, and what was
-        read of them for the first time.
+        read of them for the first time, if anything.
         """
         chosen_N = batch.of_responses(batch.advantages_N != 0)  # whole: some losses need them
+        is_first = not bool(batch.student_scored_N[chosen_N].all())
         logprobs_n, entropy_n = token_logprobs(
-            hidden_NH[chosen_N], head_VH, batch.ids_N[chosen_N], temperature
+            hidden_NH[chosen_N], head_VH, batch.ids_N[chosen_N], temperature, entropy=is_first
         )
-        student_n, advantages_n = batch.student_at(chosen_N, logprobs_n), batch.advantages_N[chosen_N]
+        student_n, advantages_n = (
+            batch.student_at(chosen_N, logprobs_n),
+            batch.advantages_N[chosen_N],
+        )
         response_n = batch.response_N[chosen_N]
         engine_n = batch.engine_logprobs_N[chosen_N]
         token_loss_n = self.loss(logprobs_n, student_n, engine_n, advantages_n, response_n)
@@ -129,6 +133,8 @@ class Objective:
             "ratio": bounded_exp(seen_n - student_n).double().sum(),
             "tokens": chosen_N.sum(),
         }
+        if entropy_n is None:
+            return loss, sums, None
         return loss, sums, Reading.of(batch, chosen_N, logprobs_n, entropy_n)
 
     def distillation(
@@ -155,6 +161,7 @@ class Objective:
             temperature,
             self.divergence,
         )
+        assert logprobs_n is not None
         student_n = batch.student_at(distilled_N, logprobs_n)
         factor_n = batch.distillation_N[distilled_N] * self.loss.correction(
             student_n, batch.engine_logprobs_N[distilled_N]
@@ -169,3 +176,19 @@ class Objective:
             "divergence": divergence_n.detach().double().sum(),
             "distilled": distilled_N.sum(),
         }
+
+    def metrics(self, totals: Mapping[str, float]) -> dict[str, float]:
+        """Of an update, from the ``SUMS`` over all its micro-batches and ranks."""
+        tokens, distilled = totals["tokens"], totals["distilled"]
+        found = {
+            "loss/total": totals["surrogate"] + totals["distillation"],
+            "loss/surrogate": totals["surrogate"],
+            # both over the tokens of responses with an advantage
+            "update/clip_fraction": totals["clipped"] / tokens if tokens else 0.0,
+            "update/ratio_mean": totals["ratio"] / tokens if tokens else 1.0,
+        }
+        if self.divergence is not None:
+            found["loss/distillation"] = totals["distillation"]
+            found["update/divergence_mean"] = totals["divergence"] / distilled if distilled else 0.0
+            found["update/distilled_tokens"] = distilled
+        return found

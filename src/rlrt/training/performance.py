@@ -5,7 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 
 import torch
@@ -37,28 +37,31 @@ class Work:
     flops: float = 0.0  # model FLOPs, functional/flops.py
     tokens: float = 0.0  # that went through the layers, prompts included
     seconds: float = 0.0
+    attention_slots: float = 0.0
+    padded_slots: float = 0.0  # of them
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(
-            self.flops + other.flops, self.tokens + other.tokens, self.seconds + other.seconds
-        )
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 def performance(stages: Mapping[str, Work], peak: float) -> dict[str, float]:
-    """``<stage>/tokens_per_s`` and ``<stage>/mfu`` over all ranks; collective, of the same stages.
+    """``<stage>/tokens_per_s``, ``mfu`` and ``padding_waste`` over all ranks; collective, of the same
+    stages on each.
 
     Model FLOP utilisation is ``FLOPs of all ranks / sum over ranks of (seconds · peak)``, the peak in
     FLOP/s being each rank's own: that is FLOPs / (seconds · peak · ranks) where they are alike
-    (PaLM, arXiv:2204.02311, appendix B). Tokens per second are of the whole run. A stage that took
-    no time is left out.
+    (PaLM, arXiv:2204.02311, appendix B). Tokens per second are of the whole run. Padding waste is the
+    share of attention slots that hold padding. What a stage without any work lacks is left out.
     """
-    own = [[w.flops, w.tokens, w.seconds, w.seconds * peak] for w in stages.values()]
+    own = [[*astuple(work), work.seconds * peak] for work in stages.values()]
     sums = total(torch.tensor(own, dtype=torch.float64)).tolist()
     found: dict[str, float] = {}
-    for stage, (flops, tokens, seconds, possible) in zip(stages, sums, strict=True):
+    for stage, (flops, tokens, seconds, slots, padded, possible) in zip(stages, sums, strict=True):
         if seconds > 0:
             found[f"{stage}/tokens_per_s"] = tokens / (seconds / world_size())
             found[f"{stage}/mfu"] = flops / possible
+        if slots > 0:
+            found[f"{stage}/padding_waste"] = padded / slots
     return found
 
 

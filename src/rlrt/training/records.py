@@ -66,9 +66,7 @@ def write_records(
         table = table.sort_by([("group", "ascending"), ("sample", "ascending")])
     write_atomically(
         folder / f"step={step:06d}.parquet",
-        lambda partial: pq.write_table(
-            table, partial, compression="zstd", use_dictionary=REPEATED
-        ),
+        lambda partial: pq.write_table(table, partial, compression="zstd", use_dictionary=REPEATED),
     )
 
 
@@ -78,7 +76,7 @@ def _at_rank_0(table: pa.Table) -> list[pa.Table]:
         return [table]
     parts = [None] * world_size() if rank() == 0 else None
     dist.gather_object(table, parts)
-    return parts or []  # type: ignore[return-value]
+    return parts or []
 
 
 def _table(
@@ -122,7 +120,7 @@ def _table(
 def _lists(values_BT: Tensor, mask_BT: Tensor, kept_B: Tensor) -> pa.ListArray:
     """The values of each row's tokens as a list; null in rows that are not kept."""
     kept_BT = mask_BT & kept_B[:, None]
-    values = values_BT[kept_BT].float().numpy()
+    values = values_BT.float().numpy()[kept_BT.numpy()]  # several times faster than in torch
     return pa.ListArray.from_arrays(
         _offsets(kept_BT.sum(1).numpy()), values, mask=pa.array(~kept_B.numpy())
     )

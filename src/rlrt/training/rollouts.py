@@ -1,8 +1,8 @@
 """The rollout callback: at the start of each epoch one rollout step, from weight sync to updates."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from rlrt.evaluation.judging import Judge
 from rlrt.functional.seeds import derive_seed
 from rlrt.training.files import StepTable
 from rlrt.training.module import NonFiniteError, PolicyModule
+from rlrt.training.offload import HostOptimizerState
 from rlrt.training.performance import forget_peak_memory, peak_flops, peak_memory, performance
 from rlrt.training.records import write_records
 from rlrt.training.rollout_metrics import rollout_metrics
@@ -35,6 +36,7 @@ from rlrt.training.scoring import (
     scored_batch,
     teacher_views,
 )
+from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import (
     in_later_updates,
     scaled_within_updates,
@@ -82,6 +84,8 @@ class RolloutCallback(L.Callback):
         self.folder = folder
         self.evaluations = StepTable(folder / "evaluation.csv", first_step)
         self.row: dict[str, float] = {}
+        # in which the optimiser's state may have to wait on the host
+        self._waiting: Callable[[], AbstractContextManager[None]] = nullcontext
         self.step: Step | None = None  # the current one, as soon as it is scored
 
     @property
@@ -91,6 +95,8 @@ class RolloutCallback(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         self.engine.start(module.policy, self.parts.engine_spec)
+        if isinstance(trainer.strategy, FullySharded) and trainer.strategy.offload_optimizer:
+            self._waiting = HostOptimizerState(trainer.optimizers[0]).on_host
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         step, data = trainer.current_epoch, trainer.datamodule  # type: ignore[attr-defined]
@@ -100,11 +106,12 @@ class RolloutCallback(L.Callback):
         self._step_began = time.perf_counter()
         forget_peak_memory(module.device)
         module.begin_step()
-        self.sync(module, step, [problem for _, problem in problems])
-        if self.parts.evaluator.due(step):
-            self.evaluate(module, data, step)
-        sampled = self.sampler(problems, step, data.spare_problems(step), self._clock)
-        self.engine.sleep()
+        with self._waiting():
+            self.sync(module, step, [problem for _, problem in problems])
+            if self.parts.evaluator.due(step):
+                self.evaluate(module, data, step)
+            sampled = self.sampler(problems, step, data.spare_problems(step), self._clock)
+            self.engine.sleep()
         batch, teacher = self._score(module, sampled.rollouts, step)
         credit = self._credit(sampled.rollouts, batch, step)
         data.updates = split_updates(sampled.rollouts, teacher.prompts, batch, credit, per_update)
@@ -115,6 +122,8 @@ class RolloutCallback(L.Callback):
         """Complete the step's row and hand it to the loggers: the one place where metrics are logged."""
         self.row["time/update_s"] = time.perf_counter() - self._updates_began
         updates = module.update_metrics
+        made = trainer.datamodule.updates_per_step  # type: ignore[attr-defined]
+        assert len(updates) == made, f"{len(updates)} of {made} updates were made"
         self.row |= {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
         done = self._record(trainer.current_epoch, module)
         self.row |= rollout_metrics(done.sampled, done.batch, done.teacher, done.credit)

@@ -105,21 +105,9 @@ def scored_batch(
     for row, rollout in enumerate(rollouts):
         mask_BT[row, : len(responses[row])] = True
         engine_BT[row, : len(responses[row])] = torch.tensor(rollout.response.engine_logprobs)
-
-    read_B = reads.student_B & mask_BT.any(1)
-    student_BT, entropy_BT = torch.zeros_like(engine_BT), torch.zeros_like(engine_BT)
-    rows = read_B.nonzero().flatten().tolist()
-    plain = [rollouts[row].prompt_ids for row in rows]
-    for found_BT, values_bT in zip(
-        (student_BT, entropy_BT), views.score(plain, [responses[row] for row in rows]), strict=True
-    ):
-        found_BT[rows, : values_bT.shape[1]] = values_bT.float()
-
-    has_context_B = teacher.has_context_B
-    teacher_scored_B = has_context_B & reads.teacher_B
-    taught = _teacher_tensors(
-        rollouts, teacher, teacher_scored_B, reads.divergence, views, student_BT
-    )
+    student_B = reads.student_B & mask_BT.any(1)
+    teacher_B = reads.teacher_B & teacher.has_context_B
+    student_BT, entropy_BT = _student_tensors(rollouts, student_B, views, engine_BT)
     return ScoredBatch(
         group_B=outcomes.group_B,
         rewards_B=outcomes.rewards_B,
@@ -127,13 +115,27 @@ def scored_batch(
         responses=outcomes.responses,
         response_mask_BT=mask_BT,
         engine_logprobs_BT=engine_BT,
-        student_scored_B=read_B,
+        student_scored_B=student_B,
         student_logprobs_BT=student_BT,
         student_entropy_BT=entropy_BT,
-        has_context_B=has_context_B,
-        teacher_scored_B=teacher_scored_B,
-        **taught,
+        has_context_B=teacher.has_context_B,
+        teacher_scored_B=teacher_B,
+        **_teacher_tensors(rollouts, teacher, teacher_B, reads.divergence, views, engine_BT),
     )
+
+
+def _student_tensors(
+    rollouts: Sequence[Rollout], scored_B: Tensor, views: Views, like_BT: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log-probs and entropies, 0 outside the rows that are scored."""
+    logprobs_BT, entropy_BT = torch.zeros_like(like_BT), torch.zeros_like(like_BT)
+    rows = scored_B.nonzero().flatten().tolist()
+    found = views.score(
+        [rollouts[row].prompt_ids for row in rows], [rollouts[row].response.ids for row in rows]
+    )
+    for values_BT, values_bT in zip((logprobs_BT, entropy_BT), found, strict=True):
+        values_BT[rows, : values_bT.shape[1]] = values_bT.to(values_BT.dtype)
+    return logprobs_BT, entropy_BT
 
 
 def completed(batch: ScoredBatch, readings: Sequence[Reading]) -> ScoredBatch:

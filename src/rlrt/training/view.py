@@ -17,7 +17,7 @@ from rlrt.training.rollouts import RolloutCallback
 COLUMNS = {  # heading -> metric, format
     "reward": ("reward/mean", "{:.3f}"),
     "length": ("rollout/response_tokens_mean", "{:.1f}"),
-    "entropy": ("rollout/entropy", "{:.3f}"),
+    "entropy": ("rollout/engine_entropy", "{:.3f}"),
     "no signal": ("rollout/zero_signal_groups", "{:.0%}"),
     "multiplier": ("credit/multiplier_mean", "{:.3f}"),
     "loss": ("loss/total", "{:+.4f}"),

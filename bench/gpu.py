@@ -1,0 +1,142 @@
+"""On a GPU: tokens/s, model FLOP utilisation and peak memory of updates and of scoring.
+
+Qwen3 shapes with random weights, bf16-mixed, gradient checkpointing, uneven responses of at most T
+tokens. MFU is the counted operations over seconds times the device's peak; what checkpointing
+computes again is not counted. ``--quick`` runs a toy on whatever device there is.
+"""
+
+import gc
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import ours
+import torch
+from counted import forward_flops, update_flops
+from matplotlib.axes import Axes
+from rich.table import Table
+from workload import SHAPES, Workload, draw
+
+from rlrt.credit.grpo import GRPO
+from rlrt.training.performance import peak_flops
+
+TITLE = "Qwen3 shapes on a GPU"
+GIB = 2**30
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Point:
+    """A shape, the most tokens of a response, and how many responses there are, in groups of 8."""
+
+    shape: str
+    tokens: int
+    groups: int
+
+
+POINTS = [
+    Point(shape, tokens, groups)
+    for shape in ("qwen3_0.6b", "qwen3_1.7b", "qwen3_4b")
+    for tokens, groups in ((4096, 4), (16_384, 1))
+]
+QUICK = [Point("toy", 64, 2)]
+BUDGET = 32_768  # tokens of a micro-batch
+
+
+def measure(quick: bool) -> list[dict[str, Any]]:
+    """A row per point; one that does not fit says so."""
+    if not (quick or torch.cuda.is_available()):
+        raise SystemExit("--gpu measures on a CUDA device and PyTorch finds none here")
+    rows = []
+    for point in QUICK if quick else POINTS:
+        try:
+            rows.append(row_of(point))
+        except torch.OutOfMemoryError as error:
+            rows.append({**vars(point), "note": str(error).splitlines()[0]})
+        gc.collect()
+        torch.cuda.empty_cache()
+    return rows
+
+
+def row_of(point: Point) -> dict[str, Any]:
+    """Seconds of every round after the first, and what was counted."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    load = draw(point.groups, 8, point.tokens)
+    policy = SHAPES[point.shape].policy(device.type)
+    policy.gradient_checkpointing_enable({"use_reentrant": False})
+    module = ours.module_of(policy, max(BUDGET, load.longest))
+    scoring, memory = Stage(), Stage()
+
+    def scored(module: Any) -> Any:
+        scoring.start()
+        ours.score(module, load)
+        scoring.stop()
+        return ours.one_update(ours.rollouts_of(load), GRPO())(module)
+
+    accelerator = "gpu" if device.type == "cuda" else "cpu"
+    spent = ours.run(module, scored, "bf16-mixed", accelerator, memory.start, ROUNDS + 1)
+    memory.stop()
+    peak = peak_flops(device, torch.bfloat16)
+    return {
+        **vars(point),
+        **load.described(),
+        "token_budget": module.token_budget,
+        "peak_tflops": peak / 1e12,
+        "update": figures(spent.updates_s[1:], load, update_flops, policy, peak, memory.gib),
+        "score": figures(scoring.seconds[1:], load, forward_flops, policy, peak, scoring.gib),
+    }
+
+
+class Stage:
+    """Seconds and peak memory of a stage that comes several times."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.gib = 0.0
+
+    def start(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self.began = ours.clock()
+
+    def stop(self) -> None:
+        self.seconds.append(ours.clock() - self.began)
+        if torch.cuda.is_available():
+            self.gib = max(self.gib, torch.cuda.max_memory_allocated() / GIB)
+
+
+def figures(
+    seconds: list[float], load: Workload, count: Any, policy: Any, peak: float, gib: float
+) -> dict[str, Any]:
+    """Of one stage; tokens are those of the responses."""
+    flops, middle = count(policy, load.prompts, load.responses), median(seconds)
+    return {
+        "seconds": seconds,
+        "tokens_per_s": load.response_tokens / middle,
+        "mfu": flops / middle / peak,
+        "peak_gib": gib,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """A line per shape, length and stage."""
+    head = ("model", "T", "rollouts", "stage", "tokens/s", "MFU", "peak GiB")
+    found = Table(*head, title=TITLE)
+    for row in rows:
+        if "note" in row:
+            found.add_row(row["shape"], f"{row['tokens']:,}", "", row["note"])
+            continue
+        for stage in ("update", "score"):
+            one = row[stage]
+            speed = (f"{one['tokens_per_s']:,.0f}", f"{one['mfu']:.1%}", f"{one['peak_gib']:.1f}")
+            place = (row["shape"], f"{row['tokens']:,}", str(row["rollouts"]), stage)
+            found.add_row(*place, *speed)
+    return found
+
+
+def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """MFU of the updates."""
+    fit = [row for row in rows if "note" not in row]
+    names = [f"{row['shape'].removeprefix('qwen3_')}\n{row['tokens'] // 1024}k" for row in fit]
+    axes.bar(names, [100 * row["update"]["mfu"] for row in fit], color="#4477aa")
+    axes.set_ylabel("MFU of updates, %")

@@ -1,0 +1,102 @@
+"""One process of test_ranks.py: python -m tests.engine.engine_rank TENSOR_PARALLEL FOLDER.
+
+Serves a sharded policy by the real engine and writes what it found to FOLDER/RANK.json. Started by
+itself and not by torchrun it is a run of a single process.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import PreTrainedModel
+
+from rlrt import ranks
+from rlrt.batch import Response
+from rlrt.data.prompts import Prompts
+from rlrt.engine.engine import EngineSpec, Sampling
+from rlrt.engine.probe import logprob_gap
+from rlrt.engine.vllm_engine import VLLMEngine
+from rlrt.engine.weights import engine_weights
+from rlrt.model.load import load_policy, load_tokenizer, stop_token_ids
+
+TINY = str(Path(__file__).resolve().parents[2] / "models" / "tiny")
+SAMPLING = Sampling(max_response_tokens=40)
+PROMPTS = 9  # of which the last rank has one less
+
+
+def trained(scale: float) -> PreTrainedModel:
+    """The tiny policy after some training."""
+    policy = load_policy(TINY, torch.float32)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(scale)
+    return policy
+
+
+def naive_score(
+    policy: PreTrainedModel, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
+) -> Tensor:
+    """The trainer's log-probs ``[B, T]``, one sequence at a time."""
+    scores_BT = torch.zeros(len(prompts), SAMPLING.max_response_tokens)
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        with torch.no_grad():
+            logits_LV = policy(input_ids=torch.tensor([[*prompt, *response]])).logits[0]
+        logprobs_TV = logits_LV[len(prompt) - 1 : -1].log_softmax(-1)
+        chosen_T = torch.tensor(response)[:, None]
+        scores_BT[row, : len(response)] = logprobs_TV.gather(1, chosen_T)[:, 0]
+    return scores_BT
+
+
+def main(tensor_parallel: int, folder: Path) -> None:
+    """Sync, sample, sync other weights, sample; once without a prompt on the last rank."""
+    if dist.is_torchelastic_launched():
+        dist.init_process_group("gloo")
+        for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+            del os.environ[name]  # Lightning's own launcher leaves some of them out
+    tokenizer = load_tokenizer(TINY)
+    spec = EngineSpec(TINY, stop_token_ids(TINY, tokenizer), torch.float32, 256)
+    engine = VLLMEngine(tensor_parallel=tensor_parallel)
+    prompts = Prompts(tokenizer)
+    own = range(ranks.rank(), PROMPTS, ranks.world_size())
+    asked = [prompts.student_ids(f"Compute {seed} + 3 + 7.") for seed in own]
+    found: dict[str, object] = {"own": list(own)}
+    engine.start(trained(1.0), spec)
+    for scale in (1.0, 1.05):
+        policy = trained(scale)
+        if ranks.is_distributed():
+            mesh = init_device_mesh("cpu", (ranks.world_size(),))
+            for layer in policy.get_decoder().layers:
+                fully_shard(layer, mesh=mesh)
+            fully_shard(policy, mesh=mesh)
+        engine.sync(engine_weights(policy, torch.float32))
+        first_rank = ranks.rank() == 0
+        gap = logprob_gap(
+            engine,
+            lambda p, r, scale=scale: naive_score(trained(scale), p, r),
+            asked if first_rank else [],
+            list(own) if first_rank else [],
+            SAMPLING,
+        )
+        told: dict[int, Response] = {}
+        responses = engine.sample(asked, list(own), SAMPLING, told.__setitem__)
+        found[f"gap {scale}"] = gap.max
+        found[f"ids {scale}"] = [response.ids for response in responses]
+        found[f"told {scale}"] = responses == [told[index] for index in range(len(asked))]
+    engine.close()
+    threads = [int(thread.name) for thread in Path("/proc/self/task").iterdir()]
+    found["cores"] = [len(os.sched_getaffinity(thread)) for thread in threads]
+    found["total"] = int(ranks.total(torch.tensor(1)))  # the process group outlives the engine
+    (folder / f"{ranks.rank()}.json").write_text(json.dumps(found))
+    if ranks.is_distributed():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

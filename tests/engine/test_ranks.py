@@ -1,0 +1,74 @@
+"""The real engine on each of two processes serves a sharded policy as one process serves a whole one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import ROOT
+
+from rlrt.engine.vllm_engine import VLLMEngine
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+
+def run(processes: int, tensor_parallel: int, folder: Path) -> list[dict[str, Any]]:
+    """What every rank found."""
+    folder.mkdir()
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    module = ["-m", "tests.engine.engine_rank", str(tensor_parallel), str(folder)]
+    ended = subprocess.run(
+        [sys.executable, *(launch if processes > 1 else []), *module],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
+
+
+def responses(found: list[dict[str, Any]], scale: float) -> dict[int, list[int]]:
+    """Ids by global seed."""
+    return {
+        seed: ids
+        for rank in found
+        for seed, ids in zip(rank["own"], rank[f"ids {scale}"], strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    (found,) = run(1, 1, tmp_path_factory.mktemp("ranks") / "alone")
+    return found
+
+
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+def test_two_processes_sample_what_one_does(
+    alone: dict[str, Any], tmp_path: Path, tensor_parallel: int
+) -> None:
+    """With an engine each, and with one engine over both."""
+    found = run(2, tensor_parallel, tmp_path / "two")
+    for scale in (1.0, 1.05):  # both syncs
+        assert alone[f"gap {scale}"] <= 1e-4
+        assert [rank[f"gap {scale}"] for rank in found] == [found[0][f"gap {scale}"]] * 2
+        assert found[0][f"gap {scale}"] <= 1e-4
+        assert responses(found, scale) == responses([alone], scale)
+        assert all(rank[f"told {scale}"] for rank in found)
+    assert responses(found, 1.0) != responses(found, 1.05)
+    for rank in found:
+        assert rank["total"] == 2, "the engine took the trainer's process group with it"
+        assert set(rank["cores"]) == {len(os.sched_getaffinity(0))}, "threads were pinned"
+
+
+def test_an_engine_over_more_ranks_than_there_are_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"engine.tensor_parallel is 3, it must divide"):
+        run(2, 3, tmp_path / "three")
+
+
+def test_tensor_parallel_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"engine\.tensor_parallel is 0"):
+        VLLMEngine(tensor_parallel=0)

@@ -1,0 +1,37 @@
+"""What a step samples and an evaluation measures does not depend on the number of processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import ROOT
+
+
+def run(processes: int, folder: Path) -> list[dict[str, Any]]:
+    folder.mkdir()
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    ended = subprocess.run(
+        [sys.executable, *launch, "-m", "tests.evaluation.share_rank", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
+
+
+@pytest.mark.slow
+def test_two_processes_sample_and_measure_what_one_does(tmp_path: Path) -> None:
+    """With groups that are replaced, and with a rank that has no problem to ask."""
+    (alone,), two = run(1, tmp_path / "one"), run(2, tmp_path / "two")
+    assert alone["resampled"] == 3, "the spare problems are used up before the groups speak"
+    assert sorted(two[0]["rollouts"] + two[1]["rollouts"]) == alone["rollouts"]
+    for name in ("resampled", "discarded"):
+        assert two[0][name] + two[1][name] == alone[name]
+    for rank in two:
+        assert rank["measured"] == alone["measured"]

@@ -1,0 +1,174 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.functional.heads import Made, naive, split_by, two_models
+
+from rlrt.functional.logprobs import token_logprobs
+
+GOLDEN = Path(__file__).parents[2] / "../shared/golden/vectors.json"
+
+
+@pytest.mark.parametrize("entries", [1, 4, 11, 100])
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+def test_chunks_equal_a_plain_log_softmax_in_value_and_gradient(
+    chunk: int, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split_by(monkeypatch, chunk, entries)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    head = torch.randn(11, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    ids = torch.randint(11, (7,), generator=generator)
+    weight = torch.randn(7, generator=generator, dtype=torch.float64)
+
+    found, entropy = token_logprobs(hidden, head, ids, temperature=0.7)
+    gradients = torch.autograd.grad((found * weight).sum(), (hidden, head))
+    plain = torch.log_softmax(hidden @ head.T / 0.7, -1)
+    expected = plain[torch.arange(7), ids]
+    expected_gradients = torch.autograd.grad((expected * weight).sum(), (hidden, head))
+
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=0, atol=1e-12)
+    slow = [-sum(float(p.exp() * p) for p in row) for row in plain.detach()]
+    torch.testing.assert_close(entropy.tolist(), slow, rtol=0, atol=1e-12)
+    assert not entropy.requires_grad
+
+
+def test_golden_entropy() -> None:
+    if not GOLDEN.exists():
+        pytest.skip("needs the reference data in ../shared")
+    vectors = json.loads(GOLDEN.read_text())
+    logits = torch.tensor(vectors["teacher_logits"], dtype=torch.float64)
+    identity = torch.eye(5, dtype=torch.float64)
+    _, entropy = token_logprobs(logits, identity, torch.tensor([0, 1]), temperature=1.0)
+    assert entropy.tolist() == pytest.approx(vectors["teacher_entropy_full"], rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("last", "entropy"), [(-torch.inf, 0.6931472), (torch.nan, torch.nan)])
+def test_entropy_leaves_out_an_excluded_id_but_hides_no_broken_logit(
+    last: float, entropy: float
+) -> None:
+    head = torch.tensor([[0.0], [0.0], [last]])  # of width 1: with a hidden state of 1, the logits
+    _, found = token_logprobs(torch.ones(1, 1), head, torch.tensor([0]), temperature=1.0)
+    assert found.tolist() == pytest.approx([entropy], nan_ok=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_many_chunks_give_the_gradient_of_one(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's gradient adds up in float32: only the products themselves are in bfloat16."""
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(512, 32, generator=draw, dtype=dtype)
+    head = torch.randn(200, 32, generator=draw, dtype=dtype).requires_grad_()
+    ids = torch.randint(0, 200, (512,), generator=draw)
+    gradients = []
+    for tile in ((512, 200), (4, 30)):
+        split_by(monkeypatch, *tile)
+        with torch.autocast("cpu", torch.bfloat16):
+            logprobs, _ = token_logprobs(hidden, head, ids, 1.0)
+        gradients += torch.autograd.grad(logprobs.mean(), head)
+    one, many = gradients
+    assert one.dtype == dtype
+    assert (one - many).norm() / one.norm() < 3e-3
+
+
+def test_the_chunks_share_one_buffer_for_the_gradient_of_the_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    split_by(monkeypatch, 2)
+    student, head, *_, ids = two_models(7)
+    loss = token_logprobs(student, head, ids, 1.0)[0].sum()
+    with Made((11, 5)) as made:
+        (gradient,) = torch.autograd.grad(loss, head)
+    assert {tensor.data_ptr() for tensor in made.tensors} == {gradient.data_ptr()}
+
+
+def test_second_derivatives_are_refused() -> None:
+    student, head, *_, ids = two_models(3)
+    loss = token_logprobs(student, head, ids, 1.0)[0].square().sum()
+    (gradient,) = torch.autograd.grad(loss, head, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 9])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str
+)
+def test_ids_at_the_borders_of_blocks_and_any_number_of_tokens(
+    tokens: int, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split_by(monkeypatch, 2, 4)
+    draw = torch.Generator().manual_seed(tokens)
+    hidden = torch.randn(tokens, 5, generator=draw, dtype=dtype, requires_grad=True)
+    head = torch.randn(11, 5, generator=draw, dtype=dtype, requires_grad=True)
+    ids = torch.tensor([0, 3, 4, 7, 8, 10, 10, 0, 5])[:tokens]
+    found = token_logprobs(hidden, head, ids, 1.3)[0]
+    expected = naive(hidden, head, ids, 1.3)
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+    gradients = [torch.autograd.grad(v.square().sum(), (hidden, head)) for v in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("size", [1.0, -1.0])
+def test_extreme_logits_give_exact_values_and_finite_gradients(
+    size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split_by(monkeypatch, 2, 2)
+    head = (size * torch.tensor([[1e4], [-1e4], [1e4], [0.0], [-1e4]])).requires_grad_()
+    hidden = torch.ones(5, 1).requires_grad_()
+    ids = torch.arange(5)
+    found, entropy = token_logprobs(hidden, head, ids, 1.0)
+    expected = naive(hidden.double(), head.double(), ids, 1.0).float()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    assert entropy.tolist() == pytest.approx([0.6931472] * 5)
+    weight = torch.linspace(-1, 2, 5)
+    gradients = [torch.autograd.grad((v * weight).sum(), (hidden, head)) for v in (found, expected)]
+    # float32 keeps three decimals of a log-sum-exp of 1e4, so as many of each probability
+    torch.testing.assert_close(gradients[0][1], gradients[1][1], rtol=0, atol=5e-3)
+    assert all(gradient.isfinite().all() for gradient in gradients[0])
+
+
+def test_an_id_excluded_over_a_whole_block_has_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    split_by(monkeypatch, 1, 2)
+    head = torch.tensor([[-torch.inf], [-torch.inf], [0.0], [1.0], [-torch.inf], [-torch.inf]])
+    hidden = torch.ones(1, 1).requires_grad_()
+    found, entropy = token_logprobs(hidden, head, torch.tensor([2]), 1.0)
+    plain = torch.log_softmax(torch.tensor([0.0, 1.0]), 0)
+    torch.testing.assert_close(found, plain[:1])
+    torch.testing.assert_close(entropy, -(plain.exp() * plain).sum()[None])
+
+
+def test_a_head_of_low_precision_gets_its_gradient_from_a_sum_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As under FSDP2's mixed precision: states and head are bfloat16, and no autocast is on."""
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(512, 32, generator=draw).bfloat16().requires_grad_()
+    head = torch.randn(200, 32, generator=draw).bfloat16().requires_grad_()
+    ids = torch.randint(0, 200, (512,), generator=draw)
+    exact = naive(hidden.double(), head.double(), ids, 1.0)
+    expected = torch.autograd.grad(exact.mean(), (hidden, head))
+    for tile in ((512, 200), (4, 30)):
+        split_by(monkeypatch, *tile)
+        found, _ = token_logprobs(hidden, head, ids, 1.0)
+        assert found.dtype == torch.float32
+        gradients = torch.autograd.grad(found.mean(), (hidden, head))
+        for gradient, plain in zip(gradients, expected, strict=True):
+            assert gradient.dtype == torch.bfloat16
+            assert (gradient.double() - plain.double()).norm() / plain.double().norm() < 8e-3
+
+
+def test_a_head_whose_storage_is_freed_between_the_passes_is_read_anew() -> None:
+    """As FSDP does with the parameters of a module; a view or copy of the head would be stale."""
+    hidden, head, *_, ids = two_models(4)
+    found, _ = token_logprobs(hidden, head, ids, 1.0)
+    plain = torch.autograd.grad(naive(hidden, head, ids, 1.0).sum(), (hidden, head))
+    kept, size = head.detach().clone(), head.untyped_storage().nbytes()
+    head.untyped_storage().resize_(0)
+    head.untyped_storage().resize_(size)
+    with torch.autograd._unsafe_preserve_version_counter(head), torch.no_grad():
+        head.copy_(kept)
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), (hidden, head)), plain)

@@ -1,0 +1,227 @@
+"""Runs of several processes through the real entry, a real engine on each: the same run as one's."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.conftest import ROOT
+
+SETTINGS = [
+    "model=tiny",
+    "engine=vllm",
+    "logger=none",
+    "reward.workers=1",
+    "training.problems_per_step=8",
+    "training.problems_per_update=4",
+    "training.rollouts_per_problem=4",
+    "training.resample_rounds=1",
+    "evaluation.max_problems=3",
+    "evaluation.samples=2",
+    "evaluation.pass_at=[1]",
+]
+TWO = ["strategy=fsdp", "trainer.devices=2"]
+# of a step, apart from what its clock and its machine say
+OWN = ("time/", "memory/", "sync/", "score/", "update/mfu", "update/tokens_per_s")
+
+
+def start(folder: Path, *settings: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(ROOT / "src/rlrt/train.py"), f"hydra.run.dir={folder}"]
+    with folder.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(
+            [*command, *SETTINGS, *settings],
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+
+
+def finish(folder: Path, *settings: str) -> None:
+    process = start(folder, *settings)
+    assert process.wait(timeout=400) == 0, folder.with_suffix(".log").read_text()[-4000:]
+
+
+def distance(first: Path, second: Path) -> float:
+    """Relative, of all exported weights."""
+    found, other = (load_file(run / "export/model.safetensors") for run in (first, second))
+    assert found.keys() == other.keys()
+    apart = sum(float(((found[n] - other[n]).double() ** 2).sum()) for n in found)
+    return float((apart / sum(float((found[n].double() ** 2).sum()) for n in found)) ** 0.5)
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def require_same_rows(first: Path, second: Path) -> None:
+    for row, other in zip(rows(first), rows(second), strict=True):
+        assert row.keys() == other.keys()
+        for name in row:
+            if not name.startswith(OWN) and not name.endswith("_per_s"):
+                assert other[name] == pytest.approx(row[name], rel=1e-5, abs=1e-5), name
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five steps of one process."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    finish(folder, "trainer.max_epochs=5")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same five steps of two."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    finish(folder, "trainer.max_epochs=5", *TWO)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
+def test_two_processes_end_where_one_does(one: Path, two: Path) -> None:
+    """After five steps of two updates, weights 1e-6 apart (relative), where ten updates move them by
+    1e-3 and more: both sum the same gradient, in another order of float32. Every token that was sampled
+    is the same, and so is every metric that is not a clock's.
+    """
+    assert distance(one, two) < 1e-6
+    require_same_rows(one, two)
+    for step in range(5):
+        name = f"rollouts/step={step:06d}.parquet"
+        found, other = (pq.read_table(run / name).to_pylist() for run in (one, two))
+        for rollout, twin in zip(found, other, strict=True):
+            for column in ("group", "sample", "response_ids", "verdict", "reward"):
+                assert rollout[column] == twin[column]
+    scores = [(run / "evaluation.csv").read_text() for run in (one, two)]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("sharded", [False, True], ids=["whole", "sharded"])
+def test_a_checkpoint_of_two_processes_continues_on_one(
+    tmp_path: Path, one: Path, sharded: bool
+) -> None:
+    folder = tmp_path / "run"
+    parts = f"trainer.strategy.sharded_checkpoints={str(sharded).lower()}"
+    finish(folder, "trainer.max_epochs=3", *TWO, parts)
+    finish(folder, "trainer.max_epochs=5", "strategy=single", f"resume={folder}")
+    assert distance(one, folder) < 1e-6
+    require_same_rows(one, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
+def test_a_checkpoint_of_one_process_continues_on_two(tmp_path: Path, one: Path) -> None:
+    folder = tmp_path / "run"
+    finish(folder, "trainer.max_epochs=3")
+    offload = "trainer.strategy.offload_optimizer=true"
+    finish(folder, "trainer.max_epochs=5", *TWO, offload, f"resume={folder}")
+    assert distance(one, folder) < 1e-6
+    require_same_rows(one, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("dies", [0, 1])
+def test_a_rank_that_dies_ends_the_other_and_the_run_goes_on(
+    tmp_path: Path, one: Path, dies: int
+) -> None:
+    """SIGKILL in the middle: within a minute the other has ended with one sentence; resumed, the run
+    ends where one that nothing befell does.
+    """
+    folder = tmp_path / "run"
+    process = start(folder, "trainer.max_epochs=5", *TWO)
+    until = time.monotonic() + 300
+    while not (folder / "metrics.csv").exists():
+        assert process.poll() is None, folder.with_suffix(".log").read_text()[-3000:]
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ranks = [pid for pid in children if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    victim, other = (process.pid, int(ranks[0])) if dies == 0 else (int(ranks[0]), process.pid)
+    os.kill(victim, signal.SIGKILL)
+    until = time.monotonic() + 60
+    while is_alive(other) and process.poll() is None:
+        assert time.monotonic() < until, "the other rank still runs after a minute"
+        time.sleep(0.2)
+    assert process.wait(60) == (-signal.SIGKILL if dies == 0 else 3)
+    log = folder.with_suffix(".log").read_text()
+    assert f"error: rank {dies} of 2 has died" in log
+    assert f"resume={folder}" in log
+    assert "Traceback" not in log
+    finish(folder, "trainer.max_epochs=5", *TWO, f"resume={folder}")
+    assert distance(one, folder) < 1e-6
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            [*TWO, "training.problems_per_update=3", "training.problems_per_step=3"],
+            "training.problems_per_update is 3, it must be a multiple of the 2 ranks",
+        ),
+        ([*TWO, "engine=hf"], "engine=hf samples with the trainer's own policy"),
+        (["trainer.devices=2"], "trainer.devices is 2, it must be 1 with strategy=single"),
+        (["strategy=fsdp"], "trainer.devices is auto, it must be a whole number"),
+        (
+            [*TWO, "training.token_budget=100"],
+            "training.token_budget is 100, it must hold one sequence",
+        ),
+    ],
+)
+def test_what_cannot_be_divided_is_refused_before_anything_loads(
+    tmp_path: Path, settings: list[str], sentence: str
+) -> None:
+    folder = tmp_path / "run"
+    process = start(folder, *settings)
+    assert process.wait(timeout=120) == 2
+    log = folder.with_suffix(".log").read_text()
+    assert sentence in log
+    assert "Traceback" not in log
+    assert not folder.exists()
+
+
+def test_processes_that_were_launched_must_be_those_that_are_set(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "src/rlrt/train.py"), "model=tiny", "strategy=fsdp"]
+    done = subprocess.run(
+        [*command, "trainer.devices=2", f"hydra.run.dir={tmp_path / 'run'}"],
+        env=os.environ | {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2
+    assert "is 2, and 4 processes were launched" in done.stderr
+
+
+def test_gathering_alone_is_its_own_answer() -> None:
+    from rlrt import ranks
+
+    assert (ranks.rank(), ranks.world_size()) == (0, 1)
+    assert ranks.total(torch.tensor([1.0, 2])).tolist() == [1, 2]
+    assert ranks.largest(7) == 7
+    assert ranks.gathered("own") == ["own"]
+    assert ranks.own_groups(4, 2) == [0, 1, 2, 3]

@@ -1,0 +1,131 @@
+"""One rank of the invariance test: the same update in every way that it can be cut, skipped, packed.
+
+torchrun --nproc-per-node N invariance_worker.py <teacher> <file to write>
+"""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import lightning as L
+import torch
+from tests.conftest import TINY
+from tests.training.one_update import OneUpdate
+from torch import Tensor
+
+from rlrt import ranks
+from rlrt.functional.divergences import AlphaDivergence
+from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.surrogate import ClippedSurrogate
+from rlrt.model.load import load_policy
+from rlrt.model.sharding import whole
+from rlrt.model.teacher import Frozen, Live
+from rlrt.training.module import PolicyModule
+from rlrt.training.objective import Objective
+from rlrt.training.optimization import Optimization
+from rlrt.training.strategy import FullySharded
+from rlrt.training.updates import Update
+
+GROUPS, SAMPLES, LONGEST = 6, 2, 23
+LENGTHS = [7, 1, 23, 0, 12, 3, 18, 5, 2, 9, 4, 11]
+WITHOUT_CREDIT = (2, 3, 8, 9, 10, 11)  # groups 1, 4 and 5: the last of three ranks has no credit
+DISTILLED = (0, 5)
+BUDGETS = (1, 40, 10**6)  # every response alone, some packs, one pack
+
+
+def whole_update() -> Update:
+    """Twelve uneven responses in six groups, as one process has them."""
+    draw = torch.Generator().manual_seed(3)
+    mask = torch.arange(LONGEST)[None] < torch.tensor(LENGTHS)[:, None]
+
+    def values(low: float, high: float) -> Tensor:
+        return (low + (high - low) * torch.rand(mask.shape, generator=draw)) * mask
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(10, 200, (count,), generator=draw).tolist())
+
+    prompts = [ids(3 + 4 * group) for group in range(GROUPS)]
+    teachers = [ids(20 + row) if row in DISTILLED else None for row in range(len(LENGTHS))]
+    responses = tuple(ids(length) for length in LENGTHS)
+    advantages, distillation = values(-1.5, 1.5), values(0.5, 1.5)
+    advantages[list(WITHOUT_CREDIT)] = 0
+    plain = [row for row in range(len(LENGTHS)) if row not in DISTILLED]
+    distillation[plain] = 0
+    return Update(
+        rows=tuple(range(len(LENGTHS))),
+        prompts=tuple(prompts[row // SAMPLES] for row in range(len(LENGTHS))),
+        teacher_prompts=tuple(teachers),
+        responses=responses,
+        counted_BT=mask,
+        mask_BT=mask,
+        student_scored_B=torch.zeros(len(LENGTHS), dtype=torch.bool),
+        student_logprobs_BT=torch.zeros(mask.shape),
+        engine_logprobs_BT=values(-7, -5),
+        advantages_BT=advantages,
+        distillation_BT=distillation,
+    )
+
+
+def of_rows(update: Update, rows: list[int]) -> Update:
+    parts = {
+        name: part[rows] if isinstance(part, Tensor) else tuple(part[row] for row in rows)
+        for name, part in vars(update).items()
+    }
+    return Update(**parts)
+
+
+class Scored(PolicyModule):
+    """Has the student view of some rollouts scored before the update, as a step would."""
+
+    scored: tuple[int, ...] = ()
+
+    def training_step(self, update: Update, index: int) -> None:
+        rows = [place for place, row in enumerate(update.rows) if row in self.scored]
+        chosen = [update.responses[row] for row in rows]
+        logprobs_bT, _ = self.score([update.prompts[row] for row in rows], chosen)
+        student_BT, scored_B = update.student_logprobs_BT.clone(), update.student_scored_B.clone()
+        student_BT[rows, : logprobs_bT.shape[1]] = logprobs_bT
+        scored_B[rows] = True
+        update = replace(update, student_logprobs_BT=student_BT, student_scored_B=scored_B)
+        super().training_step(update, index)
+
+
+def one_way(teacher: str, budget: int, scored: tuple[int, ...], folder: Path) -> dict[str, Tensor]:
+    """The whole gradient, and the metrics."""
+    settings = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "default_root_dir": folder}
+    quiet = dict.fromkeys(
+        ("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    several = {"strategy": FullySharded(), "devices": count} if count > 1 else {"devices": 1}
+    trainer = L.Trainer(**settings, **quiet, **several)
+    objective = Objective(
+        ClippedSurrogate(), Aggregation("sequence_mean"), AlphaDivergence(0.5, 20), 2.0
+    )
+    module = Scored(
+        load_policy(TINY, torch.float32),
+        Frozen() if teacher == "frozen" else Live(),
+        objective,
+        Optimization(learning_rate=1e-3, max_grad_norm=1e9, warmup_steps=0),
+        1.0,
+        budget,
+    )
+    module.scored = scored
+    update, rank = whole_update(), int(os.environ.get("RANK", "0"))
+    share = GROUPS // count * SAMPLES
+    own = list(range(rank * share, (rank + 1) * share))
+    trainer.fit(module, datamodule=OneUpdate(of_rows(update, own)))
+    grads = [whole(part.grad) for part in module.policy.parameters() if part.grad is not None]
+    metrics = {name: torch.tensor(value) for name, value in module.update_metrics[0].items()}
+    return {"gradient": torch.cat([grad.flatten() for grad in grads]), **metrics}
+
+
+if __name__ == "__main__":
+    found = {
+        (budget, scored): one_way(sys.argv[1], budget, scored, Path(sys.argv[2]).parent)
+        for budget in BUDGETS
+        for scored in ((), (0, 4), tuple(range(len(LENGTHS))))
+    }
+    if ranks.rank() == 0:
+        torch.save(found, sys.argv[2])
