@@ -24,10 +24,18 @@ from rlrt.data.prompts import Prompts
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.load import load_tokenizer
+from rlrt.model.packed_attention import use_packed_attention
 from rlrt.model.teacher import Live
-from rlrt.training.module import Optimization, PolicyModule
+from rlrt.training.module import PolicyModule
 from rlrt.training.objective import Objective
-from rlrt.training.scoring import TeacherViews, outcomes_of, scored_batch, teacher_views
+from rlrt.training.optimization import Optimization
+from rlrt.training.scoring import (
+    Reads,
+    TeacherViews,
+    outcomes_of,
+    scored_batch,
+    teacher_views,
+)
 from rlrt.training.updates import Update, split_updates
 
 CLIP = 0.2  # of the ratio, on both sides of a comparison
@@ -54,6 +62,7 @@ def module_of(
     aggregation: Aggregation | None = None,
 ) -> PolicyModule:
     """A module with the plain clipped loss; by default GRPO's, a mean over the update's tokens."""
+    use_packed_attention(policy)  # as the project's loader does
     credit = credit or GRPO()
     loss = ClippedSurrogate(CLIP, CLIP, dual_clip=None, rollout_correction_limit=None)
     return SteadyModule(
@@ -101,10 +110,15 @@ def one_update(rollouts: list[Rollout], credit: CreditAssigner) -> Prepare:
     """Scores both views as a rollout step does, and gives all rollouts to one update."""
 
     def prepare(module: PolicyModule) -> list[Update]:
+        module.begin_step()
         outcomes = outcomes_of(rollouts)
         teacher = teacher_prompts(rollouts, credit)
-        reads_B = credit.reads_teacher(outcomes, 0)
-        batch = scored_batch(rollouts, outcomes, teacher, reads_B, credit.reads_divergence, module)
+        reads = Reads(
+            credit.reads_student(outcomes, teacher.has_context_B, 0),
+            credit.reads_teacher(outcomes, 0),
+            credit.reads_divergence,
+        )
+        batch = scored_batch(rollouts, outcomes, teacher, reads, module)
         groups = len({rollout.group for rollout in rollouts})
         return split_updates(rollouts, teacher.prompts, batch, credit(batch, 0), groups)
 

@@ -85,13 +85,7 @@ def run(
     settings = SETTINGS | {"learning_rate": LEARNING_RATE, "max_grad_norm": 1.0}
     if engine == "vllm":
         settings |= {"use_vllm": True, "vllm_mode": "colocate"}
-    data = [
-        {
-            "prompt": [{"role": "user", "content": f"{p.question}\n{BOXED_INSTRUCTION}"}],
-            "solution": p.answer,
-        }
-        for p in asked
-    ]
+    data = [{"prompt": asked_of(p.question), "solution": p.answer} for p in asked]
     kept = Steps()
     with tempfile.TemporaryDirectory() as folder:
         config = GRPOConfig(
@@ -114,6 +108,11 @@ def run(
         kept.trainer.remove_callback(PrinterCallback)
         kept.trainer.train()
     return kept.rows
+
+
+def asked_of(question: str) -> list[dict[str, str]]:
+    """The conversation that our prompt holds too."""
+    return [{"role": "user", "content": f"{question}\n{BOXED_INSTRUCTION}"}]
 
 
 def main() -> None:

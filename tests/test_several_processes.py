@@ -28,8 +28,13 @@ SETTINGS = [
     "evaluation.pass_at=[1]",
 ]
 TWO = ["strategy=fsdp", "trainer.devices=2"]
-# of a step, apart from what its clock and its machine say
-OWN = ("time/", "memory/", "sync/", "score/", "update/mfu", "update/tokens_per_s")
+# what the clock, the machine, and the way that work is cut have a part in
+OWN = (
+    "time/",
+    "memory/",
+    "sync/",
+    *(f"{s}/{n}" for s in ("score", "update") for n in ("mfu", "padding_waste")),
+)
 
 
 def start(folder: Path, *settings: str) -> subprocess.Popen[bytes]:

@@ -21,9 +21,11 @@ from rlrt import ranks
 from rlrt.batch import Response
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec, Sampling
+from rlrt.engine.hf_engine import HFEngine
 from rlrt.engine.probe import logprob_gap
 from rlrt.engine.vllm_engine import VLLMEngine
 from rlrt.engine.weights import engine_weights
+from rlrt.errors import UserError
 from rlrt.model.load import load_policy, load_tokenizer, stop_token_ids
 
 TINY = str(Path(__file__).resolve().parents[2] / "models" / "tiny")
@@ -54,6 +56,15 @@ def naive_score(
     return scores_BT
 
 
+def refusal(spec: EngineSpec) -> str | None:
+    """What the engine of plain transformers says about several processes."""
+    try:
+        HFEngine().start(trained(1.0), spec)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def main(tensor_parallel: int, folder: Path) -> None:
     """Sync, sample, sync other weights, sample; once without a prompt on the last rank."""
     if dist.is_torchelastic_launched():
@@ -68,6 +79,7 @@ def main(tensor_parallel: int, folder: Path) -> None:
     asked = [prompts.student_ids(f"Compute {seed} + 3 + 7.") for seed in own]
     found: dict[str, object] = {"own": list(own)}
     engine.start(trained(1.0), spec)
+    found["hf"] = refusal(spec)
     for scale in (1.0, 1.05):
         policy = trained(scale)
         if ranks.is_distributed():
@@ -75,6 +87,13 @@ def main(tensor_parallel: int, folder: Path) -> None:
             for layer in policy.get_decoder().layers:
                 fully_shard(layer, mesh=mesh)
             fully_shard(policy, mesh=mesh)
+        whole = engine_weights(trained(scale), torch.bfloat16)
+        found[f"exact {scale}"] = all(
+            name == own_name and torch.equal(tensor, own_tensor)
+            for (name, tensor), (own_name, own_tensor) in zip(
+                whole, engine_weights(policy, torch.bfloat16), strict=True
+            )
+        )
         engine.sync(engine_weights(policy, torch.float32))
         first_rank = ranks.rank() == 0
         gap = logprob_gap(

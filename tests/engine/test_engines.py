@@ -215,6 +215,30 @@ def test_responses_are_told_while_others_are_sampled_and_are_those_of_generate(
         )
 
 
+@pytest.mark.vllm
+def test_a_groups_prompt_is_computed_once(
+    engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]]
+) -> None:
+    """All whole blocks of it; and the samples are those of an engine that computes every prompt."""
+    if not isinstance(engine, VLLMEngine):
+        pytest.skip("about vLLM")
+    from vllm import SamplingParams, TokensPrompt
+
+    group = [prompts[0]] * 3
+    assert 32 < len(prompts[0]) < 64
+    found = sample(engine, served, group)
+    engine.llm.reset_prefix_cache()
+    with torch.compiler.set_stance("force_eager"):
+        outputs = engine.llm.generate(
+            [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in group],
+            SamplingParams(max_tokens=1),
+            use_tqdm=False,
+        )
+    assert [output.num_cached_tokens for output in outputs] == [0, 32, 32]
+    for seed in range(3):  # a call of its own forgets what earlier ones computed
+        assert engine.sample([prompts[0]], [seed], SAMPLING) == [found[seed]]
+
+
 def test_an_engine_goes_on_after_it_was_interrupted(
     engine: Engine, served: PreTrainedModel, prompts: list[tuple[int, ...]]
 ) -> None:

@@ -58,8 +58,11 @@ def test_two_processes_sample_what_one_does(
         assert found[0][f"gap {scale}"] <= 1e-4
         assert responses(found, scale) == responses([alone], scale)
         assert all(rank[f"told {scale}"] for rank in found)
+        assert all(rank[f"exact {scale}"] for rank in found), "gathered and rounded differently"
     assert responses(found, 1.0) != responses(found, 1.05)
+    assert alone["hf"] is None
     for rank in found:
+        assert rank["hf"] == "engine=hf samples in a single process: choose engine=vllm"
         assert rank["total"] == 2, "the engine took the trainer's process group with it"
         assert set(rank["cores"]) == {len(os.sched_getaffinity(0))}, "threads were pinned"
 
