@@ -5,6 +5,7 @@ share of attention in them: the part that grows with the square of the length.
 """
 
 import math
+from importlib.util import find_spec
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -14,7 +15,7 @@ from counted import attention_share, update_flops
 from matplotlib.axes import Axes
 from report import slope
 from rich.table import Table
-from training_run import FSDP, training_rows
+from training_run import training_rows
 from workload import SHAPES, Workload, draw
 
 from rlrt.credit.grpo import GRPO
@@ -59,13 +60,13 @@ def row_of(series: str, size: int, shape: str, load: Workload, repeats: int) -> 
 
 
 def processes() -> list[dict[str, Any]]:
-    """Update seconds of real runs with one process and with two, where sharded training is there."""
-    if not FSDP.exists():
+    """Update seconds of real runs with one process and with two; none without vLLM."""
+    if find_spec("vllm") is None:
         return []
     more = {1: ["strategy=single"], 2: ["strategy=fsdp", "trainer.devices=2"]}
     rows = []
     for count, overrides in more.items():
-        steps = training_rows(["credit=grpo", "engine=hf", *overrides], steps=6)[2:]
+        steps = training_rows(["credit=grpo", "engine=vllm", *overrides], steps=6)[2:]
         rows.append(
             {
                 "series": "processes",

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FSDP = ROOT / "configs" / "strategy" / "fsdp.yaml"
 LEARNING_RATE = 1e-8  # so low that the responses keep their lengths from step to step
 
 

@@ -14,7 +14,7 @@ from rlrt.assembly.configuration import compose
 from rlrt.assembly.types import shown
 from rlrt.errors import UserError
 from rlrt.leader import leads
-from rlrt.training.checkpoint import completed_steps, find_checkpoint
+from rlrt.training.checkpoint import completed_steps, find_checkpoint, run_folder
 
 # What may differ from the run that is resumed: nothing of it changes what a step computes.
 FREE = (
@@ -61,7 +61,7 @@ def resumption(config: DictConfig, overrides: Sequence[str], folder: Path) -> Re
     source = Path(str(config.resume))
     checkpoint = find_checkpoint(source)
     done = _completed(checkpoint) if checkpoint else 0
-    stored_path = (source if source.is_dir() else source.resolve().parent.parent) / "config.yaml"
+    stored_path = run_folder(source) / "config.yaml"
     if stored_path.exists():
         config = _stored_with_changes(stored_path, config, overrides)
     elif not checkpoint:

@@ -13,8 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
 
 from rlrt.assembly.configuration import build, checked, first_sentence
+from rlrt.assembly.memory import require_room
 from rlrt.assembly.parts import CheapParts, build_cheap_parts, console, read_problems, say
 from rlrt.assembly.teacher_model import require_vocabulary, teacher_tokens
+from rlrt.assembly.trainer import rank_count
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
@@ -26,6 +28,7 @@ from rlrt.model.load import (
     load_config,
     load_policy,
     load_tokenizer,
+    parameter_count,
     policy_folder,
     stop_token_ids,
 )
@@ -93,6 +96,10 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     tokenizer = checked(load_tokenizer, policy_path)
     prompts = checked(Prompts, tokenizer, **asdict(parts.prompts))
     spec, settings = _lengths(parts, policy_path, tokenizer)
+    if model.accelerator == "gpu" and config.trainer.accelerator == "gpu":
+        shape, card = load_config(policy_path), torch.cuda.get_device_properties(0).total_memory
+        own_teacher = not parts.teacher.is_policy
+        require_room(parameter_count(shape), own_teacher, rank_count(config), card)
     problems = read_problems(parts, prompts)
     sizes = (training.problems_per_step, training.problems_per_update)
     if model.random_init_seed is None:  # a download of many gigabytes: after all that may be wrong

@@ -34,39 +34,20 @@ class FusedHead(torch.autograd.Function):
         entropy: bool,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.temperature, ctx.dtype = temperature, product_dtype(hidden_NH)
-        at_id_N = hidden_NH.new_zeros(len(ids_N), dtype=raised(ctx.dtype))
-        lowest = torch.finfo(at_id_N.dtype).min
-        most_N = torch.full_like(at_id_N, lowest)
-        z_N, e_N, nothing_N = (torch.zeros_like(at_id_N) for _ in range(3))
-
-        def take_in(rows: slice, first: int, logits_nv: Tensor) -> None:
-            """Adds a tile to what is known of these rows; the tile is used up."""
-            column_n, is_here_n = _columns(ids_N[rows], first, logits_nv)
-            found_n = logits_nv.gather(1, column_n[:, None]).squeeze(1)
-            at_id_N[rows] = torch.where(is_here_n, found_n, at_id_N[rows])
-            most_n = torch.maximum(most_N[rows], logits_nv.amax(1))
-            moved_n = most_N[rows] - most_n
-            most_N[rows] = most_n
-            below_nv = logits_nv.sub_(most_n[:, None])
-            parts_nv = below_nv.exp() if entropy else below_nv.exp_()
-            if entropy:
-                below_nv.clamp_(min=lowest)  # 0 log 0 is 0; a NaN comes through
-                parts_of_e_n = below_nv.mul_(parts_nv).sum(1)
-                e_N[rows] = (e_N[rows] - moved_n * z_N[rows]) * moved_n.exp() - parts_of_e_n
-            z_N[rows] = z_N[rows] * moved_n.exp() + parts_nv.sum(1)
-
+        sums = _Running(ids_N, raised(ctx.dtype), entropy)
+        nothing_N = torch.zeros_like(sums.z_N)
         with torch.autocast(ids_N.device.type, enabled=False):
             states_NH = hidden_NH.to(ctx.dtype)
             for block, part_vH in _blocks(head_VH, ctx.dtype):
                 for rows in _rows(ids_N):
                     tile = _logits(states_NH[rows], part_vH, temperature, nothing_N[rows])
-                    take_in(rows, block.start, tile)
-        log_z_N = z_N.log()
-        ctx.save_for_backward(hidden_NH, head_VH, ids_N, most_N + log_z_N)
-        entropy_N = e_N.div_(z_N).add_(log_z_N) if entropy else None
+                    sums.take_in(rows, block.start, tile)
+        log_z_N = sums.z_N.log()
+        ctx.save_for_backward(hidden_NH, head_VH, ids_N, sums.most_N + log_z_N)
+        entropy_N = sums.e_N.div_(sums.z_N).add_(log_z_N) if entropy else None
         if entropy_N is not None:
             ctx.mark_non_differentiable(entropy_N)
-        return at_id_N.sub_(most_N).sub_(log_z_N), entropy_N
+        return sums.at_id_N.sub_(sums.most_N).sub_(log_z_N), entropy_N
 
     @staticmethod
     @once_differentiable
@@ -94,6 +75,35 @@ class FusedHead(torch.autograd.Function):
                     grad_VH[block] = sum_vH
         grad_NH = None if sum_NH is None else sum_NH.mul_(slope_N1).to(hidden_NH.dtype)
         return grad_NH, grad_VH, None, None, None
+
+
+class _Running:
+    """What the tiles seen so far say of each token: m, z and e of ``FusedHead``, and the id's logit."""
+
+    def __init__(self, ids_N: Tensor, dtype: torch.dtype, entropy: bool) -> None:
+        self.ids_N = ids_N
+        self.entropy = entropy
+        self.lowest = torch.finfo(dtype).min
+        self.at_id_N = torch.zeros(len(ids_N), dtype=dtype, device=ids_N.device)
+        self.most_N = torch.full_like(self.at_id_N, self.lowest)
+        self.z_N, self.e_N = torch.zeros_like(self.at_id_N), torch.zeros_like(self.at_id_N)
+
+    def take_in(self, rows: slice, first: int, logits_nv: Tensor) -> None:
+        """Adds a tile, from vocabulary entry ``first`` on, to what is known of rows; it is used up."""
+        column_n, is_here_n = _columns(self.ids_N[rows], first, logits_nv)
+        found_n = logits_nv.gather(1, column_n[:, None]).squeeze(1)
+        self.at_id_N[rows] = torch.where(is_here_n, found_n, self.at_id_N[rows])
+        most_n = torch.maximum(self.most_N[rows], logits_nv.amax(1))
+        moved_n = self.most_N[rows] - most_n
+        self.most_N[rows] = most_n
+        below_nv = logits_nv.sub_(most_n[:, None])
+        parts_nv = below_nv.exp() if self.entropy else below_nv.exp_()
+        if self.entropy:
+            below_nv.clamp_(min=self.lowest)  # 0 log 0 is 0; a NaN comes through
+            parts_of_e_n = below_nv.mul_(parts_nv).sum(1)
+            so_far_n = (self.e_N[rows] - moved_n * self.z_N[rows]) * moved_n.exp()
+            self.e_N[rows] = so_far_n - parts_of_e_n
+        self.z_N[rows] = self.z_N[rows] * moved_n.exp() + parts_nv.sum(1)
 
 
 def product_dtype(hidden: Tensor) -> torch.dtype:

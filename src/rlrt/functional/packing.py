@@ -78,26 +78,10 @@ def pack(prompts: Sequence[Ids], responses: Sequence[Ids]) -> Packed:
     """
     assert len(prompts), "a pack of no rows"
     assert all(len(prompt) for prompt in prompts), "a prompt of no tokens predicts nothing"
-    groups: dict[Ids, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        groups.setdefault(tuple(prompt), []).append(row)
-
-    ids: list[int] = []
-    prompt_starts, response_starts = [0] * len(prompts), [0] * len(prompts)
-    sequences: list[int] = []  # rows; those with less than two tokens add nothing to their prompt
-    for prompt, rows in groups.items():
-        start = len(ids)
-        ids.extend(prompt)
-        for row in rows:
-            prompt_starts[row], response_starts[row] = start, len(ids)
-            ids.extend(responses[row][:-1])
-        sequences.extend([row for row in rows if len(responses[row]) > 1] or rows[:1])
-
+    ids, starts, sequences = _laid_out(prompts, responses)
     behind = torch.tensor([len(prompt) for prompt in prompts])
     lengths = torch.tensor([len(response) for response in responses])
-    parts = torch.tensor(
-        [prompt_starts, response_starts]
-    ).T  # of each row: its prompt, its response
+    parts = torch.tensor(starts)  # of each row: its prompt, its response
     sizes = torch.stack([behind, (lengths - 1).clamp(min=0)], dim=1)
     sequence_U = _ranges(parts[sequences], sizes[sequences])
     total_S = sizes[sequences].sum(1)
@@ -113,6 +97,29 @@ def pack(prompts: Sequence[Ids], responses: Sequence[Ids]) -> Packed:
         kept_L=kept_L,
         lengths=tuple(total_S.tolist()),
     )
+
+
+def _laid_out(
+    prompts: Sequence[Ids], responses: Sequence[Ids]
+) -> tuple[list[int], list[tuple[int, int]], list[int]]:
+    """The ids of a pack, where each row's prompt and response start in it, and the rows that attend: a
+    response of less than two tokens adds nothing to its prompt.
+    """
+    groups: dict[Ids, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        groups.setdefault(tuple(prompt), []).append(row)
+
+    ids: list[int] = []
+    starts = [(0, 0)] * len(prompts)
+    sequences: list[int] = []
+    for prompt, rows in groups.items():
+        start = len(ids)
+        ids.extend(prompt)
+        for row in rows:
+            starts[row] = start, len(ids)
+            ids.extend(responses[row][:-1])
+        sequences.extend([row for row in rows if len(responses[row]) > 1] or rows[:1])
+    return ids, starts, sequences
 
 
 def attention_blocks(packed: Packed) -> AttentionBlocks:

@@ -54,6 +54,13 @@ def load_config(folder: str, setting: str = "model.path") -> PretrainedConfig:
         return AutoConfig.from_pretrained(folder)
 
 
+def parameter_count(config: PretrainedConfig) -> int:
+    """Parameters of a policy of this shape, tied ones once; nothing is allocated."""
+    with torch.device("meta"):
+        policy = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in policy.parameters())
+
+
 def load_tokenizer(folder: str, setting: str = "model.path") -> PreTrainedTokenizerBase:
     """The tokenizer beside the model; ValueError where there is none."""
     with _border(folder, "it holds no tokenizer that loads", setting):

@@ -33,7 +33,7 @@ def passes(
     prompts: Sequence[Ids], responses: Sequence[Ids], rows: Sequence[int], token_budget: int
 ) -> list[list[int]]:
     """These rows in passes of at most ``token_budget`` tokens, as many on every rank; collective."""
-    behind, chosen = [prompts[row] for row in rows], [responses[row] for row in rows]
+    behind, chosen = _of(rows, prompts), _of(rows, responses)
     parts = [[rows[index] for index in part] for part in split_packs(behind, chosen, token_budget)]
     return parts + [[] for _ in range(ranks.largest(len(parts)) - len(parts))]
 
@@ -68,7 +68,7 @@ def teacher_hidden(
     parts: list[Tensor] = [torch.empty(0)] * len(responses)
 
     def read(rows: list[int]) -> Tensor:
-        behind, chosen = [prompts[row] for row in rows], [responses[row] for row in rows]
+        behind, chosen = _of(rows, prompts), _of(rows, responses)
         return response_hidden(teacher, behind, chosen, seen)
 
     with torch.no_grad():
@@ -108,7 +108,7 @@ def score_responses(
     entropy_BT = torch.zeros_like(logprobs_BT)
 
     def read(rows: list[int]) -> tuple[Tensor, Tensor]:
-        behind, chosen = [prompts[row] for row in rows], [responses[row] for row in rows]
+        behind, chosen = _of(rows, prompts), _of(rows, responses)
         hidden_NH = response_hidden(policy, behind, chosen, seen)
         ids_N = flat_ids(chosen, hidden_NH.device)
         logprobs_N, entropy_N = token_logprobs(hidden_NH, head_weight(policy), ids_N, temperature)
@@ -142,7 +142,7 @@ def score_divergence(
     divergence_BT = torch.zeros(len(responses), _longest(responses), dtype=_score_dtype(student))
 
     def read(rows: list[int], taught_NH: Tensor) -> Tensor:
-        behind, chosen = [student_prompts[row] for row in rows], [responses[row] for row in rows]
+        behind, chosen = _of(rows, student_prompts), _of(rows, responses)
         hidden_NH = response_hidden(student, behind, chosen, seen)
         divergence_N, _ = distilled_tokens(
             hidden_NH,
@@ -158,10 +158,7 @@ def score_divergence(
 
     with torch.no_grad():
         for rows in passes(teacher_prompts, responses, range(len(responses)), token_budget):
-            behind, chosen = (
-                [teacher_prompts[row] for row in rows],
-                [responses[row] for row in rows],
-            )
+            behind, chosen = _of(rows, teacher_prompts), _of(rows, responses)
             taught_NH = gathered(teacher, partial(response_hidden, teacher, behind, chosen, seen))
             divergence_N = both_gathered(student, teacher, partial(read, rows, taught_NH))
             fill(divergence_BT, rows, [len(responses[row]) for row in rows], divergence_N)
@@ -187,6 +184,10 @@ def fill(values_BT: Tensor, rows: Sequence[int], sizes: Sequence[int], values_N:
     """Put flat values of some rows, row by row, where they belong."""
     for row, size, values_t in zip(rows, sizes, values_N.cpu().split(list(sizes)), strict=True):
         values_BT[row, :size] = values_t
+
+
+def _of(rows: Sequence[int], sequences: Sequence[Ids]) -> list[Ids]:
+    return [sequences[row] for row in rows]
 
 
 def _longest(responses: Sequence[Ids]) -> int:
