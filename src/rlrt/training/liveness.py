@@ -70,6 +70,12 @@ class RankWatch(L.Callback):
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         self.start()
+        folders = ranks.gathered(str(self.folder.resolve()))
+        if len(set(folders)) > 1:
+            raise UserError(
+                f"the ranks have different run folders ({folders[0]} and others): name one for all by "
+                "hydra.run.dir"
+            )
         for thread in threading.enumerate():
             if thread.name == "child-process-observer":  # Lightning's own: it kills without a word
                 thread._finished = True  # type: ignore[attr-defined]
