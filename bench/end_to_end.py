@@ -6,6 +6,7 @@ either does between rewards and update; "other" is what its stages leave of a st
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from matplotlib.axes import Axes
+from rich.markup import escape
 from rich.table import Table
 from training_run import training_rows
 
@@ -57,7 +59,8 @@ def trl_row(engine: str, numbers: list[str], warm_up: int) -> dict[str, Any]:
     )
     side = f"TRL, {'generate()' if engine == 'generate' else 'vLLM colocated'}"
     if done.returncode:
-        return {"side": side, "note": done.stderr.strip().splitlines()[-1][:200]}
+        last = done.stderr.strip().splitlines()[-1]
+        return {"side": side, "note": re.sub(r"^\[rank\d+\]:?\s*", "", last)[:200]}
     return summary(side, json.loads(done.stdout.splitlines()[-1])[warm_up:])
 
 
@@ -76,7 +79,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
     found = Table("", *STAGES, "step", "tokens", "tokens/s", title=f"{TITLE} (s)")
     for row in rows:
         if "note" in row:
-            found.add_row(row["side"], f"did not run: {row['note']}")
+            found.add_row(row["side"], escape(f"did not run: {row['note']}"))
             continue
         seconds = (f"{row[name]:.3f}" for name in (*STAGES, "step"))
         speed = f"{row['tokens'] / row['step']:,.0f}"

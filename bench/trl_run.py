@@ -12,21 +12,15 @@ import warnings
 from typing import Any
 
 import ours
+import torch
 from training_run import LEARNING_RATE
 from transformers import PrinterCallback, TrainerCallback
-from trl_side import SETTINGS, GRPOTrainer
+from trl_side import SETTINGS, Dataset, GRPOConfig, GRPOTrainer, accuracy_reward
 from workload import TINY
 
 from rlrt.data.arithmetic import Arithmetic
 from rlrt.data.prompts import BOXED_INSTRUCTION, Prompts
 from rlrt.model.load import load_policy, load_tokenizer
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import torch
-    from datasets import Dataset
-    from trl import GRPOConfig
-    from trl.rewards import accuracy_reward
 
 
 class TimedTrainer(GRPOTrainer):

@@ -24,10 +24,21 @@ try:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the version of vLLM, which is not used here
         from trl import GRPOConfig, GRPOTrainer
+        from trl.rewards import accuracy_reward
 except ImportError as error:
     raise SystemExit(
         f"this part compares with TRL, which is missing ({error}): pip install 'trl==1.16.*'"
     ) from error
+
+__all__ = [
+    "Dataset",
+    "GRPOConfig",
+    "GRPOTrainer",
+    "TrlSide",
+    "accuracy_reward",
+    "apart",
+    "best_rows",
+]
 
 SETTINGS: dict[str, Any] = {  # TRL's best for a CPU, and the same loss as ours
     "loss_type": "dapo",

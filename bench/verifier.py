@@ -9,7 +9,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -60,7 +59,7 @@ def by_verifier(verifier: Verifier) -> Grader:
 
 def by_trl(responses: Sequence[str], golds: Sequence[str]) -> list[bool]:
     """TRL's reward; None (a gold it cannot parse) counts as not right."""
-    from trl.rewards import accuracy_reward
+    from trl_side import accuracy_reward  # refuses with a sentence where TRL is missing
 
     messages = [[{"role": "assistant", "content": response}] for response in responses]
     return [reward == 1.0 for reward in accuracy_reward(messages, list(golds))]
@@ -74,7 +73,7 @@ def graded(answers: str, rows: list[dict[str, Any]], repeats: int) -> list[dict[
         graders: dict[str, Grader] = {
             "rlrt, 1 worker": by_verifier(one),
             f"rlrt, {workers} workers": by_verifier(many),
-            f"TRL {version('trl')} accuracy_reward": by_trl,
+            "TRL's accuracy_reward": by_trl,
         }
         seconds: dict[str, list[float]] = {name: [] for name in graders}
         agreement: dict[str, float] = {}

@@ -196,7 +196,7 @@ def is_alive(pid: int) -> bool:
         ),
         ([*TWO, "engine=hf"], "engine=hf samples with the trainer's own policy"),
         (["trainer.devices=2"], "trainer.devices is 2, it must be 1 with strategy=single"),
-        (["strategy=fsdp"], "trainer.devices is \"auto\", it must be a whole number"),
+        (["strategy=fsdp"], 'trainer.devices is "auto", it must be a whole number'),
         (
             [*TWO, "training.token_budget=100"],
             "training.token_budget is 100, it must hold one sequence",

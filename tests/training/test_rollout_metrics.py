@@ -26,13 +26,14 @@ folder, rank = Path(sys.argv[1]), int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 sampled, batch, teacher, credit = step_of((1, 2) if rank == 0 else (0, 3))
 write_records(folder / f"of{rank}", 7, sampled.rollouts, ["q"] * 4, batch, credit)
-print(json.dumps(rollout_metrics(sampled, batch, teacher, credit)))
+print(json.dumps(rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)))
 dist.destroy_process_group()
 """
 
 
 def test_worked_out_by_hand() -> None:
-    row = rollout_metrics(*step_of())
+    sampled, batch, teacher, credit = step_of()
+    row = rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)
     tokens = 16
     assert row["rollout/tokens"] == tokens
     assert row["rollout/response_tokens_mean"] == 2
@@ -53,7 +54,8 @@ def test_worked_out_by_hand() -> None:
 
 def test_the_student_view_is_averaged_where_it_was_scored_and_the_engine_everywhere() -> None:
     """Entry numbers of rollouts 0, 1 and 6: 1 2, 5 6 7, 25 26 27; of all responses 16 of them."""
-    row = rollout_metrics(*step_of())
+    sampled, batch, teacher, credit = step_of()
+    row = rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)
     scored = torch.tensor([1.0, 2, 5, 6, 7, 25, 26, 27])
     every = torch.tensor([1.0, 2, 5, 6, 7, 9, 13, 14, 15, 16, 21, 22, 25, 26, 27, 29])
     assert row["rollout/entropy"] == pytest.approx(float(0.1 * scored.mean()))
@@ -69,7 +71,9 @@ def test_what_a_distilled_rollout_costs_is_not_skipped() -> None:
     sampled, batch, teacher, credit = step_of()
     distilled = torch.zeros_like(credit.advantages_BT)
     distilled[2, 0] = 1
-    row = rollout_metrics(sampled, batch, teacher, replace(credit, distillation_BT=distilled))
+    row = rollout_metrics(
+        sampled, batch, teacher, replace(credit, distillation_BT=distilled), batch.student_scored_B
+    )
     assert row["score/skipped_rollouts"] == 3 / 8
 
 
@@ -82,6 +86,7 @@ def test_without_any_scored_token_the_means_over_them_are_left_out() -> None:
         replace(batch, student_scored_B=nobody),
         teacher,
         replace(credit, advantages_BT=zeros),
+        nobody,
     )
     assert not {"rollout/entropy", "rollout/student_engine_gap"} & row.keys()
     assert row["credit/multiplier_mean"] == 1
@@ -101,7 +106,7 @@ def test_two_ranks_say_what_one_says_and_write_one_file(tmp_path: Path) -> None:
     ]
     rows = [json.loads(rank.communicate(timeout=120)[0]) for rank in ranks]
     sampled, batch, teacher, credit = step_of()
-    alone = rollout_metrics(sampled, batch, teacher, credit)
+    alone = rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)
     for row in rows:
         assert list(row) == list(alone)
         assert row == pytest.approx(alone, rel=1e-12)

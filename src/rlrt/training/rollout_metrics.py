@@ -15,9 +15,16 @@ Sums = dict[str, tuple[float, float]]  # of a rank: the sum of the values to ave
 
 
 def rollout_metrics(
-    sampled: Sampled, batch: ScoredBatch, teacher: TeacherViews, credit: Credit
+    sampled: Sampled,
+    batch: ScoredBatch,
+    teacher: TeacherViews,
+    credit: Credit,
+    scored_first_B: Tensor,
 ) -> dict[str, float]:
     """``stage/quantity`` of one step, the same on every rank and true over all of them; collective.
+
+    ``batch`` holds what the updates read, too; ``scored_first_B`` tells whose student view was scored
+    before them.
 
     Each takes this rank's part. Shares are of all rollouts unless a comment says otherwise. A mean
     over tokens is left out where there is none.
@@ -29,7 +36,7 @@ def rollout_metrics(
         "rollout/response_tokens_mean": (sum(lengths), len(lengths)),
         "rollout/truncated": _share(rollout.response.truncated for rollout in rollouts),
         **_policy(batch),
-        **_work(batch, credit),
+        **_work(batch, credit, scored_first_B),
         "context/shortened": (teacher.shortened, len(rollouts)),
         "context/unfit": (teacher.unfit, len(rollouts)),
         **_credit(batch, credit),
@@ -79,7 +86,7 @@ def _policy(batch: ScoredBatch) -> Sums:
         "rollout/zero_signal_groups": _sums(~has_signal(batch.shaped_rewards_B, batch.group_B)),
         # -e: estimates the entropy of the sampling policy without bias, over all response tokens
         "rollout/engine_entropy": _over_tokens(-batch.engine_logprobs_BT, mask_BT),
-        # three over the tokens whose student view was scored before the updates
+        # three over the tokens whose student view was read, before the updates or by the first
         "rollout/entropy": _over_tokens(batch.student_entropy_BT, scored_BT),
         # s - e and its size: what the rollout correction has to make up for
         "rollout/student_minus_engine": _over_tokens(gap_BT, scored_BT),
@@ -87,7 +94,7 @@ def _policy(batch: ScoredBatch) -> Sums:
     }
 
 
-def _work(batch: ScoredBatch, credit: Credit) -> Sums:
+def _work(batch: ScoredBatch, credit: Credit, scored_first_B: Tensor) -> Sums:
     lengths_B = batch.response_mask_BT.sum(1)
     tokens = float(lengths_B.sum())
     spent_B = batch.student_scored_B | batch.teacher_scored_B | _moves(credit)
@@ -95,7 +102,7 @@ def _work(batch: ScoredBatch, credit: Credit) -> Sums:
         "context/found": _sums(batch.has_context_B),
         "context/teacher_scored": _sums(batch.teacher_scored_B),
         # of the response tokens, those that a view was scored for before the updates
-        "score/student_share": (float(lengths_B[batch.student_scored_B].sum()), tokens),
+        "score/student_share": (float(lengths_B[scored_first_B].sum()), tokens),
         "score/teacher_share": (float(lengths_B[batch.teacher_scored_B].sum()), tokens),
         # rollouts that cost no forward and no backward at all
         "score/skipped_rollouts": _sums(~spent_B),

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
@@ -125,8 +125,10 @@ class RolloutCallback(L.Callback):
         made = trainer.datamodule.updates_per_step  # type: ignore[attr-defined]
         assert len(updates) == made, f"{len(updates)} of {made} updates were made"
         self.row |= {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
-        done = self._record(trainer.current_epoch, module)
-        self.row |= rollout_metrics(done.sampled, done.batch, done.teacher, done.credit)
+        step, batch = self.step, self._record(trainer.current_epoch, module)
+        assert step is not None
+        scored_first_B = step.batch.student_scored_B
+        self.row |= rollout_metrics(step.sampled, batch, step.teacher, step.credit, scored_first_B)
         tokens = self.row["rollout/tokens"] + self.row["rollout/discarded_tokens"]
         self.row["rollout/tokens_per_s"] = tokens / self.row["time/rollout_s"]
         seconds = {stage: self.row[f"time/{stage}_s"] for stage in ("score", "update")}
@@ -212,18 +214,16 @@ class RolloutCallback(L.Callback):
             credit = without_rows(batch, credit, truncated_B)
         return scaled_within_updates(batch, credit, self.settings.problems_per_update)
 
-    def _record(self, step: int, module: PolicyModule) -> Step:
-        """The step with what its updates have read of the student view, written to disk."""
+    def _record(self, step: int, module: PolicyModule) -> ScoredBatch:
+        """Write the step to disk; returns its batch with what the updates have read of it."""
         assert self.step is not None
-        done = replace(self.step, batch=completed(self.step.batch, module.readings))
+        rollouts, batch = self.step.sampled.rollouts, completed(self.step.batch, module.readings)
         if self.settings.record_rollouts:
-            rollouts = done.sampled.rollouts
-            texts = self.parts.prompts.tokenizer.batch_decode(
-                [list(rollout.prompt_ids) for rollout in rollouts]
-            )
+            prompts = [list(rollout.prompt_ids) for rollout in rollouts]
+            texts = self.parts.prompts.tokenizer.batch_decode(prompts)
             folder = self.folder / "rollouts"
-            write_records(folder, step, rollouts, texts, done.batch, done.credit)
-        return done
+            write_records(folder, step, rollouts, texts, batch, self.step.credit)
+        return batch
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:
