@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 
@@ -38,11 +39,25 @@ def total(values: Tensor) -> Tensor:
 
 def largest(value: int) -> int:
     """The largest of the ranks' numbers."""
-    if world_size() == 1:
-        return value
-    found = torch.tensor(value)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+    return int(maxima(torch.tensor(value)))
+
+
+def maxima(values: Tensor) -> Tensor:
+    """Element by element the largest of all ranks' values, which have the same shape, on the CPU."""
+    values = values.detach().cpu().clone()
+    if world_size() > 1:
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+    return values
+
+
+def wait() -> None:
+    """Until every rank has come here."""
+    largest(0)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that the ranks may share among them, with all its parts."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(part: T) -> list[T]:

@@ -21,11 +21,9 @@ from rlrt import ranks
 from rlrt.batch import Response
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec, Sampling
-from rlrt.engine.hf_engine import HFEngine
 from rlrt.engine.probe import logprob_gap
 from rlrt.engine.vllm_engine import VLLMEngine
 from rlrt.engine.weights import engine_weights
-from rlrt.errors import UserError
 from rlrt.model.load import load_policy, load_tokenizer, stop_token_ids
 
 TINY = str(Path(__file__).resolve().parents[2] / "models" / "tiny")
@@ -56,15 +54,6 @@ def naive_score(
     return scores_BT
 
 
-def refusal(spec: EngineSpec) -> str | None:
-    """What the engine of plain transformers says about several processes."""
-    try:
-        HFEngine().start(trained(1.0), spec)
-    except UserError as error:
-        return str(error)
-    return None
-
-
 def main(tensor_parallel: int, folder: Path) -> None:
     """Sync, sample, sync other weights, sample; once without a prompt on the last rank."""
     if dist.is_torchelastic_launched():
@@ -79,7 +68,6 @@ def main(tensor_parallel: int, folder: Path) -> None:
     asked = [prompts.student_ids(f"Compute {seed} + 3 + 7.") for seed in own]
     found: dict[str, object] = {"own": list(own)}
     engine.start(trained(1.0), spec)
-    found["hf"] = refusal(spec)
     for scale in (1.0, 1.05):
         policy = trained(scale)
         if ranks.is_distributed():

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.conftest import ROOT
 
+from rlrt.engine.hf_engine import HFEngine
 from rlrt.engine.vllm_engine import VLLMEngine
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -60,16 +61,18 @@ def test_two_processes_sample_what_one_does(
         assert all(rank[f"told {scale}"] for rank in found)
         assert all(rank[f"exact {scale}"] for rank in found), "gathered and rounded differently"
     assert responses(found, 1.0) != responses(found, 1.05)
-    assert alone["hf"] is None
     for rank in found:
-        assert rank["hf"] == "engine=hf samples in a single process: choose engine=vllm"
         assert rank["total"] == 2, "the engine took the trainer's process group with it"
         assert set(rank["cores"]) == {len(os.sched_getaffinity(0))}, "threads were pinned"
 
 
-def test_an_engine_over_more_ranks_than_there_are_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=r"engine.tensor_parallel is 3, it must divide"):
-        run(2, 3, tmp_path / "three")
+def test_an_engine_serves_only_ranks_that_it_can_be_shared_by() -> None:
+    VLLMEngine(tensor_parallel=2).require_ranks(4)
+    with pytest.raises(ValueError, match=r"engine.tensor_parallel is 3, it must divide .* 2"):
+        VLLMEngine(tensor_parallel=3).require_ranks(2)
+    HFEngine().require_ranks(1)
+    with pytest.raises(ValueError, match=r"engine=hf samples .* in a single process"):
+        HFEngine().require_ranks(2)
 
 
 def test_tensor_parallel_below_one_is_refused() -> None:

@@ -19,7 +19,6 @@ from rlrt.functional.divergences import AlphaDivergence
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.load import load_policy
-from rlrt.model.sharding import whole
 from rlrt.model.teacher import Frozen, Live
 from rlrt.training.module import PolicyModule
 from rlrt.training.objective import Objective
@@ -116,7 +115,7 @@ def one_way(teacher: str, budget: int, scored: tuple[int, ...], folder: Path) ->
     share = GROUPS // count * SAMPLES
     own = list(range(rank * share, (rank + 1) * share))
     trainer.fit(module, datamodule=OneUpdate(of_rows(update, own)))
-    grads = [whole(part.grad) for part in module.policy.parameters() if part.grad is not None]
+    grads = [ranks.whole(part.grad) for part in module.policy.parameters() if part.grad is not None]
     metrics = {name: torch.tensor(value) for name, value in module.update_metrics[0].items()}
     return {"gradient": torch.cat([grad.flatten() for grad in grads]), **metrics}
 

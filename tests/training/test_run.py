@@ -147,6 +147,10 @@ def test_metrics_have_one_row_per_step_and_engine_and_trainer_agree(finished: Fi
         assert float(row["rollout/tokens"]) == tokens
         per_second = tokens / float(row["time/rollout_s"])
         assert float(row["rollout/tokens_per_s"]) == pytest.approx(per_second)
+        stages = [float(row[f"time/{s}_s"]) for s in ("sync", "rollout", "score", "update")]
+        assert 0 < sum(stages) < float(row["time/step_s"])
+        assert 0 < float(row["update/mfu"]) < 1
+        assert 0 < float(row["score/mfu"]) < 1
         ratios = [c / r["advantage"] for r in recorded if r["advantage"] for c in r["credit"]]
         multiplier = sum(ratios) / len(ratios)
         assert float(row["credit/multiplier_mean"]) == pytest.approx(multiplier, abs=1e-5)

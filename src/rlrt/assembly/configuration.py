@@ -108,6 +108,10 @@ def _unknown_setting(error: Exception, overrides: list[str]) -> str:
     others = [word for word in overrides if word.split("=")[0] != name]
     group, _, last = name.rpartition(".")
     there = OmegaConf.select(hydra.compose("train", others), group) if group else None
+    if group == "strategy":
+        return (
+            f"{name} is no setting: those of a strategy are the trainer's, trainer.strategy.{last}"
+        )
     if group and not isinstance(there, DictConfig):
         return f"{name} is no setting: there is no group {group}"
     names = (there or hydra.compose("train", others)).keys()

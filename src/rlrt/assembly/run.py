@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
 
 from rlrt.assembly.configuration import build, checked, first_sentence
-from rlrt.assembly.memory import require_room
+from rlrt.assembly.memory import Held, require_room
 from rlrt.assembly.parts import CheapParts, build_cheap_parts, console, read_problems, say
 from rlrt.assembly.teacher_model import require_vocabulary, teacher_tokens
 from rlrt.assembly.trainer import rank_count
@@ -96,10 +96,9 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     tokenizer = checked(load_tokenizer, policy_path)
     prompts = checked(Prompts, tokenizer, **asdict(parts.prompts))
     spec, settings = _lengths(parts, policy_path, tokenizer)
-    if model.accelerator == "gpu" and config.trainer.accelerator == "gpu":
-        shape, card = load_config(policy_path), torch.cuda.get_device_properties(0).total_memory
-        own_teacher = not parts.teacher.is_policy
-        require_room(parameter_count(shape), own_teacher, rank_count(config), card)
+    if config.trainer.accelerator == "gpu":
+        card = torch.cuda.get_device_properties(0).total_memory
+        require_room(_held(config, parts, policy_path), rank_count(config), card)
     problems = read_problems(parts, prompts)
     sizes = (training.problems_per_step, training.problems_per_update)
     if model.random_init_seed is None:  # a download of many gigabytes: after all that may be wrong
@@ -154,6 +153,20 @@ def _policy_module(parts: CheapParts, policy_path: str) -> PolicyModule:
         parts.training.optimization,
         parts.training.temperature,
         parts.training.token_budget,
+    )
+
+
+def _held(config: DictConfig, parts: CheapParts, policy_path: str) -> Held:
+    """What the run keeps on its cards."""
+    policy = teacher = parameter_count(load_config(policy_path))
+    if parts.teacher.path is not None:
+        path = checked(policy_folder, parts.teacher.path, weights=False, setting="teacher.path")
+        teacher = parameter_count(load_config(path))
+    return Held(
+        policy,
+        0 if parts.teacher.is_policy else teacher,
+        float(config.engine.get("gpu_memory_utilization", 0.0)),
+        bool(OmegaConf.select(config, "trainer.strategy.offload_optimizer", default=False)),
     )
 
 

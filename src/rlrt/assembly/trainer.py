@@ -5,11 +5,10 @@ import os
 import torch
 from omegaconf import DictConfig
 
-from rlrt.assembly.configuration import require_part
+from rlrt.assembly.configuration import checked, require_part
 from rlrt.assembly.settings import Training
 from rlrt.assembly.types import shown
 from rlrt.engine.engine import Engine
-from rlrt.engine.hf_engine import HFEngine
 from rlrt.errors import UserError
 
 
@@ -49,11 +48,7 @@ def check_ranks(config: DictConfig, training: Training, engine: Engine) -> None:
             f"training.problems_per_update is {training.problems_per_update}, it must be a multiple of "
             f"the {count} ranks: a group stays on one of them"
         )
-    if config.trainer.strategy != "auto" and isinstance(engine, HFEngine):
-        raise UserError(
-            "engine=hf samples with the trainer's own policy, which strategy=fsdp spreads over the "
-            "ranks: choose engine=vllm"
-        )
+    checked(engine.require_ranks, count)
 
 
 def rank_count(config: DictConfig) -> int:

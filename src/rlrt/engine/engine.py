@@ -52,6 +52,9 @@ class Engine(Protocol):
 
     max_logprob_gap: float | None
 
+    def require_ranks(self, count: int) -> None:
+        """ValueError where it cannot serve a run of so many processes; before anything starts."""
+
     def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
         """Get ready; ``sync`` comes before the first ``sample``."""
 

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from rlrt import ranks
 from rlrt.batch import Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
-from rlrt.errors import UserError
 
 
 class _SeededSampler(LogitsProcessor):
@@ -63,9 +61,14 @@ class HFEngine:
             raise ValueError(f"engine.max_logprob_gap is {max_logprob_gap}, it must be null or > 0")
         self.max_logprob_gap = max_logprob_gap
 
+    def require_ranks(self, count: int) -> None:
+        if count > 1:  # the layers of a sharded policy are called by all ranks or none
+            raise ValueError(
+                "engine=hf samples with the trainer's own policy, in a single process: choose "
+                "engine=vllm"
+            )
+
     def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
-        if ranks.world_size() > 1:  # the layers of a sharded policy are called by all ranks or none
-            raise UserError("engine=hf samples in a single process: choose engine=vllm")
         self.policy = policy
         self.stop_token_ids = spec.stop_token_ids
         self.autocast = torch.autocast(

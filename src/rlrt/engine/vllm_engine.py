@@ -17,7 +17,6 @@ from rlrt.batch import Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.memory import within_memory
 from rlrt.engine.sharing import Sharers, name_this_rank, process_group_kept
-from rlrt.errors import UserError
 
 PREFILL_TOKENS = 8192  # read at a time by the CPU build
 GIB = 2**30
@@ -71,12 +70,14 @@ class VLLMEngine:
         self.max_logprob_gap = max_logprob_gap
         self.asleep = False
 
-    def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
-        if ranks.world_size() % self.tensor_parallel:
-            raise UserError(
+    def require_ranks(self, count: int) -> None:
+        if count % self.tensor_parallel:
+            raise ValueError(
                 f"engine.tensor_parallel is {self.tensor_parallel}, it must divide the number of "
-                f"processes, {ranks.world_size()}"
+                f"processes, {count}"
             )
+
+    def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
         # before the import: the engine in this process, no usage reports, its own log kept short
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ["VLLM_NO_USAGE_STATS"] = "1"

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+
+from rlrt import ranks
 
 
 def engine_weights(policy: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -19,12 +20,11 @@ def engine_weights(policy: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str,
     names = set()
     for name, parameter in policy.named_parameters():
         names.add(name)
-        yield name, _whole(parameter, dtype)
+        yield name, _in_dtype(parameter, dtype)
     if "lm_head.weight" not in names:
         head = policy.get_output_embeddings()  # type: ignore[operator]
-        yield "lm_head.weight", _whole(head.weight, dtype)
+        yield "lm_head.weight", _in_dtype(head.weight, dtype)
 
 
-def _whole(parameter: Tensor, dtype: torch.dtype) -> Tensor:
-    lowered = parameter.detach().to(dtype)  # before it travels; element by element, so it is exact
-    return lowered.full_tensor() if isinstance(lowered, DTensor) else lowered
+def _in_dtype(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    return ranks.whole(parameter.detach().to(dtype))  # cast before it travels; exact all the same

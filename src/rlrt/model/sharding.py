@@ -36,8 +36,8 @@ def shard(policy: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype) -> None
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
-    policy.while_gathered = MethodType(lambda self, work: work(), policy)
-    register_fsdp_forward_method(policy, "while_gathered")
+    policy.while_unsharded = MethodType(lambda self, work: work(), policy)
+    register_fsdp_forward_method(policy, "while_unsharded")
 
 
 def is_sharded(policy: PreTrainedModel) -> bool:
@@ -45,7 +45,7 @@ def is_sharded(policy: PreTrainedModel) -> bool:
     return isinstance(policy, FSDPModule)
 
 
-def gathered(policy: PreTrainedModel, work: Callable[[], Made]) -> Made:
+def unsharded(policy: PreTrainedModel, work: Callable[[], Made]) -> Made:
     """``work()``, which may call the policy's layers and read its embedding and head.
 
     With a sharded policy this is the one way to do so, and collective. Work with a gradient returns
@@ -53,7 +53,7 @@ def gathered(policy: PreTrainedModel, work: Callable[[], Made]) -> Made:
     """
     if not is_sharded(policy):
         return work()
-    run: Any = policy.while_gathered
+    run: Any = policy.while_unsharded
     made: Made = run(work)
     if not torch.is_grad_enabled():
         policy.reshard()  # or an optimiser step would leave the gathered weights behind
@@ -64,12 +64,6 @@ def released(policy: PreTrainedModel) -> None:
     """Have a sharded policy keep nothing gathered, so that its shards may change."""
     if isinstance(policy, FSDPModule):
         policy.reshard()
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor of a policy, gathered from all ranks if it is sharded; collective then."""
-    gather = getattr(tensor, "full_tensor", None)
-    return tensor if gather is None else gather()
 
 
 def whole_state(module: nn.Module) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from rlrt.functional.logprobs import distilled_tokens, token_logprobs
 from rlrt.functional.microbatches import split_packs
 from rlrt.functional.packing import Packed, pack
 from rlrt.model.packed_attention import decoder_hidden
-from rlrt.model.sharding import gathered
+from rlrt.model.sharding import unsharded
 
 Ids = Sequence[int]
 Made = TypeVar("Made")
@@ -73,7 +73,7 @@ def teacher_hidden(
 
     with torch.no_grad():
         for rows in passes(prompts, responses, range(len(responses)), token_budget):
-            hidden_NH = gathered(teacher, partial(read, rows))
+            hidden_NH = unsharded(teacher, partial(read, rows))
             for row, part_TH in zip(
                 rows, hidden_NH.split([len(responses[row]) for row in rows]), strict=True
             ):
@@ -118,7 +118,7 @@ def score_responses(
     rows_with_tokens = [row for row, response in enumerate(responses) if len(response)]
     with torch.no_grad():
         for rows in passes(prompts, responses, rows_with_tokens, token_budget):
-            logprobs_N, entropy_N = gathered(policy, partial(read, rows))
+            logprobs_N, entropy_N = unsharded(policy, partial(read, rows))
             sizes = [len(responses[row]) for row in rows]
             fill(logprobs_BT, rows, sizes, logprobs_N)
             fill(entropy_BT, rows, sizes, entropy_N)
@@ -159,24 +159,24 @@ def score_divergence(
     with torch.no_grad():
         for rows in passes(teacher_prompts, responses, range(len(responses)), token_budget):
             behind, chosen = _of(rows, teacher_prompts), _of(rows, responses)
-            taught_NH = gathered(teacher, partial(response_hidden, teacher, behind, chosen, seen))
-            divergence_N = both_gathered(student, teacher, partial(read, rows, taught_NH))
+            taught_NH = unsharded(teacher, partial(response_hidden, teacher, behind, chosen, seen))
+            divergence_N = both_unsharded(student, teacher, partial(read, rows, taught_NH))
             fill(divergence_BT, rows, [len(responses[row]) for row in rows], divergence_N)
     return divergence_BT
 
 
-def both_gathered(
+def both_unsharded(
     student: PreTrainedModel, teacher: PreTrainedModel, work: Callable[[], Made]
 ) -> Made:
     """``work()``, which calls the student's layers and reads the heads of both models."""
     if teacher is student:
-        return gathered(student, work)
+        return unsharded(student, work)
     made: list[Made] = []
 
     def within() -> None:  # returns nothing: the teacher has no backward pass to prepare
-        made.append(gathered(student, work))
+        made.append(unsharded(student, work))
 
-    gathered(teacher, within)
+    unsharded(teacher, within)
     return made[0]
 
 

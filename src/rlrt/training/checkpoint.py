@@ -1,5 +1,6 @@
 """Checkpoints: written atomically, verified before they are loaded, free of pickled objects."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ class Checkpoints(Checkpoint):
         self.score = score
         self.every_n_steps = every_n_steps
         self.keep = keep
+        self.seconds: float | None = None  # that the latest took
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
@@ -145,7 +147,9 @@ class Checkpoints(Checkpoint):
             return
         for optimizer in trainer.optimizers:
             require_restored(optimizer)
+        began = time.perf_counter()
         self._save(trainer, self._path(done))
+        self.seconds = time.perf_counter() - began
 
     @interrupts_wait()
     def _save(self, trainer: L.Trainer, path: Path) -> None:

@@ -14,12 +14,12 @@ from rlrt import ranks
 from rlrt.errors import RunStoppedError
 from rlrt.functional.flops import BACKWARD, Shape
 from rlrt.functional.packing import Packed
-from rlrt.model.sharding import released, shard, whole
+from rlrt.model.sharding import released, shard
 from rlrt.model.teacher import Teacher
 from rlrt.model.views import (
     Ids,
     Seen,
-    both_gathered,
+    both_unsharded,
     head_weight,
     passes,
     response_hidden,
@@ -155,7 +155,7 @@ class PolicyModule(L.LightningModule):
 
         parameters = self.policy.parameters()
         clipped = torch.nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)
-        norm, loss = float(whole(clipped)), totals["surrogate"] + totals["distillation"]
+        norm, loss = float(ranks.whole(clipped)), totals["surrogate"] + totals["distillation"]
         if not (math.isfinite(norm) and math.isfinite(loss)):
             raise NonFiniteError(
                 f"the loss ({loss}) or the gradient norm ({norm}) of rollout step "
@@ -206,7 +206,7 @@ class PolicyModule(L.LightningModule):
             return loss, sums
 
         with self.trainer.precision_plugin.forward_context():
-            loss, sums = both_gathered(self.policy, teacher, work)
+            loss, sums = both_unsharded(self.policy, teacher, work)
         self.manual_backward(loss)
         return sums
 

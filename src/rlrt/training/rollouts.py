@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning as L
@@ -21,6 +21,7 @@ from rlrt.engine.weights import engine_weights
 from rlrt.evaluation.evaluator import Evaluator
 from rlrt.evaluation.judging import Judge
 from rlrt.functional.seeds import derive_seed
+from rlrt.training.checkpoint import Checkpoints
 from rlrt.training.files import StepTable
 from rlrt.training.module import NonFiniteError, PolicyModule
 from rlrt.training.offload import HostOptimizerState
@@ -29,16 +30,15 @@ from rlrt.training.records import write_records
 from rlrt.training.rollout_metrics import rollout_metrics
 from rlrt.training.sampler import RolloutSettings, Sampled, Sampler
 from rlrt.training.scoring import (
-    Reads,
     TeacherViews,
     completed,
     outcomes_of,
+    reads_of,
     scored_batch,
     teacher_views,
 )
 from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import (
-    in_later_updates,
     scaled_within_updates,
     split_updates,
     without_rows,
@@ -103,15 +103,20 @@ class RolloutCallback(L.Callback):
         asked, per_update = data.problems_of_step(step), self.settings.problems_per_update
         problems = [(group, asked[group]) for group in ranks.own_groups(len(asked), per_update)]
         self.row, self.step = {}, None
+        saved = trainer.checkpoint_callback
+        if isinstance(saved, Checkpoints) and saved.seconds is not None:
+            self.row["time/checkpoint_s"] = saved.seconds  # of the step before
         self._step_began = time.perf_counter()
         forget_peak_memory(module.device)
-        module.begin_step()
         with self._waiting():
             self.sync(module, step, [problem for _, problem in problems])
             if self.parts.evaluator.due(step):
                 self.evaluate(module, data, step)
             sampled = self.sampler(problems, step, data.spare_problems(step), self._clock)
             self.engine.sleep()
+        module.begin_step()
+        with self._clock("wait"):  # for the rank that samples longest
+            ranks.wait()
         batch, teacher = self._score(module, sampled.rollouts, step)
         credit = self._credit(sampled.rollouts, batch, step)
         data.updates = split_updates(sampled.rollouts, teacher.prompts, batch, credit, per_update)
@@ -125,17 +130,17 @@ class RolloutCallback(L.Callback):
         made = trainer.datamodule.updates_per_step  # type: ignore[attr-defined]
         assert len(updates) == made, f"{len(updates)} of {made} updates were made"
         self.row |= {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
-        step, batch = self.step, self._record(trainer.current_epoch, module)
+        with self._clock("record"):
+            step, batch = self.step, self._record(trainer.current_epoch, module)
         assert step is not None
         scored_first_B = step.batch.student_scored_B
         self.row |= rollout_metrics(step.sampled, batch, step.teacher, step.credit, scored_first_B)
+        self.row |= self._times(trainer)
         tokens = self.row["rollout/tokens"] + self.row["rollout/discarded_tokens"]
         self.row["rollout/tokens_per_s"] = tokens / self.row["time/rollout_s"]
         seconds = {stage: self.row[f"time/{stage}_s"] for stage in ("score", "update")}
         peak = peak_flops(module.device, self.parts.engine_spec.dtype)
         self.row |= performance(module.work_in(seconds), peak) | peak_memory(module.device)
-        spent = time.perf_counter() - self._step_began
-        self.row["time/step_s"] = spent - self.row.get("time/evaluation_s", 0.0)
         for logger in trainer.loggers:
             logger.log_metrics(self.row, step=trainer.current_epoch)
 
@@ -188,22 +193,17 @@ class RolloutCallback(L.Callback):
         assigner, settings = self.parts.credit, self.settings
         with self._clock("score"):
             outcomes = outcomes_of(rollouts)
-            reads_teacher_B = assigner.reads_teacher(outcomes, step)
-            used_B = reads_teacher_B | assigner.distils(outcomes, step)
+            used_B = assigner.reads_teacher(outcomes, step) | assigner.distils(outcomes, step)
             shown: list[Demonstration | None] = [None] * len(rollouts)
             if self.parts.context is not None and used_B.any():
                 shown = self.parts.context(rollouts, step)
             teacher = teacher_views(
                 rollouts, shown, used_B, self.parts.prompts, settings.max_model_tokens
             )
-            has_context_B = teacher.has_context_B
-            # In the first update the policy is the student: its own log-probs serve there.
-            later_B = in_later_updates(outcomes.group_B, settings.problems_per_update)
-            student_B = assigner.reads_student(outcomes, has_context_B, step)
-            student_B = student_B | (assigner.credited(outcomes, has_context_B, step) & later_B)
+            per_update = settings.problems_per_update
+            reads = reads_of(assigner, outcomes, teacher.has_context_B, step, per_update)
             if settings.score_all:
-                student_B = torch.ones_like(student_B)
-            reads = Reads(student_B, reads_teacher_B, assigner.reads_divergence)
+                reads = replace(reads, student_B=torch.ones_like(reads.student_B))
             batch = scored_batch(rollouts, outcomes, teacher, reads, module)
         return batch, teacher
 
@@ -224,6 +224,14 @@ class RolloutCallback(L.Callback):
             folder = self.folder / "rollouts"
             write_records(folder, step, rollouts, texts, batch, self.step.credit)
         return batch
+
+    def _times(self, trainer: L.Trainer) -> dict[str, float]:
+        """Seconds of each stage, of the rank that took longest; collective."""
+        self.row["time/step_s"] = time.perf_counter() - self._step_began
+        self.row["time/step_s"] -= self.row.get("time/evaluation_s", 0.0)
+        spent = {name: value for name, value in self.row.items() if name.startswith("time/")}
+        longest = ranks.maxima(torch.tensor(list(spent.values()), dtype=torch.float64))
+        return dict(zip(spent, longest.tolist(), strict=True))
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:

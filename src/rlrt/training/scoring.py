@@ -9,9 +9,11 @@ from torch import Tensor
 
 from rlrt.batch import Outcomes, Rollout, ScoredBatch
 from rlrt.context.context import Demonstration
+from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.prompts import Prompts
 from rlrt.model.views import fill
 from rlrt.training.objective import Reading
+from rlrt.training.updates import in_later_updates
 
 Ids = Sequence[int]
 
@@ -53,6 +55,26 @@ class Reads:
     student_B: Tensor
     teacher_B: Tensor  # of those with a context
     divergence: bool  # of the teacher's rollouts, both distributions whole
+
+
+def reads_of(
+    assigner: CreditAssigner,
+    outcomes: Outcomes,
+    has_context_B: Tensor,
+    step: int,
+    problems_per_update: int,
+) -> Reads:
+    """What a step has to read before its updates: what the credit reads, and the student view of what a
+    later update than the first gives credit. In the first the policy still is the student, so its own
+    log-probs serve.
+    """
+    later_B = in_later_updates(outcomes.group_B, problems_per_update)
+    credited_B = assigner.credited(outcomes, has_context_B, step)
+    return Reads(
+        student_B=assigner.reads_student(outcomes, has_context_B, step) | (credited_B & later_B),
+        teacher_B=assigner.reads_teacher(outcomes, step),
+        divergence=assigner.reads_divergence,
+    )
 
 
 def outcomes_of(rollouts: Sequence[Rollout]) -> Outcomes:

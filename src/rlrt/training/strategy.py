@@ -1,10 +1,11 @@
 """Several processes: Lightning's FSDP2 strategy with one shape, all ranks in one row."""
 
 from datetime import timedelta
+from functools import cached_property
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 # Long: a rank waits for the slowest to have sampled. A rank that died is noticed by other means.
 PATIENCE = timedelta(hours=12)
@@ -20,28 +21,20 @@ class FullySharded(ModelParallelStrategy):
 
     def __init__(self, sharded_checkpoints: bool = False, offload_optimizer: bool = False) -> None:
         super().__init__(
-            data_parallel_size=1,
-            tensor_parallel_size=1,
             save_distributed_checkpoint=sharded_checkpoints,
+            # small tensors of the host are summed too
+            process_group_backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
             timeout=PATIENCE,
         )
         self.offload_optimizer = offload_optimizer
 
-    def setup_environment(self) -> None:
-        self._data_parallel_size = self.num_nodes * self.num_processes
-        super().setup_environment()
-
-    @property
+    @cached_property
     def ranks_mesh(self) -> DeviceMesh:
         """All ranks in one row."""
-        return self.device_mesh["data_parallel"]
+        return init_device_mesh(self.root_device.type, (self.world_size,))
 
     @property
     def compute_dtype(self) -> torch.dtype:
         """Of gathered layers; the shards are float32."""
         mixed = self.precision_plugin.precision == "bf16-mixed"
         return torch.bfloat16 if mixed else torch.float32
-
-    def _get_process_group_backend(self) -> str:
-        # small tensors of the host are summed too
-        return "gloo" if self.root_device.type == "cpu" else "cpu:gloo,cuda:nccl"
