@@ -14,7 +14,7 @@ def require_importance_limit(limit: float | None) -> float | None:
     return limit
 
 
-def distilled_tokens(batch: ScoredBatch, distils_B: Tensor) -> Tensor:
+def distilled_mask(batch: ScoredBatch, distils_B: Tensor) -> Tensor:
     """``[B, T]`` bool: response tokens of the rollouts to distil that have a context."""
     return (distils_B & batch.has_context_B)[:, None] & batch.response_mask_BT
 
@@ -39,7 +39,7 @@ class Distillation(CreditAssigner):
         return torch.zeros_like(has_context_B)
 
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
-        distilled_BT = distilled_tokens(batch, self.distils(batch, step))
+        distilled_BT = distilled_mask(batch, self.distils(batch, step))
         zeros_BT = torch.zeros_like(batch.student_logprobs_BT)
         return Credit(
             advantages_BT=zeros_BT,

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
-from rlrt.credit.distillation import distilled_tokens, require_importance_limit
+from rlrt.credit.distillation import distilled_mask, require_importance_limit
 from rlrt.functional.divergences import AlphaDivergence
 from rlrt.functional.groups import group_advantages, has_signal
 from rlrt.functional.ratios import bounded_exp
@@ -61,7 +61,7 @@ class SRPO(CreditAssigner):
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
         advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, self.standardize)
         mask_BT = batch.response_mask_BT
-        distilled_BT = distilled_tokens(batch, self.distils(batch, step))
+        distilled_BT = distilled_mask(batch, self.distils(batch, step))
         weight_BT = bounded_exp(-self.beta * batch.teacher_entropy_BT)
         zeros_BT = torch.zeros_like(weight_BT)
         return Credit(
