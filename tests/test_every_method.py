@@ -63,6 +63,21 @@ def test_every_method(tmp_path: Path, credit: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_method_that_reads_no_view_scores_none_before_its_only_update(tmp_path: Path) -> None:
+    """And what needs no credit costs nothing: neither the probe nor a silent group counts as work."""
+    rows = train(tmp_path / "run", "credit=grpo", "training.problems_per_update=6")
+    for row in rows:
+        assert row["score/student_share"] == row["score/teacher_share"] == 0
+        assert row.get("score/mfu", 0) == row.get("score/tokens_per_s", 0) == 0
+        assert row["score/skipped_rollouts"] == row["rollout/zero_signal_groups"]
+        assert row["update/skipped_rollouts"] == row["score/skipped_rollouts"]
+        assert row["update/tokens_per_s"] > 0
+    records = pq.read_table(tmp_path / "run/rollouts/step=000000.parquet").to_pylist()
+    for record in records:  # what has credit was read by its update
+        assert (record["student_logprobs"] is not None) == any(record["credit"])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [name for name in names("context") if name != "none"])
 def test_every_context(tmp_path: Path, context: str) -> None:
     settings = [f"context={context}"]

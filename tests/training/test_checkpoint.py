@@ -1,15 +1,17 @@
 """Which checkpoints stay, and which one is offered: files, and folders of shards."""
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 
-from rlrt.errors import UserError
+from rlrt.errors import RunStoppedError, UserError
 from rlrt.training.checkpoint import Checkpoints, find_checkpoint, run_folder
-from rlrt.training.checkpoint_files import is_whole, link, put_in_place, recover
+from rlrt.training.checkpoint_files import is_whole, link, plain_errors, put_in_place, recover
 from rlrt.training.files import StepTable
 
 
@@ -184,3 +186,22 @@ def test_the_run_folder_of_what_resume_names(checkpoints: Checkpoints, sharded: 
 def test_settings_out_of_range_are_refused(tmp_path: Path, setting: str, value: int) -> None:
     with pytest.raises(ValueError, match=rf"checkpoint\.{setting} is {value}"):
         Checkpoints(tmp_path, StepTable(tmp_path / "e.csv", 0), "avg@8", **{setting: value})
+
+
+def test_what_pytorchs_writer_hides_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "step-000001.ckpt"
+    hidden = "[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"
+    with (
+        pytest.raises(RunStoppedError, match="could not be written: the disk is full"),
+        plain_errors(path),
+    ):
+        raise RuntimeError(hidden)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    behind = RuntimeError(hidden)
+    behind.__context__ = full
+    with pytest.raises(OSError, match="No space left"), plain_errors(path):
+        raise behind
+    with pytest.raises(OSError, match="No space left"), plain_errors(path):
+        raise CheckpointException("of two", {1: (full, None)})
+    with pytest.raises(RuntimeError, match="something else"), plain_errors(path):
+        raise RuntimeError("something else")

@@ -9,6 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+
+from rlrt.training.liveness import RankWatch
 
 PROGRAM = """
 import os, sys, time
@@ -176,3 +179,19 @@ def test_ranks_that_end_in_good_order_are_left_alone(tmp_path: Path, started: li
     group = connected(started, tmp_path, "busy", "meet", "meet")
     assert group.statuses() == [0, 0, 0]
     assert group.said() == ["", "", ""]
+
+
+def test_lightnings_own_observer_ends_when_the_watch_begins(tmp_path: Path) -> None:
+    """It would kill every process, without a word, as soon as one of them ended."""
+    child = subprocess.Popen(["sleep", "60"])
+    observer = _ChildProcessObserver(os.getpid(), [child], sleep_period=0.1)
+    try:
+        observer.start()
+        RankWatch(tmp_path).setup(None, None, "fit")  # type: ignore[arg-type]
+        observer.join(10)
+        assert not observer.is_alive()
+        assert child.poll() is None
+    finally:
+        if not observer.is_alive():  # else it would end this process too
+            child.kill()
+            child.wait()

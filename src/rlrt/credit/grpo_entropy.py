@@ -41,11 +41,13 @@ class GRPOEntropy(CreditAssigner):
         # rounding can leave the entropy of a certain token a little below 0
         wanted_BT = self.entropy_weight * batch.student_entropy_BT.clamp(min=0)
         bonus_BT = torch.minimum(wanted_BT, most_B1) * mask_BT
+        credited_BT = mask_BT & (advantages_B != 0)[:, None]
         return Credit(
             advantages_BT=(advantages_B[:, None] + bonus_BT) * mask_BT,
             advantages_B=advantages_B,
             metrics={
-                "bonus_mean": bonus_BT[mask_BT],
-                "bonus_capped": (wanted_BT > most_B1)[mask_BT],
+                # both over the tokens of rollouts with an advantage
+                "bonus_mean": bonus_BT[credited_BT],
+                "bonus_capped": (wanted_BT > most_B1)[credited_BT],
             },
         )

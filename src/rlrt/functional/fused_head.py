@@ -55,7 +55,12 @@ class FusedHead(torch.autograd.Function):
         hidden_NH, head_VH, ids_N, lse_N = ctx.saved_tensors
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         slope_N1 = grad_N[:, None] / -ctx.temperature
-        grad_VH = torch.zeros_like(head_VH) if needs_head else None
+        # A gradient that is there already takes up this one's tiles: no other of the head's size is
+        # made, which would stand beside all activations.
+        found_VH = head_VH.grad if needs_head and head_VH.is_leaf else None
+        grad_VH = found_VH
+        if needs_head and grad_VH is None:
+            grad_VH = torch.zeros_like(head_VH)
         sum_NH = torch.zeros_like(hidden_NH, dtype=lse_N.dtype) if needs_hidden else None
         with torch.autocast(ids_N.device.type, enabled=False):
             states_NH = hidden_NH.to(ctx.dtype)
@@ -74,7 +79,7 @@ class FusedHead(torch.autograd.Function):
                 if grad_VH is not None and sum_vH is not None and sum_vH.dtype != grad_VH.dtype:
                     grad_VH[block] = sum_vH
         grad_NH = None if sum_NH is None else sum_NH.mul_(slope_N1).to(hidden_NH.dtype)
-        return grad_NH, grad_VH, None, None, None
+        return grad_NH, grad_VH if found_VH is None else None, None, None, None
 
 
 class _Running:

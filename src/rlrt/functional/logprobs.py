@@ -118,7 +118,10 @@ class _InChunks(torch.autograd.Function):
         needs_hidden, needs_head = ctx.needs_input_grad[4:6]
         hidden_N, heads = _lowered(views, ctx.dtype)
         head_VH = views[1]
-        sum_VH = torch.zeros_like(head_VH, dtype=raised(head_VH.dtype)) if needs_head else None
+        found_VH = head_VH.grad if needs_head and head_VH.is_leaf else None  # as in FusedHead
+        sum_VH = found_VH
+        if needs_head and (sum_VH is None or sum_VH.dtype != raised(sum_VH.dtype)):
+            found_VH, sum_VH = None, torch.zeros_like(head_VH, dtype=raised(head_VH.dtype))
 
         def add_to_sum(grad_n: Tensor, ids_n: Tensor, *hidden_n: Tensor) -> Tensor | None:
             """Returns the gradient of the chunk's hidden states."""
@@ -137,7 +140,7 @@ class _InChunks(torch.autograd.Function):
             parts = [add_to_sum(*chunk) for chunk in chunks]
             found = [part_nH for part_nH in parts if part_nH is not None]
             grad_NH = torch.cat(found).to(views[0].dtype) if found else None
-        grad_VH = None if sum_VH is None else sum_VH.to(head_VH.dtype)
+        grad_VH = None if sum_VH is None or found_VH is not None else sum_VH.to(head_VH.dtype)
         return None, None, None, None, grad_NH, grad_VH, *(None for _ in views[2:])
 
 

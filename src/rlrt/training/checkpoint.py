@@ -8,7 +8,6 @@ import lightning as L
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
-from torch.distributed.checkpoint.api import CheckpointException
 
 from rlrt import ranks
 from rlrt.errors import RunStoppedError, UserError
@@ -17,6 +16,7 @@ from rlrt.training.checkpoint_files import (
     is_linked,
     is_whole,
     link,
+    plain_errors,
     put_in_place,
     recover,
     remove,
@@ -42,7 +42,8 @@ class AtomicCheckpointIO(CheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         def write(partial: Path) -> None:
-            with partial.open("wb") as file:  # whose OSError tells what PyTorch's own writer hides
+            # by a file of Python's own, whose error is known
+            with plain_errors(Path(path)), partial.open("wb") as file:
                 torch.save(checkpoint, file)
 
         write_atomically(Path(path), write)
@@ -160,10 +161,12 @@ class Checkpoints(Checkpoint):
                 remove(left)
         trainer.strategy.barrier()
         try:
-            trainer.save_checkpoint(partial)
-        except CheckpointException as failed:  # of any rank, told to all of them; no Exception
-            for error, _ in failed.failures.values():
-                raise error from None
+            with plain_errors(path):
+                trainer.save_checkpoint(partial)
+        except BaseException:
+            if ranks.rank() == 0:
+                remove(partial)  # a disk that is full need not stay so
+            raise
         if partial.is_dir():
             _seal(partial)
         if ranks.rank() == 0:

@@ -5,15 +5,20 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+from torch.distributed.checkpoint.api import CheckpointException
+
+from rlrt.errors import RunStoppedError
 from rlrt.training.files import write_atomically
 
 SUFFIX = ".ckpt"
 MANIFEST = "manifest.json"
 BLOCK_BYTES = 1 << 22
+WRITER = "inline_container"  # what PyTorch's writer names in its errors, whatever the system said
 
 Sums = dict[str, list[int]]  # of each file by its name: size in bytes and CRC-32
 
@@ -106,6 +111,28 @@ def is_linked(one: Path, other: Path) -> bool:
     """Whether two checkpoints are names of the same files."""
     mine, theirs = (path / MANIFEST if path.is_dir() else path for path in (one, other))
     return mine.exists() and theirs.exists() and mine.samefile(theirs)
+
+
+@contextmanager
+def plain_errors(path: Path) -> Iterator[None]:
+    """PyTorch's writer hides why it failed: say it. OSError where the system said no, and it is known;
+    else RunStoppedError.
+    """
+    try:
+        yield
+    except CheckpointException as failed:  # of any rank, told to all of them; no Exception
+        error = next(error for error, _ in failed.failures.values())
+        raise _plain(error, path) from None
+    except RuntimeError as error:
+        raise _plain(error, path) from None
+
+
+def _plain(error: BaseException, path: Path) -> BaseException:
+    if not isinstance(error, RuntimeError) or WRITER not in str(error):
+        return error
+    if isinstance(error.__context__, OSError):
+        return error.__context__
+    return RunStoppedError(f"{path} could not be written: the disk is full, or it fails")
 
 
 def remove(path: Path) -> None:

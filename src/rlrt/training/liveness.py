@@ -31,6 +31,7 @@ GRACE_S = 3.0  # between the word that an error stops a rank and the end of the 
 UNWIND_S = 1.0  # how much later than a collective's error the news of a dead rank may come
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # s, s, probes: 25 s in all
 BYE, STOPS, DIED = "bye", "stops", "died"
+INTERRUPTED, INTERRUPTED_STATUS = "interrupted", 130
 
 
 class News(NamedTuple):
@@ -78,7 +79,7 @@ class RankWatch(L.Callback):
             )
         for thread in threading.enumerate():
             if thread.name == "child-process-observer":  # Lightning's own: it kills without a word
-                thread._finished = True  # type: ignore[attr-defined]
+                thread._child_processes = []  # type: ignore[attr-defined] # no public way
 
     def on_exception(
         self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
@@ -144,15 +145,15 @@ class RankWatch(L.Callback):
         """End this process at once: no exception reaches a thread that is blocked in a collective."""
         if self._leaves:
             return
-        if self._rank == 0 or news.rank == 0:  # one sentence in all where they share a screen
+        interrupted = news.reason == INTERRUPTED
+        # one sentence in all where they share a screen: rank 0 tells its own error itself
+        if self._rank == 0 or (news.rank == 0 and news.word == DIED):
             fate = "has died" if news.word == DIED else f"has stopped ({news.reason})"
-            sentence = (
-                f"error: rank {news.rank} of {self._size} {fate}; the others stop; "
-                f"go on with resume={self.folder} hydra.run.dir={self.folder}\n"
-            )
+            what = f"rank {news.rank} of {self._size} {fate}; the others stop"
+            on = f"go on with resume={self.folder} hydra.run.dir={self.folder}"
             with suppress(OSError):  # and not through sys.stderr, whose lock a thread may hold
-                os.write(2, sentence.encode())
-        os._exit(STATUS)
+                os.write(2, f"error: {INTERRUPTED if interrupted else what}; {on}\n".encode())
+        os._exit(INTERRUPTED_STATUS if interrupted else STATUS)
 
     def _forget(self) -> None:
         for peer in self._peers:
@@ -242,7 +243,7 @@ def _read_line(connection: socket.socket) -> bytes:
 def _reason(error: BaseException) -> str:
     """An error in one line."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return INTERRUPTED
     first = str(error).strip().partition("\n")[0]
     if isinstance(error, UserError | RunStoppedError):
         return first

@@ -41,8 +41,7 @@ class NonFiniteError(RunStoppedError):
 class PolicyModule(L.LightningModule):
     """One epoch is one rollout step, one training step one optimiser update.
 
-    With several ranks each holds the rollouts of its own groups, and every pass, sum and update is made
-    by all of them together.
+    Of several ranks each holds its own groups' rollouts; all make every pass and update together.
     """
 
     def __init__(
@@ -143,8 +142,10 @@ class PolicyModule(L.LightningModule):
         active = credited_BT.any(1).nonzero().flatten().tolist()
 
         optimizer: Any = self.optimizers()
+        optimizer.zero_grad(set_to_none=False)
         for parameter in self.policy.parameters():  # not None: without credit AdamW still coasts
-            parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         sums = torch.zeros(len(SUMS), dtype=torch.float64, device=self.device)
         for rows in passes(update.prompts, update.responses, active, self.token_budget):
             found = self._accumulate(update, weights_BT, rows)
@@ -195,8 +196,7 @@ class PolicyModule(L.LightningModule):
                 )
                 loss = loss + part
                 if reading is not None:
-                    rows_of_step = [update.rows[row] for row in reading.rows]
-                    self.readings.append(reading.within(rows_of_step))
+                    self.readings.append(reading.within([update.rows[r] for r in reading.rows]))
             if taught_MH is not None and batch.distilled_rows:
                 heads = head_VH, head_weight(teacher).detach()
                 part, more = self.objective.distillation(
@@ -208,6 +208,8 @@ class PolicyModule(L.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             loss, sums = both_unsharded(self.policy, teacher, work)
         self.manual_backward(loss)
+        if teacher is not self.policy:
+            released(teacher)
         return sums
 
     def _teacher_hidden(self, update: Update, rows: list[int]) -> Tensor:
