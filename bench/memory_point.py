@@ -66,15 +66,27 @@ def by_ours(what: str, policy: PreTrainedModel, tokens: int) -> dict[str, float]
         ours.run(module, scored)
         return figures
     prepare = ours.one_update(ours.rollouts_of(load), credit)
-    ours.run(module, prepare, after_score=lambda: found.append(Peak()))
+
+    def scoring_done() -> None:
+        hold_gradients(policy)
+        found.append(Peak())
+
+    ours.run(module, prepare, after_score=scoring_done)
     return found[0].figures()
+
+
+def hold_gradients(policy: PreTrainedModel) -> None:
+    """Have the gradients' memory taken: it belongs to the policy, not to the computation."""
+    for parameter in policy.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        parameter.grad.add_(0)  # pages that nobody wrote to are not resident
 
 
 def by_naive(what: str, policy: PreTrainedModel, tokens: int) -> dict[str, float]:
     """Figures of plain torch, its optimizer's step left out: it makes nothing large."""
     load = workload(tokens)
-    for parameter in policy.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    hold_gradients(policy)
     naive.score(policy, workload(8))
     start = Peak()
     if what == "score":
