@@ -111,3 +111,20 @@ def test_the_divergence_of_two_views_is_that_of_their_distributions(
             expected = float((p.exp() * (p - q)).sum())
             assert float(found[row, t]) == pytest.approx(expected, abs=1e-6)
         assert (found[row, len(response) :] == 0).all()
+
+
+def test_the_gradient_of_a_shared_prompt_is_the_same_to_the_bit(tiny: PreTrainedModel) -> None:
+    """Several first tokens are predicted at one position: threads must not add them up in any order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        prompts, responses = [[7, 8, 9]] * 64, [[20 + row, 30, 31] for row in range(64)]
+        found = set()
+        for _ in range(20):
+            tiny.zero_grad()
+            response_hidden(tiny, prompts, responses).square().sum().backward()
+            grads = [part.grad.flatten() for part in tiny.parameters() if part.grad is not None]
+            found.add(torch.cat(grads).numpy().tobytes())
+        assert len(found) == 1
+    finally:
+        torch.set_num_threads(threads)

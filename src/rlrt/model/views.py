@@ -54,7 +54,8 @@ def response_hidden(
     packed = pack(prompts, responses)
     seen(packed)
     packed = packed.to(policy.device)
-    return decoder_hidden(policy, packed)[packed.predicting_N]
+    # a shared prompt predicts several first tokens; plain indexing would add their gradients in any order
+    return decoder_hidden(policy, packed).index_select(0, packed.predicting_N)
 
 
 def teacher_hidden(
