@@ -12,7 +12,7 @@ from typing import Any
 import ours
 from counted import forward_flops, update_flops
 from matplotlib.axes import Axes
-from report import interval, marked
+from report import interval, marked, ratio_bars
 from rich.table import Table
 from transformers import PreTrainedModel
 from workload import SHAPES, Workload, draw
@@ -129,11 +129,5 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """Extra seconds over the floor's."""
-    names = [f"{row['shape']}\n{row['zero_signal']:.0%} no signal" for row in rows]
-    over = [row["over_floor"] for row in rows]
-    low = [row["over_floor"] - row["interval"][0] for row in rows]
-    high = [row["interval"][1] - row["over_floor"] for row in rows]
-    axes.bar(names, over, yerr=[low, high], color="#4477aa", capsize=3)
-    axes.axhline(1, color="black", linewidth=0.8)
+    ratio_bars(axes, rows, "over_floor", "extra seconds / floor")
     axes.axhline(ASKED, color="black", linewidth=0.8, linestyle=":")
-    axes.set_ylabel("extra seconds / floor")

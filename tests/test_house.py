@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "rlrt"
 SCRIPTS = ROOT / "scripts"
 
 FLOORS = (
-    {"batch", "errors", "functional", "leader", "ranks"},
+    {"batch", "errors", "files", "functional", "leader", "ranks", "records"},
     {"data", "context", "engine", "reward", "credit", "loss", "model"},
     {"evaluation", "analysis"},
     {"training"},

@@ -1,23 +1,22 @@
 """What the processes of a run tell each other, alone and as three."""
 
-import os
-import subprocess
-import sys
+import json
+from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import ROOT
+from tests.processes import run_ranks
 
 from rlrt import ranks
 from rlrt.leader import leads
 
 THREE = """
-import json, torch, torch.distributed as dist
+import json, pathlib, sys, torch, torch.distributed as dist
 from rlrt import ranks
 dist.init_process_group("gloo")
 me = ranks.rank()
 ranks.wait()
-print(json.dumps([
+pathlib.Path(sys.argv[1], f"{me}.json").write_text(json.dumps([
     me,
     ranks.total(torch.tensor([me, 10.5])).tolist(),
     ranks.maxima(torch.tensor([me, -me])).tolist(),
@@ -37,18 +36,11 @@ def test_one_process_answers_for_itself() -> None:
     assert ranks.own_groups(4, 2) == [0, 1, 2, 3]
 
 
-def test_three_processes_sum_compare_gather_and_share_every_update() -> None:
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
-    done = subprocess.run(
-        [sys.executable, *command, "--no-python", sys.executable, "-c", THREE],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    rows = sorted(eval(line) for line in done.stdout.splitlines())  # lists of numbers and letters
+def test_three_processes_sum_compare_gather_and_share_every_update(tmp_path: Path) -> None:
+    program = tmp_path / "three.py"
+    program.write_text(THREE)
+    run_ranks(3, str(program), str(tmp_path), timeout_s=120)
+    rows = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
     assert [row[0] for row in rows] == [0, 1, 2]
     for row in rows:
         assert row[1:5] == [[3.0, 31.5], [2, 0], 14, ["a", "b", "c"]]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 from tests.conftest import ROOT
+from tests.processes import torchrun
 
 SETTINGS = [
     "model=tiny",
@@ -35,9 +36,6 @@ OWN = (
     "sync/",
     *(f"{s}/{n}" for s in ("score", "update") for n in ("mfu", "padding_waste")),
 )
-
-
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 def start(folder: Path, *settings: str, launcher: Sequence[str] = ()) -> subprocess.Popen[bytes]:
@@ -141,7 +139,7 @@ def test_a_checkpoint_of_one_process_continues_on_two(tmp_path: Path, one: Path)
     finish(folder, "trainer.max_epochs=3")
     offload = "trainer.strategy.offload_optimizer=true"
     resumed = ["trainer.max_epochs=5", *TWO, offload, f"resume={folder}"]
-    finish(folder, *resumed, launcher=TORCHRUN)
+    finish(folder, *resumed, launcher=torchrun(2))
     assert distance(one, folder) < 1e-6
     require_same_rows(one, folder)
 

@@ -2,13 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import ROOT
+from tests.processes import run_ranks
 
 from rlrt.engine.hf_engine import HFEngine
 from rlrt.engine.vllm_engine import VLLMEngine
@@ -19,16 +17,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 def run(processes: int, tensor_parallel: int, folder: Path) -> list[dict[str, Any]]:
     """What every rank found."""
     folder.mkdir()
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    module = ["-m", "tests.engine.engine_rank", str(tensor_parallel), str(folder)]
-    ended = subprocess.run(
-        [sys.executable, *(launch if processes > 1 else []), *module],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr[-4000:]
+    run_ranks(processes, "-m", "tests.engine.engine_rank", str(tensor_parallel), str(folder))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
 
 

@@ -7,18 +7,18 @@ The engine is scripted: a response is its prompt and something of its seed.
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from tests.scripted_judge import ScriptedJudge
 
 from rlrt import ranks
-from rlrt.batch import Problem, Response, Verdict
+from rlrt.batch import Problem, Response
 from rlrt.engine.engine import OnFinished, Sampling
 from rlrt.evaluation.evaluator import Evaluator
-from rlrt.evaluation.judging import Judged
 from rlrt.training.sampler import RolloutSettings, Sampler
 
 SETTINGS = RolloutSettings(
@@ -32,7 +32,7 @@ SETTINGS = RolloutSettings(
 )
 
 
-class Scripted:
+class Scripted(ScriptedJudge):
     """Engine, prompts and judge at once: odd responses are right."""
 
     @property
@@ -58,17 +58,8 @@ class Scripted:
             on_finished(index, found[-1])
         return found
 
-    @contextmanager
-    def judging(self, answers: Sequence[str]) -> Iterator["Scripted"]:
-        self.taken: dict[int, Response] = {}
-        yield self
-
-    def take(self, index: int, response: Response) -> None:
-        self.taken[index] = response
-
-    def judged(self) -> list[Judged]:
-        odd = [self.taken[index].ids[1] % 2 for index in range(len(self.taken))]
-        return [Judged("", Verdict.RIGHT if good else Verdict.WRONG, float(good)) for good in odd]
+    def is_right(self, response: Response) -> bool:
+        return response.ids[1] % 2 == 1
 
 
 def problem(number: int) -> Problem:

@@ -1,27 +1,16 @@
 """What a step samples and an evaluation measures does not depend on the number of processes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import ROOT
+from tests.processes import run_ranks
 
 
 def run(processes: int, folder: Path) -> list[dict[str, Any]]:
     folder.mkdir()
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    ended = subprocess.run(
-        [sys.executable, *launch, "-m", "tests.evaluation.share_rank", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr[-4000:]
+    run_ranks(processes, "-m", "tests.evaluation.share_rank", str(folder))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
 
 

@@ -7,11 +7,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlrt.context.correct_peer import TEMPLATE
 from rlrt.data.prompts import Prompts
 from rlrt.functional.logprobs import token_logprobs
+from rlrt.model.comparison import score_divergence
 from rlrt.model.views import (
     flat_ids,
     head_weight,
     response_hidden,
-    score_divergence,
     score_responses,
     teacher_hidden,
 )

@@ -1,14 +1,12 @@
 """However an update is packed, split, skipped and spread over processes, it is the same update."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.conftest import ROOT, TINY
+from tests.processes import run_ranks
 from tests.training.invariance_worker import BUDGETS, DISTILLED, whole_update
 from torch import Tensor
 
@@ -55,19 +53,8 @@ def reference_gradient() -> Tensor:
 def every_way(processes: int, teacher: str, folder: Path) -> dict[Any, dict[str, Tensor]]:
     """The results of all packs, splits and scorings with so many processes."""
     path = folder / f"{teacher}_{processes}.pt"
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [
-        sys.executable,
-        *(launch if processes > 1 else []),
-        str(ROOT / "tests/training/invariance_worker.py"),
-        teacher,
-        str(path),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    worker = str(ROOT / "tests/training/invariance_worker.py")
+    run_ranks(processes, worker, teacher, str(path), timeout_s=240)
     return torch.load(path)  # type: ignore[no-any-return]
 
 

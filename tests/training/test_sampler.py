@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
+from tests.scripted_judge import ScriptedJudge
 
 from rlrt.batch import Problem, Response, Verdict
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import OnFinished, Sampling
-from rlrt.evaluation.judging import Judged
 from rlrt.training.sampler import RolloutSettings, Sampler
 
 K = 4
@@ -54,7 +54,7 @@ class Numbers:
 
 
 @dataclass
-class Rules:
+class Rules(ScriptedJudge):
     """Problems below 10 are all right, above 90 all wrong, others right in even places."""
 
     flip_probability: float = 0.0
@@ -63,18 +63,9 @@ class Rules:
     def verifier(self) -> "Rules":
         return self
 
-    @contextmanager
-    def judging(self, answers: Sequence[str]) -> Iterator["Rules"]:
-        self.taken: dict[int, Response] = {}
-        yield self
-
-    def take(self, index: int, response: Response) -> None:
-        self.taken[index] = response
-
-    def judged(self) -> list[Judged]:
-        responses = [self.taken[index] for index in range(len(self.taken))]
-        right = [r.ids[0] < 10 or (r.ids[0] <= 90 and r.ids[2] % 2 == 0) for r in responses]
-        return [Judged("", Verdict.RIGHT if good else Verdict.WRONG, float(good)) for good in right]
+    def is_right(self, response: Response) -> bool:
+        first, _, third = response.ids[:3]
+        return first < 10 or (first <= 90 and third % 2 == 0)
 
 
 @contextmanager

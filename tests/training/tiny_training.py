@@ -20,8 +20,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
-from rlrt.training.files import StepTable
 from rlrt.training.liveness import RankWatch
+from rlrt.training.step_table import StepTable
 
 ROWS = 8
 

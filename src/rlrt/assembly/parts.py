@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 
 from rlrt.assembly.configuration import build, checked
+from rlrt.assembly.console import say
 from rlrt.assembly.settings import (
     CheckpointSettings,
     Model,
@@ -25,19 +25,10 @@ from rlrt.data.source import optional_fields
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
 from rlrt.evaluation.evaluator import Evaluator
-from rlrt.leader import leads
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.policy_loss import PolicyLoss
 from rlrt.model.teacher import Teacher
 from rlrt.reward.verifier import Verifier
-
-console = Console()
-
-
-def say(text: str) -> None:
-    """Print text as it is, once for all ranks: no markup, no line breaks of its own."""
-    if leads():
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,18 @@
 """A run put together from its configuration, cheapest parts first."""
 
-import logging
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import lightning as L
 import torch
-import transformers
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
 
 from rlrt.assembly.configuration import build, checked, first_sentence
+from rlrt.assembly.console import console, quiet_libraries, say
 from rlrt.assembly.memory import Held, require_room
-from rlrt.assembly.parts import CheapParts, build_cheap_parts, console, read_problems, say
+from rlrt.assembly.parts import CheapParts, build_cheap_parts, read_problems
 from rlrt.assembly.teacher_model import require_vocabulary, teacher_tokens
 from rlrt.assembly.trainer import rank_count
 from rlrt.data.module import ProblemDataModule
@@ -22,6 +20,7 @@ from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError
 from rlrt.evaluation.judging import Judge
+from rlrt.files import write_atomically
 from rlrt.leader import leads
 from rlrt.model.load import (
     export,
@@ -33,7 +32,6 @@ from rlrt.model.load import (
     stop_token_ids,
 )
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
-from rlrt.training.files import write_atomically
 from rlrt.training.liveness import RankWatch
 from rlrt.training.metrics_csv import MetricsCSV
 from rlrt.training.module import PolicyModule
@@ -88,7 +86,7 @@ class Run:
 
 def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     """Cheap parts, then problems, then the policy; the engine starts with the fit."""
-    _quiet_libraries()
+    quiet_libraries()
     parts = build_cheap_parts(config)
     L.seed_everything(parts.run.seed, verbose=False)
     model, training = parts.model, parts.training
@@ -201,14 +199,3 @@ def _lengths(
         record_rollouts=parts.run.record_rollouts,
     )
     return EngineSpec(policy_path, stops, parts.dtype, longest), settings
-
-
-def _quiet_libraries() -> None:
-    """Keep the screen for the run: no banners, no advice that does not apply."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # the teacher
-    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated")
-    warnings.filterwarnings("ignore", ".*torch.distributed.reduce_op.*is deprecated")
-    transformers.utils.logging.disable_progress_bar()

@@ -112,7 +112,11 @@ class SampledToken:
         self, student_logits_nV: Tensor, teacher_logits_nV: Tensor, ids_n: Tensor
     ) -> Tensor:
         student_n = _logprobs(student_logits_nV).gather(-1, ids_n[:, None]).squeeze(-1)
-        teacher_n = _logprobs(teacher_logits_nV.detach()).gather(-1, ids_n[:, None]).squeeze(-1)
+        teacher_n = _logprobs(teacher_logits_nV).gather(-1, ids_n[:, None]).squeeze(-1)
+        return self.of_logprobs(student_n, teacher_n)
+
+    def of_logprobs(self, student_n: Tensor, teacher_n: Tensor) -> Tensor:
+        """From ℓ and τ themselves, where no other logits are there."""
         return (student_n - teacher_n).detach() * student_n
 
 

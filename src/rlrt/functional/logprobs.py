@@ -11,6 +11,7 @@ from rlrt.functional.divergences import SampledToken
 from rlrt.functional.fused_head import FusedHead, add_product, product_dtype, raised
 
 Score = Callable[..., Tensor]
+Read = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 
 
 def chunk_tokens(device: str, vocabulary: int) -> int:
@@ -63,12 +64,35 @@ def distilled_tokens(
         student_N, _ = token_logprobs(*student, ids_N, temperature, entropy=False)
         teacher_N, _ = token_logprobs(*teacher, ids_N, temperature, entropy=False)
         beside_N = student_N.detach() if logprobs else None
-        return (student_N - teacher_N).detach() * student_N, beside_N
+        return divergence.of_logprobs(student_N, teacher_N), beside_N
     beside = _logprobs_at if logprobs else None
     divergence_N, logprobs_N = _InChunks.apply(
         divergence, beside, temperature, ids_N, *student, *teacher
     )
     return divergence_N, logprobs_N
+
+
+def over_vocabulary(
+    first: tuple[Tensor, Tensor],
+    second: tuple[Tensor, Tensor],
+    ids_N: Tensor,
+    temperature: float,
+    read: Read,
+) -> dict[str, Tensor]:
+    """What ``read`` makes of two distributions at every token; views are (hidden ``[N, H]``, head).
+
+    ``read(first_nV, second_nV, ids_n)`` gets logits at ``temperature`` > 0, at least float32, for a chunk
+    of tokens, and returns tensors by name whose first dimension is n; here it is N. Logits exist for
+    a chunk alone, so memory does not grow with N × V. No gradient.
+    """
+    dtype = product_dtype(first[0])
+    hidden, heads = _lowered((*first, *second), dtype)
+    parts = []
+    with torch.no_grad(), torch.autocast(ids_N.device.type, enabled=False):
+        for ids_n, *hidden_n in _chunks(len(heads[0]), ids_N, *hidden):
+            first_nV, second_nV = _logits(hidden_n, heads, temperature)
+            parts.append(read(first_nV, second_nV, ids_n))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _logprobs_at(logits_nV: Tensor, ids_n: Tensor) -> Tensor:

@@ -71,3 +71,18 @@ def whole_state(module: nn.Module) -> dict[str, Tensor]:
     options = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
     state: dict[str, Any] = dcp.get_model_state_dict(module, options=options)
     return state
+
+
+def both_unsharded(
+    first: PreTrainedModel, second: PreTrainedModel, work: Callable[[], Made]
+) -> Made:
+    """``work()``, which calls the first's layers and reads the heads of both models."""
+    if second is first:
+        return unsharded(first, work)
+    made: list[Made] = []
+
+    def within() -> None:  # returns nothing: the second has no backward pass to prepare
+        made.append(unsharded(first, work))
+
+    unsharded(second, within)
+    return made[0]

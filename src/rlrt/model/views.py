@@ -6,22 +6,19 @@ collective, so all ranks make the same number of them; a rank that has none left
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlrt import ranks
-from rlrt.functional.divergences import kl
-from rlrt.functional.logprobs import distilled_tokens, token_logprobs
+from rlrt.functional.logprobs import token_logprobs
 from rlrt.functional.microbatches import split_packs
 from rlrt.functional.packing import Packed, pack
 from rlrt.model.packed_attention import decoder_hidden
 from rlrt.model.sharding import unsharded
 
 Ids = Sequence[int]
-Made = TypeVar("Made")
 Seen = Callable[[Packed], None]  # is told of every pack that is read
 
 
@@ -33,7 +30,7 @@ def passes(
     prompts: Sequence[Ids], responses: Sequence[Ids], rows: Sequence[int], token_budget: int
 ) -> list[list[int]]:
     """These rows in passes of at most ``token_budget`` tokens, as many on every rank; collective."""
-    behind, chosen = _of(rows, prompts), _of(rows, responses)
+    behind, chosen = of(rows, prompts), of(rows, responses)
     parts = [[rows[index] for index in part] for part in split_packs(behind, chosen, token_budget)]
     return parts + [[] for _ in range(ranks.largest(len(parts)) - len(parts))]
 
@@ -50,12 +47,12 @@ def response_hidden(
     gathered. Without rows a single token is read, so that sharded layers are passed all the same.
     """
     if not responses:
-        return decoder_hidden(policy, pack([(0,)], [()]).to(policy.device))[:0]
+        return decoder_hidden(policy, pack([(0,)], [()]))[:0]
     packed = pack(prompts, responses)
     seen(packed)
-    packed = packed.to(policy.device)
+    hidden_LH = decoder_hidden(policy, packed)
     # a shared prompt predicts several first tokens; plain indexing would add their gradients in any order
-    return decoder_hidden(policy, packed).index_select(0, packed.predicting_N)
+    return hidden_LH.index_select(0, packed.predicting_N.to(hidden_LH.device))
 
 
 def teacher_hidden(
@@ -69,7 +66,7 @@ def teacher_hidden(
     parts: list[Tensor] = [torch.empty(0)] * len(responses)
 
     def read(rows: list[int]) -> Tensor:
-        behind, chosen = _of(rows, prompts), _of(rows, responses)
+        behind, chosen = of(rows, prompts), of(rows, responses)
         return response_hidden(teacher, behind, chosen, seen)
 
     with torch.no_grad():
@@ -105,11 +102,11 @@ def score_responses(
 
     An empty response costs nothing. Collective with a sharded policy.
     """
-    logprobs_BT = torch.zeros(len(responses), _longest(responses), dtype=_score_dtype(policy))
+    logprobs_BT = torch.zeros(len(responses), longest(responses), dtype=score_dtype(policy))
     entropy_BT = torch.zeros_like(logprobs_BT)
 
     def read(rows: list[int]) -> tuple[Tensor, Tensor]:
-        behind, chosen = _of(rows, prompts), _of(rows, responses)
+        behind, chosen = of(rows, prompts), of(rows, responses)
         hidden_NH = response_hidden(policy, behind, chosen, seen)
         ids_N = flat_ids(chosen, hidden_NH.device)
         logprobs_N, entropy_N = token_logprobs(hidden_NH, head_weight(policy), ids_N, temperature)
@@ -126,74 +123,19 @@ def score_responses(
     return logprobs_BT, entropy_BT
 
 
-def score_divergence(
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
-    student_prompts: Sequence[Ids],
-    teacher_prompts: Sequence[Ids],
-    responses: Sequence[Ids],
-    temperature: float,
-    token_budget: int,
-    seen: Seen = unnoticed,
-) -> Tensor:
-    """``D̄_t = KL(P_S || P_T)`` over the vocabulary (arXiv:2605.10781, eq. 3), ``[B, T]`` on the CPU.
-
-    Both views are read once more, together: a [T, V] distribution is nothing to keep.
-    """
-    divergence_BT = torch.zeros(len(responses), _longest(responses), dtype=_score_dtype(student))
-
-    def read(rows: list[int], taught_NH: Tensor) -> Tensor:
-        behind, chosen = _of(rows, student_prompts), _of(rows, responses)
-        hidden_NH = response_hidden(student, behind, chosen, seen)
-        divergence_N, _ = distilled_tokens(
-            hidden_NH,
-            head_weight(student),
-            taught_NH,
-            head_weight(teacher),
-            flat_ids(chosen, hidden_NH.device),
-            temperature,
-            lambda student_nV, teacher_nV, ids_n: kl(student_nV, teacher_nV),
-            logprobs=False,
-        )
-        return divergence_N
-
-    with torch.no_grad():
-        for rows in passes(teacher_prompts, responses, range(len(responses)), token_budget):
-            behind, chosen = _of(rows, teacher_prompts), _of(rows, responses)
-            taught_NH = unsharded(teacher, partial(response_hidden, teacher, behind, chosen, seen))
-            divergence_N = both_unsharded(student, teacher, partial(read, rows, taught_NH))
-            fill(divergence_BT, rows, [len(responses[row]) for row in rows], divergence_N)
-    return divergence_BT
-
-
-def both_unsharded(
-    student: PreTrainedModel, teacher: PreTrainedModel, work: Callable[[], Made]
-) -> Made:
-    """``work()``, which calls the student's layers and reads the heads of both models."""
-    if teacher is student:
-        return unsharded(student, work)
-    made: list[Made] = []
-
-    def within() -> None:  # returns nothing: the teacher has no backward pass to prepare
-        made.append(unsharded(student, work))
-
-    unsharded(teacher, within)
-    return made[0]
-
-
 def fill(values_BT: Tensor, rows: Sequence[int], sizes: Sequence[int], values_N: Tensor) -> None:
     """Put flat values of some rows, row by row, where they belong."""
     for row, size, values_t in zip(rows, sizes, values_N.cpu().split(list(sizes)), strict=True):
         values_BT[row, :size] = values_t
 
 
-def _of(rows: Sequence[int], sequences: Sequence[Ids]) -> list[Ids]:
+def of(rows: Sequence[int], sequences: Sequence[Ids]) -> list[Ids]:
     return [sequences[row] for row in rows]
 
 
-def _longest(responses: Sequence[Ids]) -> int:
+def longest(responses: Sequence[Ids]) -> int:
     return max((len(response) for response in responses), default=0)
 
 
-def _score_dtype(policy: PreTrainedModel) -> torch.dtype:
+def score_dtype(policy: PreTrainedModel) -> torch.dtype:
     return torch.float64 if policy.dtype == torch.float64 else torch.float32

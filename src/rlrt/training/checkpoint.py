@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from rlrt import ranks
 from rlrt.errors import RunStoppedError, UserError
+from rlrt.files import interrupts_wait, write_atomically
 from rlrt.training.checkpoint_files import (
     SUFFIX,
     is_linked,
@@ -24,9 +25,9 @@ from rlrt.training.checkpoint_files import (
     sync,
     write_manifest,
 )
-from rlrt.training.files import StepTable, interrupts_wait, write_atomically
 from rlrt.training.offload import require_restored
 from rlrt.training.sharded_checkpoint import read_extra, read_whole
+from rlrt.training.step_table import StepTable
 
 PATTERN = f"step-*{SUFFIX}"  # no "=": Hydra takes resume=<path> from the command line
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch.distributed.checkpoint.api import CheckpointException
 
 from rlrt.errors import RunStoppedError
-from rlrt.training.files import write_atomically
+from rlrt.files import write_atomically
 
 SUFFIX = ".ckpt"
 MANIFEST = "manifest.json"

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from rlrt.training.files import StepTable
+from rlrt.training.step_table import StepTable
 
 
 class MetricsCSV(Logger):

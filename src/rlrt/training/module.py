@@ -14,16 +14,15 @@ from rlrt import ranks
 from rlrt.errors import RunStoppedError
 from rlrt.functional.flops import BACKWARD, Shape
 from rlrt.functional.packing import Packed
-from rlrt.model.sharding import released, shard
+from rlrt.model.comparison import score_divergence
+from rlrt.model.sharding import both_unsharded, released, shard
 from rlrt.model.teacher import Teacher
 from rlrt.model.views import (
     Ids,
     Seen,
-    both_unsharded,
     head_weight,
     passes,
     response_hidden,
-    score_divergence,
     score_responses,
     teacher_hidden,
 )

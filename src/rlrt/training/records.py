@@ -5,37 +5,23 @@ never through Python objects one by one.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from rlrt.batch import Credit, Rollout, ScoredBatch
+from rlrt.files import write_atomically
 from rlrt.ranks import rank, world_size
-from rlrt.training.files import write_atomically
+from rlrt.records import FIELDS, TOKENS, columns, offsets, write_table
 
-TOKENS = pa.list_(pa.float32())
 SCHEMA = pa.schema(
     [
         ("step", pa.int32()),
-        ("problem_id", pa.string()),
-        ("group", pa.int32()),
-        ("sample", pa.int32()),
-        ("prompt", pa.string()),
-        ("answer", pa.string()),
-        ("response", pa.string()),
-        ("truncated", pa.bool_()),
-        ("verdict", pa.string()),
-        ("reward", pa.float64()),
-        ("penalty", pa.float64()),
+        *FIELDS,
         ("advantage", pa.float64()),  # of the whole rollout, before any token weight
-        ("response_ids", pa.list_(pa.int32())),
-        ("engine_logprobs", TOKENS),
         ("student_logprobs", TOKENS),  # both null where the student view was not scored
         ("student_entropy", TOKENS),
         ("teacher_logprobs", TOKENS),  # null where the teacher view was not scored
@@ -43,7 +29,6 @@ SCHEMA = pa.schema(
         ("distillation", TOKENS),  # weight of the divergence; null where the method distils nothing
     ]
 )
-REPEATED = ["problem_id", "prompt", "answer", "verdict"]  # worth a dictionary; numbers are not
 
 
 def write_records(
@@ -64,10 +49,8 @@ def write_records(
     table = pa.concat_tables(parts)
     if len(parts) > 1:
         table = table.sort_by([("group", "ascending"), ("sample", "ascending")])
-    write_atomically(
-        folder / f"step={step:06d}.parquet",
-        lambda partial: pq.write_table(table, partial, compression="zstd", use_dictionary=REPEATED),
-    )
+    path = folder / f"step={step:06d}.parquet"
+    write_atomically(path, lambda partial: write_table(table, partial))
 
 
 def _at_rank_0(table: pa.Table) -> list[pa.Table]:
@@ -93,28 +76,17 @@ def _table(
     def tokens(values_BT: Tensor, kept_B: Tensor = every_B) -> pa.ListArray:
         return _lists(values_BT, batch.response_mask_BT, kept_B)
 
-    columns = {
+    found = {
         "step": [step] * len(rollouts),
-        "problem_id": [rollout.problem.id for rollout in rollouts],
-        "group": [rollout.group for rollout in rollouts],
-        "sample": [rollout.sample for rollout in rollouts],
-        "prompt": prompts,
-        "answer": [rollout.problem.answer for rollout in rollouts],
-        "response": [rollout.text for rollout in rollouts],
-        "truncated": [rollout.response.truncated for rollout in rollouts],
-        "verdict": [rollout.verdict.value for rollout in rollouts],
-        "reward": [rollout.reward for rollout in rollouts],
-        "penalty": [rollout.penalty for rollout in rollouts],
+        **columns(rollouts, prompts),
         "advantage": [None] * len(rollouts) if advantages_B is None else advantages_B.tolist(),
-        "response_ids": _ids(rollouts),
-        "engine_logprobs": tokens(batch.engine_logprobs_BT),
         "student_logprobs": tokens(batch.student_logprobs_BT, batch.student_scored_B),
         "student_entropy": tokens(batch.student_entropy_BT, batch.student_scored_B),
         "teacher_logprobs": tokens(batch.teacher_logprobs_BT, batch.teacher_scored_B),
         "credit": tokens(credit.advantages_BT),
         "distillation": [None] * len(rollouts) if weights_BT is None else tokens(weights_BT),
     }
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table(found, schema=SCHEMA)
 
 
 def _lists(values_BT: Tensor, mask_BT: Tensor, kept_B: Tensor) -> pa.ListArray:
@@ -122,17 +94,5 @@ def _lists(values_BT: Tensor, mask_BT: Tensor, kept_B: Tensor) -> pa.ListArray:
     kept_BT = mask_BT & kept_B[:, None]
     values = values_BT.float().numpy()[kept_BT.numpy()]  # several times faster than in torch
     return pa.ListArray.from_arrays(
-        _offsets(kept_BT.sum(1).numpy()), values, mask=pa.array(~kept_B.numpy())
+        offsets(kept_BT.sum(1).tolist()), values, mask=pa.array(~kept_B.numpy())
     )
-
-
-def _ids(rollouts: Sequence[Rollout]) -> pa.ListArray:
-    lengths = np.array([len(rollout.response.ids) for rollout in rollouts])
-    ids = chain.from_iterable(rollout.response.ids for rollout in rollouts)
-    flat = np.fromiter(ids, np.int32, int(lengths.sum()))
-    return pa.ListArray.from_arrays(_offsets(lengths), flat)
-
-
-def _offsets(lengths: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> pa.Array:
-    """Where each list begins, and where the last one ends."""
-    return pa.array(np.concatenate([[0], lengths.cumsum()]), pa.int32())

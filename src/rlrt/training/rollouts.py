@@ -22,7 +22,6 @@ from rlrt.evaluation.evaluator import Evaluator
 from rlrt.evaluation.judging import Judge
 from rlrt.functional.seeds import derive_seed
 from rlrt.training.checkpoint import Checkpoints
-from rlrt.training.files import StepTable
 from rlrt.training.module import NonFiniteError, PolicyModule
 from rlrt.training.offload import HostOptimizerState
 from rlrt.training.performance import forget_peak_memory, peak_flops, peak_memory, performance
@@ -37,6 +36,7 @@ from rlrt.training.scoring import (
     scored_batch,
     teacher_views,
 )
+from rlrt.training.step_table import StepTable
 from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import (
     scaled_within_updates,

@@ -1,0 +1,142 @@
+"""Rollouts on the disk as parquet: the columns that every record has, and how they are read back."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlrt.batch import Problem, Response, Rollout, Verdict
+from rlrt.errors import UserError
+
+TOKENS = pa.list_(pa.float32())
+FIELDS = [
+    ("problem_id", pa.string()),
+    ("source", pa.string()),
+    ("question", pa.string()),
+    ("answer", pa.string()),
+    ("solution", pa.string()),  # null where the data has none
+    ("feedback", pa.string()),
+    ("group", pa.int32()),
+    ("sample", pa.int32()),
+    ("prompt", pa.string()),  # of the student view, with special tokens
+    ("prompt_ids", pa.list_(pa.int32())),
+    ("response", pa.string()),  # without special tokens
+    ("truncated", pa.bool_()),
+    ("verdict", pa.string()),
+    ("reward", pa.float64()),
+    ("penalty", pa.float64()),
+    ("response_ids", pa.list_(pa.int32())),
+    ("engine_logprobs", TOKENS),
+]
+# worth a dictionary; numbers are not
+REPEATED = [
+    "problem_id", "source", "question", "answer", "solution", "feedback", "prompt", "verdict"
+]  # fmt: skip
+
+
+def columns(rollouts: Sequence[Rollout], prompts: Sequence[str]) -> dict[str, Any]:
+    """What ``FIELDS`` name, a row per rollout; ``prompts`` are their student prompts as text."""
+    problems = [rollout.problem for rollout in rollouts]
+    responses = [rollout.response for rollout in rollouts]
+    logprobs = chain.from_iterable(response.engine_logprobs for response in responses)
+    lengths = [len(response.ids) for response in responses]
+    return {
+        "problem_id": [problem.id for problem in problems],
+        **{
+            name: [getattr(problem, name) for problem in problems]
+            for name in ("source", "question", "answer", "solution", "feedback")
+        },
+        "group": [rollout.group for rollout in rollouts],
+        "sample": [rollout.sample for rollout in rollouts],
+        "prompt": list(prompts),
+        "prompt_ids": _ids([rollout.prompt_ids for rollout in rollouts]),
+        "response": [rollout.text for rollout in rollouts],
+        "truncated": [response.truncated for response in responses],
+        "verdict": [rollout.verdict.value for rollout in rollouts],
+        "reward": [rollout.reward for rollout in rollouts],
+        "penalty": [rollout.penalty for rollout in rollouts],
+        "response_ids": _ids([response.ids for response in responses]),
+        "engine_logprobs": pa.ListArray.from_arrays(
+            offsets(lengths), np.fromiter(logprobs, np.float32, sum(lengths))
+        ),
+    }
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table of records at ``path``."""
+    pq.write_table(table, path, compression="zstd", use_dictionary=REPEATED)
+
+
+def offsets(lengths: Sequence[int]) -> pa.Array:
+    """Where each list begins, and where the last one ends."""
+    return pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), pa.int32())
+
+
+def _ids(sequences: Sequence[Sequence[int]]) -> pa.ListArray:
+    lengths = [len(ids) for ids in sequences]
+    flat = np.fromiter(chain.from_iterable(sequences), np.int32, sum(lengths))
+    return pa.ListArray.from_arrays(offsets(lengths), flat)
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The records of a run folder (one file per rollout step, in order) or of an evaluation's folder.
+
+    UserError where there are none.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no run folder: no such folder exists")
+    found = sorted((folder / "rollouts").glob("step=*.parquet"))
+    found = found or sorted((folder / "records").glob("*.parquet"))
+    if not found:
+        raise UserError(
+            f"{folder} holds no records: neither rollouts/step=*.parquet of a run "
+            "(record_rollouts=true) nor records/*.parquet of an evaluation"
+        )
+    return found
+
+
+def read_table(path: Path, also: Sequence[str] = ()) -> pa.Table:
+    """The records of a file, with the columns that every record has and those of ``also``.
+
+    UserError where it is no parquet file, or lacks a column, as files of an earlier format do.
+    """
+    wanted = [*(name for name, _ in FIELDS), *also]
+    try:
+        there = pq.read_schema(path).names
+        if lacking := [name for name in wanted if name not in there]:
+            raise UserError(
+                f"{path} is a record of another format: it lacks {', '.join(lacking)}; "
+                "records of this version are needed, from a new run"
+            )
+        return pq.read_table(path, columns=there)
+    except (pa.ArrowException, OSError) as error:
+        why = str(error).splitlines()[0]
+        raise UserError(f"{path} is no readable parquet file ({why})") from error
+
+
+def rollouts_of(table: pa.Table) -> list[Rollout]:
+    """The rollouts of a table, in its order."""
+    return list(_rollouts(table))
+
+
+def _rollouts(table: pa.Table) -> Iterator[Rollout]:
+    for row in table.select([name for name, _ in FIELDS]).to_pylist():
+        problem = {
+            name: row[name] for name in ("question", "answer", "source", "solution", "feedback")
+        }
+        ids, logprobs = tuple(row["response_ids"]), tuple(row["engine_logprobs"])
+        yield Rollout(
+            problem=Problem(id=row["problem_id"], **problem),
+            group=row["group"],
+            sample=row["sample"],
+            prompt_ids=tuple(row["prompt_ids"]),
+            response=Response(ids, logprobs, row["truncated"]),
+            text=row["response"],
+            verdict=Verdict(row["verdict"]),
+            reward=row["reward"],
+            penalty=row["penalty"],
+        )
