@@ -19,7 +19,8 @@ check format ruff format --check .
 check lint ruff check .
 check types mypy
 echo "== so far: ${failed[*]:-no} failures"
-check tests pytest "$@"
+# Every worker's tests start engines and further processes of their own: one thread for each of them.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} check tests pytest -n auto --maxprocesses 4 --dist worksteal "$@"
 if ((${#failed[@]})); then
     echo "FAILED: ${failed[*]}" >&2
     exit 1

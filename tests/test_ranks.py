@@ -24,6 +24,8 @@ pathlib.Path(sys.argv[1], f"{me}.json").write_text(json.dumps([
     ranks.gathered("abc"[me]),
     ranks.own_groups(12, 6),
 ]))
+ranks.wait()
+dist.destroy_process_group()  # whose threads would else end the interpreter's last moments
 """
 
 

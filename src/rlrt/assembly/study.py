@@ -87,6 +87,7 @@ class Study:
 def open_study(folder: Path, model: str | None = None, context: str | None = None) -> Study:
     """A run folder with its policy, or with ``model``'s; ``context`` takes the place of the run's.
 
+    The policy is read in float32 on the CPU, or in bfloat16 on the GPU where there is one.
     ``context`` names a file of configs/context. UserError where something is not there.
     """
     config = read_config(folder)
@@ -101,9 +102,16 @@ def open_study(folder: Path, model: str | None = None, context: str | None = Non
         folder,
         config,
         stored,
-        stored.load(torch.float32).eval(),
+        placed(stored),
         tokenizer,
         checked(Prompts, tokenizer, **settings),
         build(chosen),
         checked(load_config, path).max_position_embeddings,
     )
+
+
+def placed(stored: StoredPolicy) -> PreTrainedModel:
+    """The policy where it is read fastest: on the GPU in bfloat16, else on the CPU in float32."""
+    if torch.cuda.is_available():
+        return stored.load(torch.bfloat16).to("cuda").eval()
+    return stored.load(torch.float32).eval()
