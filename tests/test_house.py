@@ -17,8 +17,8 @@ SOURCE = ROOT / "src" / "rlrt"
 SCRIPTS = ROOT / "scripts"
 
 FLOORS = (
-    {"batch", "errors", "files", "functional", "leader", "ranks", "records"},
-    {"data", "context", "engine", "reward", "credit", "loss", "model"},
+    {"batch", "errors", "files", "functional", "leader", "ranks"},
+    {"data", "context", "engine", "reward", "credit", "loss", "model", "records"},
     {"evaluation", "analysis"},
     {"training"},
     {"assembly"},

@@ -32,6 +32,7 @@ FIELDS = [
     ("response_ids", pa.list_(pa.int32())),
     ("engine_logprobs", TOKENS),
 ]
+NAMES = tuple(name for name, _ in FIELDS)
 # worth a dictionary; numbers are not
 REPEATED = [
     "problem_id", "source", "question", "answer", "solution", "feedback", "prompt", "verdict"
@@ -99,12 +100,12 @@ def record_files(folder: Path) -> list[Path]:
     return found
 
 
-def read_table(path: Path, also: Sequence[str] = ()) -> pa.Table:
-    """The records of a file, with the columns that every record has and those of ``also``.
+def read_table(path: Path, also: Sequence[str] = (), only: Sequence[str] = NAMES) -> pa.Table:
+    """The records of a file: the columns that every record has, or ``only`` some, and those of ``also``.
 
     UserError where it is no parquet file, or lacks a column, as files of an earlier format do.
     """
-    wanted = [*(name for name, _ in FIELDS), *also]
+    wanted = [*only, *also]
     try:
         there = pq.read_schema(path).names
         if lacking := [name for name in wanted if name not in there]:
@@ -112,7 +113,7 @@ def read_table(path: Path, also: Sequence[str] = ()) -> pa.Table:
                 f"{path} is a record of another format: it lacks {', '.join(lacking)}; "
                 "records of this version are needed, from a new run"
             )
-        return pq.read_table(path, columns=there)
+        return pq.read_table(path, columns=wanted)
     except (pa.ArrowException, OSError) as error:
         why = str(error).splitlines()[0]
         raise UserError(f"{path} is no readable parquet file ({why})") from error
@@ -124,7 +125,7 @@ def rollouts_of(table: pa.Table) -> list[Rollout]:
 
 
 def _rollouts(table: pa.Table) -> Iterator[Rollout]:
-    for row in table.select([name for name, _ in FIELDS]).to_pylist():
+    for row in table.select(NAMES).to_pylist():
         problem = {
             name: row[name] for name in ("question", "answer", "source", "solution", "feedback")
         }
