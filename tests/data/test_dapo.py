@@ -152,8 +152,6 @@ def test_settings_are_checked_before_anything_is_read(plain: str) -> None:
         DapoProblems(plain, overlap_with="aime24.jsonl")
     with pytest.raises(ValueError, match=r"data\.overlap_with is .* does not exist"):
         DapoProblems(plain, overlap_with=["nowhere.jsonl"])
-    with pytest.raises(ValueError, match=r"data\.leave_out_overlaps must be true"):
-        DapoProblems(plain, overlap_with=[plain], leave_out_overlaps=False)
     with pytest.raises(ValueError, match=r"data\.bad_rows"):
         DapoProblems(plain, bad_rows="drop")
 
@@ -184,4 +182,5 @@ def test_the_whole_real_file(shared: Path) -> None:
     train, held_out = source.train(), source.held_out()
     assert len(held_out.problems) == 128
     assert len(train.problems) + sum(train.dropped.values()) == 17_398
-    assert train.dropped["overlap"] == 60
+    # the 60 that the file marks, and 20 more (docs/contamination.md)
+    assert train.dropped["overlap"] == 80

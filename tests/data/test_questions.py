@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from rlrt.batch import Problem
-from rlrt.data.questions import LeftOut, convert, gather, letters_key, question_key
+from rlrt.data.questions import LeftOut, convert, gather, question_key
 from rlrt.data.rows import BadRow, Row
 
 
@@ -27,10 +27,6 @@ def problem(question: str, answer: str = "1", id_: str = "x") -> Problem:
 )
 def test_questions_are_equal_but_for_white_space(one: str, other: str, same: bool) -> None:
     assert (question_key(one) == question_key(other)) is same
-
-
-def test_letters_key_sees_through_typesetting() -> None:
-    assert letters_key(r"What is \(X\), if $x = 1$?") == letters_key("what is $x$ if x=1")
 
 
 def test_duplicates_stay_once_and_conflicts_go() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from omegaconf import DictConfig
 
+from rlrt.assembly.benchmarks import build_source
 from rlrt.assembly.configuration import build, checked
 from rlrt.assembly.console import say
 from rlrt.assembly.settings import (
@@ -81,7 +82,7 @@ def build_cheap_parts(config: DictConfig) -> CheapParts:
         engine=build(config.engine),
         verifier=build(config.reward),
         evaluator=build(config.evaluation),
-        source=build(config.data),
+        source=build_source(config.data),
     )
     evaluated, saved = parts.evaluator.every_n_steps, parts.checkpoint.every_n_steps
     if evaluated is not None and evaluated % saved:

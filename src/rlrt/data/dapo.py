@@ -6,16 +6,15 @@ and a trailer that ask for "Answer: ..."; the study's own prompt replaces both.
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
 from rlrt.batch import Problem, ProblemSet
 from rlrt.data.columns import row_id, text_at, value_at
-from rlrt.data.questions import LeftOut, letters_key
+from rlrt.data.questions import LeftOut
 from rlrt.data.rows import BadRow, Row, check_file, read_file, read_hub
 from rlrt.data.source import Source, collect
-from rlrt.data.tables import load_problems
 
 SOURCE = "DAPO-Math-17k"
 # The Chinese trailer stands in 20 problems, inside the English wrapper.
@@ -35,14 +34,14 @@ class DapoProblems(Source):
 
     Plain columns: problem, answer, id, and where known lang, overlap (with an evaluation set) and
     flag (a doubtful row). Each question stays once (``gather``). A row is dropped for the first
-    reason in this order: broken, other language, flagged, overlap, conflicting answers, duplicate.
+    reason in this order: broken, other language, flagged, overlap that the copy marks, conflicting
+    answers, duplicate, overlap that is found.
     """
 
     path: str | None = None  # null: from the hub
     name: str = "BytedTsinghua-SIA/DAPO-Math-17k"
     language: str | None = None  # null: both
-    leave_out_overlaps: bool = True
-    overlap_with: Sequence[str] = ()  # local files of evaluation problems, compared by letters_key
+    leave_out_overlaps: bool = True  # that the copy marks
     leave_out_flagged: bool = False
 
     def __post_init__(self) -> None:
@@ -51,23 +50,11 @@ class DapoProblems(Source):
             check_file(self.path, "data.path")
         if self.language not in ("en", "zh", None):
             raise ValueError(f"data.language is {self.language!r}; allowed: en, zh, null")
-        if isinstance(self.overlap_with, str):
-            raise ValueError(f"data.overlap_with is {self.overlap_with!r}; give a list of files")
-        if self.overlap_with and not self.leave_out_overlaps:
-            raise ValueError("data.overlap_with is set, so data.leave_out_overlaps must be true")
-        for file in self.overlap_with:
-            check_file(file, "data.overlap_with")
 
     def read_train(self) -> ProblemSet:
-        evaluated = frozenset(
-            letters_key(problem.question)
-            for file in self.overlap_with
-            for problem in load_problems(file).problems
-        )
-
         def to_problem(row: Row) -> Problem | LeftOut:
             problem = dapo_problem(row)
-            reason = self._reason_to_leave_out(row, problem, evaluated)
+            reason = self._reason_to_leave_out(row, problem)
             return problem if reason is None else LeftOut(reason)
 
         what = self.name if self.path is None else self.path
@@ -84,21 +71,17 @@ class DapoProblems(Source):
         # Copies that mark overlaps mark the language of every row too; the hub's marks neither.
         if self.leave_out_overlaps and not self.overlap_with and "lang" not in first.columns:
             _log.warning(
-                "overlaps are left out only where data.overlap_with names evaluation files"
+                "overlaps are left out only where data.overlap_with names evaluation problems"
             )
         return chain([first], rows)
 
-    def _reason_to_leave_out(
-        self, row: Row, problem: Problem, evaluated: frozenset[str]
-    ) -> str | None:
+    def _reason_to_leave_out(self, row: Row, problem: Problem) -> str | None:
         language = value_at(row.columns, "lang") or language_of(problem.question)
         if self.language is not None and language != self.language:
             return "other language"
         if self.leave_out_flagged and value_at(row.columns, "flag"):
             return "flagged"
         if self.leave_out_overlaps and value_at(row.columns, "overlap"):
-            return "overlap"
-        if evaluated and letters_key(problem.question) in evaluated:
             return "overlap"
         return None
 

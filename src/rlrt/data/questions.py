@@ -13,7 +13,6 @@ from rlrt.data.rows import BadRow, Row
 
 SHOWN_BAD_ROWS = 5
 _LOOSE_SPACE = re.compile(r"(?<!\w) | (?!\w)")
-_NO_LETTER = re.compile(r"[\W_]+")
 _log = logging.getLogger(__name__)
 
 
@@ -33,16 +32,6 @@ def question_key(question: str) -> str:
     """
     text = unicodedata.normalize("NFC", question)
     return _LOOSE_SPACE.sub("", " ".join(text.split()))
-
-
-def letters_key(question: str) -> str:
-    """Only letters and digits, without case: equal for the same wording in another typesetting.
-
-    For finding evaluation problems, where leaving out too much is the safe side. Of the 60 near
-    overlaps marked in one copy of DAPO-Math-17k it finds 20, ``question_key`` 11, and neither
-    finds a row without the mark.
-    """
-    return _NO_LETTER.sub("", unicodedata.normalize("NFKC", question)).casefold()
 
 
 def convert(

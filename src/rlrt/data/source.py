@@ -1,14 +1,17 @@
 """What the problem sources share: a training part, a held-out part, and what broken rows mean."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from rlrt.batch import Problem, ProblemSet
+from rlrt.data.benchmarks import Benchmark, read_problem_file
+from rlrt.data.contamination import DEFAULT_SIMILARITY, check_similarity, overlaps
 from rlrt.data.held_out import check_held_out_problems, split
 from rlrt.data.questions import LeftOut, convert, gather
-from rlrt.data.rows import Row
+from rlrt.data.rows import Row, check_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,14 +19,31 @@ class Source(ABC):
     """Problems in two parts; no question is in both.
 
     ``held_out_problems``: see ``rlrt.data.held_out.split``. ``bad_rows``: "skip" counts broken rows,
-    "refuse" stops at the first. Nothing is read before ``train`` or ``held_out`` is first asked for.
+    "refuse" stops at the first. ``overlap_with``: evaluation problems, as benchmarks (read from
+    ``overlap_folder``, else the hub) or files; training problems that are "exact" or "near" to one
+    of them at ``overlap_similarity`` are left out (``rlrt.data.contamination``). Nothing is read
+    before ``train`` or ``held_out`` is first asked for.
     """
 
     held_out_problems: int | None = None
     bad_rows: str = "skip"
     seed: int = 0
+    overlap_with: Sequence[str | Benchmark] = ()
+    overlap_folder: str | None = None
+    overlap_similarity: float = DEFAULT_SIMILARITY
 
     def __post_init__(self) -> None:
+        if isinstance(self.overlap_with, str):
+            raise ValueError(f"data.overlap_with is {self.overlap_with!r}; give a list")
+        for evaluated in self.overlap_with:
+            if isinstance(evaluated, str):
+                check_file(evaluated, "data.overlap_with")
+        if self.overlap_folder is not None and all(isinstance(x, str) for x in self.overlap_with):
+            raise ValueError(
+                f"data.overlap_folder is {self.overlap_folder!r}, but data.overlap_with names no "
+                "benchmark to read from it"
+            )
+        check_similarity(self.overlap_similarity, "data.overlap_similarity")
         check_bad_rows(self.bad_rows)
         check_held_out_problems(self.held_out_problems)
 
@@ -42,7 +62,26 @@ class Source(ABC):
 
     @cached_property
     def _parts(self) -> tuple[ProblemSet, ProblemSet]:
-        return split(self.read_train(), self.read_held_out(), self.held_out_problems, self.seed)
+        train = self._without_overlaps(self.read_train())
+        return split(train, self.read_held_out(), self.held_out_problems, self.seed)
+
+    def _without_overlaps(self, train: ProblemSet) -> ProblemSet:
+        evaluated = [
+            problem
+            for where in self.overlap_with
+            for problem in (
+                read_problem_file(where, "data.overlap_with")
+                if isinstance(where, str)
+                else where.read(self.overlap_folder)
+            ).problems
+        ]
+        found = overlaps(train.problems, evaluated, self.overlap_similarity) if evaluated else []
+        same = {overlap.train_id for overlap in found if overlap.kind != "variant"}
+        kept = tuple(problem for problem in train.problems if problem.id not in same)
+        if not kept:
+            raise ValueError("every training problem overlaps data.overlap_with; check its files")
+        counted = Counter({"overlap": len(train.problems) - len(kept)}) + Counter(train.dropped)
+        return ProblemSet(kept, dict(counted))
 
     @abstractmethod
     def read_train(self) -> ProblemSet:

@@ -1,0 +1,175 @@
+"""Which problems of a training set are problems of benchmarks too.
+
+python scripts/contamination.py data=dapo_math_17k [data.path=train.jsonl] benchmark=all
+    [benchmark_folder=<folder of files>] [similarity=0.82] [examples=3] [out=overlaps.csv]
+
+``benchmark`` as in eval.py: names with commas between them, all, or files. ``data`` and its settings
+as in train.py; nothing is held out or left out as an overlap here. Prints for each benchmark the
+training problems that are exactly, nearly, or up to their numbers ("variant") problems of it, beside
+those that the file itself marks (a column ``overlap`` of "benchmark:id"). ``out`` saves every pair.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from rlrt.analysis.figures import save_rows
+from rlrt.assembly.benchmarks import benchmark_names, build_source, load_benchmark
+from rlrt.assembly.configuration import checked, compose, stop_with_a_sentence
+from rlrt.batch import Problem
+from rlrt.data.columns import row_id, value_at
+from rlrt.data.contamination import DEFAULT_SIMILARITY, Kind, Overlap, check_similarity, overlaps
+from rlrt.data.rows import check_file, read_file
+from rlrt.data.source import Source
+from rlrt.errors import UserError
+
+OWN = ("benchmark", "benchmark_folder", "similarity", "examples", "out")
+KINDS: tuple[Kind, ...] = ("exact", "near", "variant")
+SHOWN_CHARACTERS = 220
+
+
+def training_problems(data: DictConfig) -> list[Problem]:
+    """All problems that could be trained on, overlaps and later held-out ones included."""
+    everything = data.copy()
+    for setting, value in (("overlap_with", []), ("overlap_folder", None)):
+        if setting in everything:
+            everything[setting] = value
+    if "leave_out_overlaps" in everything:
+        everything.leave_out_overlaps = False
+    source = build_source(everything)
+    read = source.read_train if isinstance(source, Source) else source.train
+    return list(checked(read).problems)
+
+
+def marked_rows(data: DictConfig) -> dict[str, str] | None:
+    """Benchmark of each row that its file marks, by the row's id; None where no row is marked."""
+    if data.get("path") is None:
+        return None
+    rows = read_file(checked(check_file, data.path, "data.path"))
+    marks = {
+        row_id(row, data.get("id_column", "id")): str(mark).split(":")[0]
+        for row in rows
+        if (mark := value_at(row.columns, "overlap"))
+    }
+    return marks or None
+
+
+def counts_table(
+    found: Sequence[Overlap], sizes: Mapping[str, int], marks: Mapping[str, str] | None
+) -> Table:
+    """Training problems per benchmark and kind, and of the marked ones how many are found."""
+    table = Table(title="training problems by the problem of a benchmark that they resemble")
+    headings = ["benchmark", "problems", *KINDS]
+    if marks is not None:
+        headings += ["marked", "marked, found", "found, not marked"]
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "benchmark" else "right")
+    for name, size in sizes.items():
+        pairs = [overlap for overlap in found if overlap.benchmark == name]
+        best = {overlap.train_id: overlap.kind for overlap in reversed(pairs)}
+        cells = [Counter(best.values())[kind] for kind in KINDS]
+        if marks is not None:
+            marked = {id_ for id_, benchmark in marks.items() if benchmark == name}
+            same = {id_ for id_, kind in best.items() if kind != "variant"}
+            cells += [len(marked), len(marked & same), len(same - marked)]
+        table.add_row(name, str(size), *map(str, cells))
+    return table
+
+
+def print_examples(
+    console: Console, found: Sequence[Overlap], rows: Sequence[Mapping[str, object]], most: int
+) -> None:
+    """The least alike pairs of each benchmark and kind: those worth a look."""
+    pairs = sorted(zip(found, rows, strict=True), key=lambda pair: pair[0].similarity)
+    shown: Counter[tuple[str, str]] = Counter()
+    for overlap, row in pairs:
+        group = (overlap.benchmark, overlap.kind)
+        shown[group] += 1
+        if overlap.kind == "exact" or shown[group] > most:
+            continue
+        console.print(
+            f"\n{overlap.benchmark} {overlap.benchmark_id} {overlap.kind} {overlap.similarity:.3f}:"
+            f" {overlap.train_id}",
+            markup=False,
+            highlight=False,
+        )
+        for side in ("train_question", "benchmark_question"):
+            text = " ".join(str(row[side]).split())[:SHOWN_CHARACTERS]
+            console.print(f"  {text}", markup=False, highlight=False)
+
+
+def rows_of(
+    found: Sequence[Overlap],
+    train: Sequence[Problem],
+    evaluated: Sequence[Problem],
+    marks: Mapping[str, str] | None,
+) -> list[dict[str, object]]:
+    """Every pair with both questions and answers, for the file."""
+    ours = {problem.id: problem for problem in train}
+    theirs = {(problem.source, problem.id): problem for problem in evaluated}
+    rows: list[dict[str, object]] = []
+    for overlap in found:
+        one, other = ours[overlap.train_id], theirs[overlap.benchmark, overlap.benchmark_id]
+        row: dict[str, object] = {
+            "train_id": one.id,
+            "benchmark": overlap.benchmark,
+            "benchmark_id": other.id,
+            "kind": overlap.kind,
+            "similarity": round(overlap.similarity, 4),
+        }
+        if marks is not None:
+            row["marked"] = one.id in marks
+        texts = {
+            "train_answer": one.answer,
+            "benchmark_answer": other.answer,
+            "train_question": one.question,
+            "benchmark_question": other.question,
+        }
+        rows.append(row | texts)
+    return rows
+
+
+def number(words: Mapping[str, str], name: str, default: float) -> float:
+    """A number among the command's own words; UserError where it is none."""
+    try:
+        return float(words.get(name, default))
+    except ValueError:
+        raise UserError(f"{name} is {words[name]}, it must be a number") from None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command; UserError for a word, a file or a setting that cannot be used."""
+    own = dict(word.split("=", 1) for word in arguments if word.split("=")[0] in OWN)
+    rest = [word for word in arguments if word.split("=")[0] not in OWN]
+    if "benchmark" not in own:
+        raise UserError("benchmark=<names, all or files> is missing")
+    if not any(word.startswith("data=") for word in rest):
+        raise UserError("data=<file of configs/data> is missing")
+    names = benchmark_names(own["benchmark"].split(","))
+    similarity = number(own, "similarity", DEFAULT_SIMILARITY)
+    checked(check_similarity, similarity)
+    most = int(number(own, "examples", 3))
+    data = compose(rest).data
+    sets = {name: load_benchmark(name, own.get("benchmark_folder")) for name in names}
+    evaluated = [problem for problems in sets.values() for problem in problems.problems]
+    train = training_problems(data)
+    marks = marked_rows(data)
+    found = overlaps(train, evaluated, similarity)
+    rows = rows_of(found, train, evaluated, marks)
+    if "out" in own:
+        save_rows(rows, Path(own["out"]))
+    console = Console(width=120)
+    console.print(f"{len(train)} training problems, {len(evaluated)} of benchmarks", markup=False)
+    sizes = Counter(problem.source for problem in evaluated)
+    console.print(counts_table(found, sizes, marks))
+    print_examples(console, found, rows, most)
+
+
+if __name__ == "__main__":
+    with stop_with_a_sentence():
+        main(sys.argv[1:])

@@ -1,0 +1,62 @@
+"""Evaluation problems by the name of their benchmark, whole or not at all."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlrt.batch import ProblemSet
+from rlrt.data.columns import Columns
+from rlrt.data.questions import convert, gather
+from rlrt.data.rows import Row, check_file, read_file, read_hub
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A published set of problems: its home on the hub, and its name in a local folder."""
+
+    name: str
+    file: str
+    hub: str
+    split: str
+    question_column: str
+    id_column: str
+    problems: int
+
+    def read(self, folder: str | Path | None = None) -> ProblemSet:
+        """All problems, from ``folder`` or else the hub; their ``source`` is the benchmark's name.
+
+        ValueError, with its place, for a row without a question or an answer, and where there are
+        not as many as the benchmark has: a score over some of them is no score on the benchmark.
+        """
+        if folder is None:
+            columns = Columns(self.question_column, "answer", self.id_column)
+            rows, what = read_hub(self.hub, None, self.split), f"{self.hub}/{self.split}"
+            found = _read(rows, self.name, what, columns)
+        else:
+            file = check_file(Path(folder) / self.file, f"the file of {self.name}")
+            found, what = _read(read_file(file), self.name, str(file)), str(file)
+        if len(found.problems) != self.problems:
+            raise ValueError(
+                f"{what} holds {len(found.problems)} problems, but {self.name} has {self.problems}"
+            )
+        return found
+
+
+def read_problem_file(path: str | Path, setting: str) -> ProblemSet:
+    """All problems of a local file with columns problem or question, answer, and id if it has one.
+
+    Their ``source`` is the file's name without its ending. ValueError, with its place, for a row
+    without a question or an answer; ``setting`` names a file that cannot be read.
+    """
+    file = check_file(path, setting)
+    return _read(read_file(file), file.name.split(".")[0], str(file))
+
+
+def _read(
+    rows: Iterable[Row], source: str, what: str, columns: Columns | None = None
+) -> ProblemSet:
+    def named(row: Row) -> Columns:
+        return columns or Columns("question" if "question" in row.columns else "problem")
+
+    problems = convert(rows, lambda row: named(row).problem(row, source), "refuse")
+    return gather(problems, what)
