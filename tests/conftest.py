@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from tests.runs import tiny_run
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlrt.model.load import load_policy, load_tokenizer
@@ -29,6 +30,12 @@ def shared() -> Path:
             pytest.fail("no ../shared folder beside the project")
         pytest.skip("no ../shared folder beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the tiny policy by RLRT, 3 rollout steps with a checkpoint each. Only read it."""
+    return tiny_run(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -41,8 +41,10 @@ def read_table(path: Path) -> list[Row]:
     return rows
 
 
-def read_run(folder: Path) -> Run:
-    """A run folder; UserError naming what it lacks, or saying that its run has not ended."""
+def read_run(folder: Path, unfinished: bool = False) -> Run:
+    """A run folder; UserError naming what it lacks, or saying that its run has not ended, unless
+    ``unfinished`` ones are welcome.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is no run folder: no such folder exists")
     if missing := [name for name in FILES if not (folder / name).is_file()]:
@@ -50,7 +52,7 @@ def read_run(folder: Path) -> Run:
     config = _read_config(folder / "config.yaml")
     metrics, evaluations = (read_table(folder / name) for name in FILES[1:])
     done, evaluated = int(metrics[-1]["step"]) + 1, int(evaluations[-1]["step"])
-    if done != evaluated or len(evaluations) < 2:
+    if not unfinished and (done != evaluated or len(evaluations) < 2):
         raise UserError(
             f"{folder} holds a run that has not ended: {done} rollout steps done, the last "
             f"evaluation after {evaluated}; go on with resume={folder}"

@@ -1,0 +1,155 @@
+"""Where student and teacher view part, token by token (arXiv:2605.10781, Fig. 2, 10, 12, 13).
+
+python scripts/figures/critical_positions.py logs/rlrt_tiny/<time> --out docs/figures/critical_positions
+
+Writes .html (open it in a browser: tokens shaded by D̄, D̂ or credit, both views of the one pointed at),
+.svg, .png and .csv. Shown are the correct rollouts of a step with the largest mean D̄, one of a problem.
+Both views are read by the policy that sampled them where its checkpoint is still there, else by the run's
+last one, or by --model. Exit status 2, and nothing written, where there is nothing to show.
+"""
+
+import argparse
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlrt.analysis.critical_picture import draw
+from rlrt.analysis.critical_positions import Positions, Trajectory, read_positions, rows, trajectory
+from rlrt.analysis.figures import save_figure
+from rlrt.analysis.heat_map import heat_map_page
+from rlrt.analysis.html import save_page
+from rlrt.assembly.configuration import register_resolvers, stop_with_a_sentence
+from rlrt.assembly.console import quiet_libraries, say
+from rlrt.assembly.study import Study, open_study
+from rlrt.batch import SUCCESS_REWARD
+from rlrt.errors import UserError
+from rlrt.records import read_table, record_files, rollouts_of
+
+READ = ("step", "advantage", "credit", "student_logprobs", "teacher_logprobs")
+SCANNED = 64  # rollouts whose D̄ is computed, at most
+
+
+def step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step="))
+
+
+def records_at(folder: Path, step: int | None) -> Path:
+    """The records of a step, or of the last; UserError where there are none."""
+    files = [path for path in record_files(folder) if path.stem.startswith("step=")]
+    if not files:
+        raise UserError(f"{folder} holds the records of an evaluation: a run folder is needed")
+    by_step = {step_of(path): path for path in files}
+    if step is None:
+        return files[-1]
+    if step not in by_step:
+        raise UserError(
+            f"--step is {step}, {folder} has records of {min(by_step)} to {max(by_step)}"
+        )
+    return by_step[step]
+
+
+def reader_of(folder: Path, step: int) -> str | None:
+    """The checkpoint after ``step`` steps, which sampled that step's rollouts; None without one."""
+    path = folder / "checkpoints" / f"step-{step:06d}.ckpt"
+    return str(path) if path.exists() else None
+
+
+def recorded_ratio(record: dict[str, Any]) -> float:
+    """Mean D̂ of the record: the mean D̄ as one sample saw it. Least where it was not read."""
+    student, teacher = record["student_logprobs"], record["teacher_logprobs"]
+    if student is None or teacher is None:
+        return float("-inf")
+    return (sum(student) - sum(teacher)) / len(student)
+
+
+def choose(study: Study, path: Path, count: int, top: int) -> list[Trajectory]:
+    """The correct rollouts with a teacher view and the largest mean D̄, one of each problem.
+
+    Read are the ``SCANNED`` whose recorded D̂ is largest. UserError where there are none.
+    """
+    table = read_table(path, READ)
+    rollouts, records = rollouts_of(table), table.select(READ).to_pylist()
+    study.require_tokenizer(rollouts)
+    prompts = study.teacher_prompts(rollouts, step_of(path))
+    able = [
+        row
+        for row, rollout in enumerate(rollouts)
+        if prompts[row] is not None and rollout.reward >= SUCCESS_REWARD and rollout.response.ids
+    ]
+    if not able:
+        raise UserError(
+            f"{path} holds no correct rollout with a teacher view: choose another --step"
+        )
+    able = sorted(able, key=lambda row: -recorded_ratio(records[row]))[:SCANNED]
+    found = read_positions(
+        study.policy,
+        [rollouts[row].prompt_ids for row in able],
+        [prompt for row in able if (prompt := prompts[row]) is not None],
+        [rollouts[row].response.ids for row in able],
+        study.temperature,
+        study.token_budget,
+    )
+    best: dict[int, tuple[int, Positions]] = {}  # by problem
+    by_mean = sorted(
+        zip(able, found, strict=True), key=lambda pair: -float(pair[1].divergence_T.mean())
+    )
+    for row, positions in by_mean:
+        best.setdefault(rollouts[row].group, (row, positions))
+    return [
+        trajectory(rollouts[row], records[row], positions, study.tokenizer, top)
+        for row, positions in list(best.values())[:count]
+    ]
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Draw where student and teacher view part.")
+    parser.add_argument("folder", type=Path, help="run folder with records")
+    parser.add_argument(
+        "--step", type=int, help="rollout step of the records; the last one without"
+    )
+    parser.add_argument("--rollouts", type=int, default=3, help="responses shown (>= 1)")
+    parser.add_argument("--top", type=int, default=5, help="critical positions of each (>= 1)")
+    parser.add_argument("--model", help="preset, checkpoint, run or model folder that reads them")
+    parser.add_argument("--context", help="of the teacher view, a name in configs/context")
+    parser.add_argument("--out", type=Path, required=True, help="a stem")
+    options = parser.parse_args(arguments)
+    for name in ("rollouts", "top"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} is {getattr(options, name)}, it must be at least 1")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; UserError where there is nothing to show."""
+    quiet_libraries()
+    register_resolvers()
+    options = options_of(arguments)
+    path = records_at(options.folder, options.step)
+    step = step_of(path)
+    model = options.model or reader_of(options.folder, step)
+    study = open_study(options.folder, model, options.context)
+    shown = choose(study, path, options.rollouts, options.top)
+    about = (
+        f"{options.folder.name}, rollout step {step}, both views read by {study.stored.name} at "
+        f"temperature {study.temperature:g}: the correct rollouts with the largest mean D̄, one of a problem"
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box
+        made = save_figure(draw(shown), rows(shown), options.out)
+    page = heat_map_page(shown, "Critical positions", about)
+    made.append(save_page(page, made[0].with_suffix(".html")))
+    for file in made:
+        say(str(file))
+    for one in shown:
+        t, candidates = next(iter(one.candidates.items()))
+        say(
+            f"{one.label}: mean D̄ {float(one.positions.divergence_T.mean()):.4f}, largest "
+            f"{float(one.positions.divergence_T[t]):.4f} at {t}, {candidates[0].text!r} against "
+            f"{candidates[len(candidates) // 2].text!r}"
+        )
+
+
+if __name__ == "__main__":
+    with stop_with_a_sentence():
+        main()

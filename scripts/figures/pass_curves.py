@@ -1,0 +1,50 @@
+"""Draw pass@k over k from folders of evaluations (arXiv:2605.10781, Fig. 8).
+
+python scripts/figures/pass_curves.py base=logs/eval/base rlrt=logs/eval/rlrt_0 rlrt=logs/eval/rlrt_1 --out docs/figures/pass_curves
+
+A word is a folder, or method=folder. Folders of one method are its seeds: their mean is drawn, and a band
+from the lowest to the highest; of one folder the band is the 95 % bootstrap interval over problems. Writes
+.svg, .png and .csv. Exit status 2, and nothing written, where a folder is no evaluation.
+"""  # noqa: E501
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlrt.analysis.figures import save_figure
+from rlrt.analysis.pass_curves import curves, draw, read_answers, rows
+from rlrt.assembly.configuration import stop_with_a_sentence
+from rlrt.assembly.console import say
+
+
+def named(words: Sequence[str]) -> dict[str, list[Path]]:
+    """Folders by method, in order; a folder that exists is one, whatever signs its name has."""
+    methods: dict[str, list[Path]] = {}
+    for word in words:
+        method, sign, folder = word.partition("=")
+        if not sign or Path(word).is_dir():
+            method, folder = Path(word).name, word
+        methods.setdefault(method, []).append(Path(folder))
+    return methods
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; UserError where an evaluation cannot be drawn."""
+    parser = argparse.ArgumentParser(description="Draw pass@k over k from evaluations.")
+    parser.add_argument("evaluations", nargs="+", help="folders of evaluations, or method=folder")
+    parser.add_argument("--out", type=Path, required=True, help="files without their endings")
+    parser.add_argument("--benchmark", help="one alone; else a panel for each")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    options = parser.parse_args(arguments)
+    methods = {
+        method: [read_answers(folder) for folder in folders]
+        for method, folders in named(options.evaluations).items()
+    }
+    made = curves(methods, options.benchmark, options.seed)
+    for path in save_figure(draw(made), rows(made), options.out):
+        say(str(path))
+
+
+if __name__ == "__main__":
+    with stop_with_a_sentence():
+        main()

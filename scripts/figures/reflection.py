@@ -1,0 +1,180 @@
+"""What "Wait, let me reconsider." turns, over the checkpoints of a run (arXiv:2605.10781, Fig. 6).
+
+python scripts/figures/reflection.py logs/rlrt_tiny/<time> --out docs/figures/reflection
+
+Every checkpoint, and the policy that the run began with, samples 8 rollouts of the run's first
+held-out problems afresh: which problems are hard or easy is up to each policy. D̄ is read with the same
+policy behind the run's context, or behind ``--context``. A rollout for which the context shows nothing
+has no D̄ and is left out, and counted: with a correct peer, all of a problem that is never solved.
+The sentence goes in as its own tokens, nothing around it. Writes <out>.svg, .png and .csv.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from rlrt.analysis.figures import save_figure
+from rlrt.analysis.reflection import (
+    SAMPLES,
+    SENTENCE,
+    Case,
+    Injection,
+    Look,
+    Row,
+    draw,
+    injections,
+    rates,
+    turnable,
+)
+from rlrt.assembly.configuration import register_resolvers, stop_with_a_sentence
+from rlrt.assembly.console import quiet_libraries, say
+from rlrt.assembly.stored import StoredPolicy, find_policy, read_config
+from rlrt.assembly.study import open_study
+from rlrt.assembly.study_engine import StudyEngine, held_out_problems, started
+from rlrt.batch import Problem, Response, Verdict
+from rlrt.errors import UserError
+from rlrt.functional.seeds import derive_seed
+from rlrt.model.comparison import score_divergence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; UserError where something is not there."""
+    options = parse_options(arguments)
+    for name in ("problems", "max_new_tokens"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {value}, it must be at least 1")
+    register_resolvers()
+    quiet_libraries()
+    policies = policies_of(options.run, options.steps)
+    study = open_study(options.run, context=options.context)
+    if study.context is None:
+        study.teacher_prompts([], 0)  # says what is missing
+    sentence = tuple(study.tokenizer(options.sentence, add_special_tokens=False)["input_ids"])
+    if not sentence:
+        raise UserError("--sentence is empty, it must hold a token")
+    problems = held_out_problems(study, options.problems)
+    training = study.config.training
+    room = options.max_new_tokens or int(training.max_response_tokens)
+    longest = training.max_prompt_tokens + training.max_response_tokens + len(sentence) + room
+    seed = derive_seed(study.config.seed, "reflection")
+    looks = []
+    with started(study, options.engine, longest, seed) as served:
+        for step, stored in policies.items():
+            served.serve(stored, problems, step)
+            looks.append(look(served, problems, step, sentence, room))
+            say(told(rates(looks[-1:])))
+    rows = rates(looks)
+    title = f"“{options.sentence}” put into responses of {study.stored.name}"
+    files = save_figure(draw(rows, title), rows, options.out)
+    say("wrote " + ", ".join(map(str, files)))
+
+
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; a wrong one ends the program with status 2."""
+    parser = argparse.ArgumentParser(
+        description="Reflection injection over the checkpoints of a run."
+    )
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--out", type=Path, required=True, help="figure, without an ending")
+    parser.add_argument("--steps", type=int, nargs="+", help="rollout steps (0: the start); all")
+    parser.add_argument("--problems", type=int, default=128, help="held-out problems (128)")
+    parser.add_argument("--context", help="a file of configs/context instead of the run's")
+    parser.add_argument("--engine", choices=("vllm", "hf"), help="instead of the run's")
+    parser.add_argument("--sentence", default=SENTENCE, help=f"({SENTENCE})")
+    parser.add_argument("--max-new-tokens", type=int, help="of a continuation; the run's limit")
+    return parser.parse_args(arguments)
+
+
+def policies_of(run: Path, steps: Sequence[int] | None) -> dict[int, StoredPolicy]:
+    """The start (step 0) and every checkpoint of a run, by rollout steps, or those of ``steps``."""
+    config = read_config(run)
+    saved = {int(path.stem.split("-")[1]): path for path in run.glob("checkpoints/step-*.ckpt")}
+    if not saved:
+        raise UserError(f"{run} holds no checkpoints")
+    start = {} if config.model.random_init_seed is not None else {0: str(config.model.path)}
+    words = start | {step: str(saved[step]) for step in sorted(saved)}
+    for step in steps or ():
+        if step not in words:
+            raise UserError(
+                f"--steps names {step}, and {run} has no such checkpoint; allowed: "
+                + ", ".join(map(str, words))
+            )
+    return {step: find_policy(words[step]) for step in sorted(set(steps or words))}
+
+
+def look(
+    served: StudyEngine,
+    problems: Sequence[Problem],
+    step: int,
+    sentence: tuple[int, ...],
+    room: int,
+) -> Look:
+    """Samples, cuts, injects and judges with the weights that are served."""
+    rollouts = served.rollouts(problems, SAMPLES, step)
+    behind = served.study.teacher_prompts(rollouts, step)
+    prompt_of = {(r.group, r.sample): ids for r, ids in zip(rollouts, behind, strict=True)}
+    found = [(*pair, prompt_of[pair[1].group, pair[1].sample]) for pair in turnable(rollouts)]
+    readable = [(kind, rollout, prompt) for kind, rollout, prompt in found if prompt is not None]
+    divergence_BT = score_divergence(
+        served.policy,
+        served.policy,
+        [rollout.prompt_ids for _, rollout, _ in readable],
+        [prompt for *_, prompt in readable],
+        [rollout.response.ids for _, rollout, _ in readable],
+        served.study.temperature,
+        served.study.token_budget,
+    )
+    cases = [
+        Case(kind, rollout, values_T[: len(rollout.response.ids)])
+        for (kind, rollout, _), values_T in zip(readable, divergence_BT, strict=True)
+    ]
+    seeds = partial(seed_of, served.seed, step)
+    asked = [arm for case in cases for arm in injections(case, sentence, seeds("place", case))]
+    verdicts = judge(served, asked, [seeds("continuation", arm.case) for arm in asked], room)
+    unread = Counter(kind.name for kind, _, prompt in found if prompt is None)
+    return Look(step, list(zip(asked, verdicts, strict=True)), unread)
+
+
+def seed_of(seed: int, step: int, purpose: str, case: Case) -> int:
+    """All arms of a rollout have the same: they differ in their prompt alone."""
+    return derive_seed(seed, purpose, step, case.rollout.group, case.rollout.sample)
+
+
+def judge(
+    served: StudyEngine, asked: Sequence[Injection], seeds: Sequence[int], room: int
+) -> list[Verdict]:
+    """The verdict of each whole response; all are sampled in one call."""
+    if not asked:
+        return []
+
+    def whole(index: int, continuation: Response) -> Response:
+        return asked[index].whole(continuation)
+
+    prompts = [(*arm.case.rollout.prompt_ids, *arm.ids) for arm in asked]
+    answers = [arm.case.rollout.problem.answer for arm in asked]
+    return served.continued(prompts, seeds, answers, room, whole)
+
+
+def told(rows: Sequence[Row]) -> str:
+    """A checkpoint's numbers as lines."""
+    lines = []
+    for row in rows:
+        where = f"step {row['step']:4d}  {row['kind']}  {row['place']:6s}"
+        left = (
+            f", {row['left_out']} left out: nothing to show the teacher" if row["left_out"] else ""
+        )
+        if not row["problems"]:
+            lines.append(f"{where}  no such problem{left}")
+            continue
+        lines.append(
+            f"{where}  turned {row['rate']:.3f}, without the sentence {row['control']:.3f} "
+            f"({row['rollouts']} rollouts of {row['problems']} problems{left})"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    with stop_with_a_sentence():
+        main()

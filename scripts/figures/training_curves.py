@@ -1,0 +1,46 @@
+"""Training curves by method, with bands over seeds (arXiv:2605.10781, Fig. 1a, 5, 9, 11).
+
+python scripts/figures/training_curves.py logs/rlrt_tiny/* logs/grpo_tiny/* --out docs/figures/training_curves
+
+A panel per column of metrics.csv (a mean of the last --window steps) or of evaluation.csv; without --columns
+held-out avg@k, training reward, response length and entropy. Runs with the same settings of the method are
+one method: the line is the mean of its seeds, the band goes from the lowest to the highest. Compare methods
+by rollout/engine_entropy; rollout/entropy is over what each method reads, unless
+training.score_all=true. Writes .svg, .png and .csv. Exit status 2, and nothing written, where a folder is
+missing, or where a run has not ended (--unfinished draws it as far as it came).
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlrt.analysis.figures import save_figure
+from rlrt.analysis.runs import group_runs, read_run, score_of
+from rlrt.analysis.training_curves import curve_rows, draw
+from rlrt.assembly.configuration import stop_with_a_sentence
+from rlrt.errors import UserError
+
+COLUMNS = ("reward/mean", "rollout/response_tokens_mean", "rollout/engine_entropy")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; UserError where a run cannot be drawn."""
+    parser = argparse.ArgumentParser(description="Draw training curves from run folders.")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+    parser.add_argument("--out", type=Path, required=True, help="stem of .svg, .png and .csv")
+    parser.add_argument("--columns", help="names, with commas between them")
+    parser.add_argument("--window", type=int, default=5, help="rollout steps in a mean (>= 1)")
+    parser.add_argument("--unfinished", action="store_true", help="runs that have not ended too")
+    options = parser.parse_args(arguments)
+    if options.window < 1:
+        raise UserError(f"--window is {options.window}, it must be at least 1")
+    runs = [read_run(folder, unfinished=options.unfinished) for folder in options.runs]
+    columns = options.columns.split(",") if options.columns else [score_of(runs), *COLUMNS]
+    rows = curve_rows(group_runs(runs), columns, options.window)
+    for path in save_figure(draw(rows, options.window), rows, options.out):
+        print(path)
+
+
+if __name__ == "__main__":
+    with stop_with_a_sentence():
+        main()

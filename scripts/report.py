@@ -1,0 +1,79 @@
+"""Make one self-contained HTML page about one or several runs, ended or not.
+
+python scripts/report.py logs/rlrt_tiny/* logs/grpo_tiny/* --out report.html
+
+Settings that differ, curves, evaluations, a few rollouts token by token, and how healthy the runs are. The
+page asks for nothing: it can be mailed, and opened from a disk. What a run folder lacks is said in
+its place; exit status 2, and nothing written, where a folder is no run folder at all.
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from rlrt.analysis.html import save_page
+from rlrt.analysis.report import Defaults, page
+from rlrt.analysis.report_runs import ReportedRun, read_runs
+from rlrt.analysis.report_samples import samples_of
+from rlrt.analysis.report_text import Pieces, flat, pieces_of
+from rlrt.assembly.configuration import CONFIGS, checked, compose, stop_with_a_sentence
+from rlrt.assembly.console import quiet_libraries, say
+from rlrt.errors import UserError
+from rlrt.model.load import load_tokenizer, policy_folder
+
+
+def defaults_of(run: ReportedRun) -> Defaults | None:
+    """The settings of the run's method and model, as if nothing else had been said; None where they
+    are no presets of this project.
+    """
+    words = {
+        "credit": run.settings.get("credit._target_", "").rpartition(".")[0].rpartition(".")[2],
+        "model": run.settings.get("model.name", ""),
+    }
+    for group, word in words.items():
+        if word not in {path.stem for path in (CONFIGS / group).glob("*.yaml")}:
+            return None
+    overrides = [f"{group}={word}" for group, word in words.items()]
+    settings = OmegaConf.to_container(compose(overrides), resolve=True)
+    return f"train.py {' '.join(overrides)}", flat(settings)
+
+
+@cache
+def pieces_from(word: str) -> Pieces:
+    """What splits responses by the tokenizer of a model folder; UserError where there is none."""
+    return pieces_of(checked(load_tokenizer, checked(policy_folder, word, weights=False)))
+
+
+def tokens_of(run: ReportedRun) -> Pieces | None:
+    """What splits the run's responses: by the tokenizer that it exported, or that it began with."""
+    words = [run.folder / "export", run.settings.get("model.path", "")]
+    for word in filter(None, map(str, words)):
+        try:
+            return pieces_from(word)
+        except UserError:
+            continue
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; UserError where a folder is no run folder."""
+    parser = argparse.ArgumentParser(description="One HTML page about one or several runs.")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="report.html")
+    options = parser.parse_args(arguments)
+    if options.out.suffix != ".html" or not options.out.absolute().parent.is_dir():
+        raise UserError(f"--out is {options.out}, it must be an .html file in an existing folder")
+    quiet_libraries()
+    runs = read_runs(options.runs)
+    samples = [samples_of(run.folder, tokens_of(run)) for run in runs]
+    save_page(page(runs, samples, [defaults_of(run) for run in runs]), options.out)
+    size = options.out.stat().st_size / 1e6
+    say(f"{options.out}: {', '.join(run.name for run in runs)}; {size:.1f} MB")
+
+
+if __name__ == "__main__":
+    with stop_with_a_sentence():
+        main()

@@ -1,0 +1,182 @@
+"""Markers of exploring and of exploiting: tokens that student or teacher view favours most (Fig. 3, App. D).
+
+All by arXiv:2605.10781. ``D̂_t(v) = log P_S(v) - log P_T(v)`` over the whole vocabulary; its largest v at
+every position of a trajectory goes into the explore corpus, its smallest into the exploit corpus.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlrt.analysis.marker_categories import category
+from rlrt.batch import Rollout, Verdict
+from rlrt.model.comparison import compare
+from rlrt.model.views import Ids
+
+ALPHA = 0.5  # added to every count
+WORD = re.compile(r"[a-z]{3,15}")
+
+
+@dataclass(frozen=True)
+class View:
+    """A trajectory, and the prompt of its teacher view."""
+
+    rollout: Rollout
+    teacher_prompt: Ids
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """How often each text, or each id, is favoured most by the student's view, and by the teacher's."""
+
+    explore: Counter[Any]
+    exploit: Counter[Any]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A token that is frequent enough: its counts in both corpora, what they say, and its role."""
+
+    token: str
+    explore: int
+    exploit: int
+    log_odds: float  # nats, above 0 where exploring
+    z: float
+    role: Literal["explore", "exploit", ""]  # of a marker; empty for what is none
+    stop_word: bool
+    category: str
+
+
+def one_of_each(views: Iterable[View]) -> list[View]:
+    """The first correct and the first incorrect trajectory of every problem that has both.
+
+    In the order of problems, the correct one first. Undecided and empty responses are neither.
+    """
+    found: dict[str, dict[Verdict, View]] = {}
+    for view in views:
+        rollout = view.rollout
+        if rollout.response.ids and rollout.verdict is not Verdict.UNDECIDED:
+            found.setdefault(rollout.problem.id, {}).setdefault(rollout.verdict, view)
+    return [
+        pair[verdict]
+        for pair in found.values()
+        if len(pair) == 2
+        for verdict in (Verdict.RIGHT, Verdict.WRONG)
+    ]
+
+
+def extremes(student_nV: Tensor, teacher_nV: Tensor, ids_n: Tensor) -> dict[str, Tensor]:
+    """The ids ``argmax D̂`` ("explore") and ``argmin D̂`` ("exploit") of each position, from logits.
+
+    The logits' difference has them where D̂ has: the views' normalisers are constant over the ids. An
+    id that is impossible in both views has no D̂ and is neither.
+    """
+    asymmetry_nV = student_nV - teacher_nV
+    undefined_nV = asymmetry_nV.isnan()
+    return {
+        "explore": asymmetry_nV.masked_fill(undefined_nV, -torch.inf).argmax(-1),
+        "exploit": asymmetry_nV.masked_fill(undefined_nV, torch.inf).argmin(-1),
+    }
+
+
+def read_corpora(
+    policy: PreTrainedModel, views: Sequence[View], temperature: float, token_budget: int
+) -> Corpora:
+    """The two corpora of ids, one position of a trajectory giving one id to each.
+
+    One policy reads both views. Its logits exist for a chunk of tokens at a time.
+    """
+    read = compare(
+        policy,
+        policy,
+        [view.rollout.prompt_ids for view in views],
+        [view.teacher_prompt for view in views],
+        [view.rollout.response.ids for view in views],
+        temperature,
+        token_budget,
+        extremes,
+    )
+    explore, exploit = (
+        Counter(chosen for values in read for chosen in values[name].tolist())
+        for name in ("explore", "exploit")
+    )
+    return Corpora(explore, exploit)
+
+
+def as_texts(corpora: Corpora, text_of: Callable[[int], str | None]) -> Corpora:
+    """The corpora over texts: ids of the same text are one; those without a text are left out."""
+    texts = {i: text_of(i) for i in sorted({*corpora.explore, *corpora.exploit})}
+
+    def renamed(counts: Counter[Any]) -> Counter[Any]:
+        merged: Counter[Any] = Counter()
+        for i, count in counts.items():
+            if (text := texts[i]) is not None:
+                merged[text] += count
+        return merged
+
+    return Corpora(renamed(corpora.explore), renamed(corpora.exploit))
+
+
+def word(text: str) -> str | None:
+    """A decoded token as a word: 3 to 15 ASCII letters between white space, in lower case; else None.
+
+    So ``" Wait"`` and ``"wait"`` are one word. Lower case and merging are this project's choice; stop words
+    are listed in lower case.
+    """
+    lowered = text.strip().lower() if text.isascii() else ""
+    return lowered if WORD.fullmatch(lowered) else None
+
+
+def log_odds(
+    e: ArrayLike, explore_total: float, x: ArrayLike, exploit_total: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """δ in nats and z of counts e of E and x of X (App. D), elementwise.
+
+    ``δ = log((e+α)/(E-e+α)) - log((x+α)/(X-x+α))`` and ``z = δ / √(1/(e+α) + 1/(x+α))``, α = 0.5.
+    """
+    e_N, x_N = np.asarray(e, np.float64) + ALPHA, np.asarray(x, np.float64) + ALPHA
+    odds_e_N = e_N / (explore_total + 2 * ALPHA - e_N)
+    odds_x_N = x_N / (exploit_total + 2 * ALPHA - x_N)
+    delta_N = np.log(odds_e_N) - np.log(odds_x_N)
+    return delta_N, delta_N / np.sqrt(1 / e_N + 1 / x_N)
+
+
+def score(corpora: Corpora, min_count: int, min_z: float) -> list[Scored]:
+    """Every text that both corpora together hold ``min_count`` times or more, from largest to smallest z.
+
+    Markers are those of ``|z| >= min_z`` that are no English stop word. E and X are the sizes of the
+    corpora as given, rare texts and stop words included (this project's choice): where one corpus has
+    fewer words, the same count in both speaks for that one.
+    """
+    explore, exploit = corpora.explore, corpora.exploit
+    texts = sorted(t for t in {*explore, *exploit} if explore[t] + exploit[t] >= min_count)
+    e, x = [explore[t] for t in texts], [exploit[t] for t in texts]
+    delta_N, z_N = log_odds(e, explore.total(), x, exploit.total())
+    rows = []
+    for text, e_n, x_n, delta, z in zip(texts, e, x, delta_N.tolist(), z_N.tolist(), strict=True):
+        stop = text in ENGLISH_STOP_WORDS
+        role: Literal["explore", "exploit", ""] = "explore" if z > 0 else "exploit"
+        if stop or abs(z) < min_z:
+            role = ""
+        rows.append(Scored(text, e_n, x_n, delta, z, role, stop, category(text)))
+    return sorted(rows, key=lambda row: -row.z)
+
+
+def fold(row: Scored) -> float:
+    """``log2(e/x)``; where a corpus lacks the token, of the counts with α added, which stay finite."""
+    alpha = 0 if row.explore and row.exploit else ALPHA
+    return float(np.log2((row.explore + alpha) / (row.exploit + alpha)))
+
+
+def table(scored: Sequence[Scored]) -> list[Mapping[str, Any]]:
+    """A CSV's rows."""
+    return [{**asdict(row), "log2_ratio": fold(row)} for row in scored]

@@ -1,0 +1,185 @@
+"""A few rollouts of a run's last recorded steps, token by token, and the step's importance weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rlrt.analysis.report_charts import plain, told
+from rlrt.analysis.report_text import Pieces, visible
+from rlrt.errors import UserError
+from rlrt.records import FIELDS, TOKENS, read_table, record_files
+
+PAIRS = 2  # problems of which a right and a wrong response are shown
+LOOKED_AT = 5  # record files at most, from the last one back
+HEAD, TAIL = 800, 400  # tokens shown of a longer response
+CHARACTERS = 8000  # of a question or of a response without its tokens
+NUMBERS = ("student_logprobs", "teacher_logprobs", "student_entropy", "credit", "distillation")
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int32()),
+        *FIELDS,
+        ("advantage", pa.float64()),
+        *((name, TOKENS) for name in NUMBERS),
+    ]
+)
+REQUIRED = ["step", *(name for name, _ in FIELDS if name not in ("solution", "feedback"))]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the records of a run show. ``weights``: the importance weights student ÷ engine of the last
+    recorded step's tokens whose student view was read, at 0, 1, 50, 99 and 100 %, with their number
+    and the step; None where there are none.
+    """
+
+    rollouts: list[Row]
+    weights: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
+def samples_of(folder: Path, pieces: Pieces | None) -> Samples:
+    """Right and wrong responses to the same problem, from the last steps where some token has credit;
+    where no problem has both, the last right and the last wrong ones.
+
+    ``pieces`` splits a response into its tokens' texts; without it, or where it does not know the
+    ids, the text stands whole. What cannot be read is told in ``notes``.
+    """
+    try:
+        files = record_files(folder)[-LOOKED_AT:]
+    except UserError:
+        return Samples([], None, ("there are no records of rollouts (record_rollouts=false?)",))
+    notes: list[str] = []
+    pairs: list[Row] = []
+    spare: list[Row] = []
+    weights = None
+    for path in reversed(files):
+        try:
+            table = _checked(path)
+        except UserError as error:
+            notes.append(visible(str(error).replace(str(path), path.name), kept=""))
+            continue
+        weights = weights or importance_weights(table)
+        if len(pairs) < 2 * PAIRS:
+            pairs += _pairs(table, PAIRS - len(pairs) // 2)
+        if len(spare) < 2:
+            found = {row["verdict"] for row in spare}
+            spare += _rows(table, _first_of_each(table, found))
+        if len(pairs) == 2 * PAIRS:
+            break
+    if len(notes) > 1:
+        notes = [notes[0], f"{len(notes) - 1} more of the last {len(files)} files cannot be read"]
+    return Samples([_shown(row, pieces) for row in pairs or spare], weights, tuple(notes))
+
+
+def _checked(path: Path) -> pa.Table:
+    """A file's records with the types of this version; UserError where it has others."""
+    table = read_table(path, also=[name for name in SCHEMA.names if name not in dict(FIELDS)])
+    try:
+        table = table.select(SCHEMA.names).cast(SCHEMA)
+        table.validate(full=True)  # text that is no UTF-8
+        if empty := [name for name in REQUIRED if table[name].null_count]:
+            raise UserError(
+                f"{path} is a record of another format: {', '.join(empty)} hold nothing"
+            )
+    except pa.ArrowException as error:
+        why = str(error).splitlines()[0]
+        raise UserError(f"{path} is a record of another format ({why})") from error
+    return table
+
+
+def importance_weights(table: pa.Table) -> dict[str, Any] | None:
+    """``exp(student − engine)`` over the response tokens whose student view was read."""
+    scored = table.filter(table["student_logprobs"].is_valid())
+    student, engine = (
+        scored[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+        for name in ("student_logprobs", "engine_logprobs")
+    )
+    if not len(student) or len(student) != len(engine):
+        return None
+    weights = np.exp(np.minimum(student - engine, 700.0))
+    marks = np.quantile(weights, [0, 0.01, 0.5, 0.99, 1]).tolist()
+    return {"step": table["step"][0].as_py(), "tokens": len(weights), "marks": marks} | {
+        "values": weights
+    }
+
+
+def _moved(table: pa.Table) -> np.ndarray:
+    """Of each row, whether any of its tokens has credit or is distilled."""
+    moved = np.zeros(len(table), bool)
+    for name in ("credit", "distillation"):
+        lists = table[name].combine_chunks()
+        values = lists.values.to_numpy(zero_copy_only=False)
+        counts = np.concatenate([[0], np.cumsum(np.nan_to_num(values) != 0)])
+        ends = lists.offsets.to_numpy()
+        moved |= counts[ends[1:]] > counts[ends[:-1]]
+    return moved
+
+
+def _pairs(table: pa.Table, most: int) -> list[Row]:
+    """A right and a wrong rollout of each of the first groups that have both and some credit."""
+    verdicts, groups = table["verdict"].to_pylist(), table["group"].to_pylist()
+    first: dict[tuple[int, bool], int] = {}
+    for row in np.flatnonzero(_moved(table)).tolist():
+        first.setdefault((groups[row], verdicts[row] == "right"), row)
+    both = [group for group, right in first if right and (group, False) in first][:most]
+    return _rows(table, [first[group, right] for group in both for right in (True, False)])
+
+
+def _first_of_each(table: pa.Table, had: set[str]) -> list[int]:
+    """The first right and the first wrong row, unless there is one already."""
+    verdicts = table["verdict"].to_pylist()
+    return [verdicts.index(v) for v in ("right", "wrong") if v in verdicts and v not in had]
+
+
+def _rows(table: pa.Table, numbers: list[int]) -> list[Row]:
+    return table.take(pa.array(numbers, pa.int64())).to_pylist()
+
+
+def _shown(row: Row, pieces: Pieces | None) -> Row:
+    """A rollout as the page shows it, all its text visible, the middle of a long one left out."""
+    ids = row["response_ids"]
+    split = pieces(ids, row["response"]) if pieces is not None else None
+    length = len(ids)
+    kept = slice(length), slice(0)
+    if length > HEAD + TAIL:
+        kept = slice(HEAD), slice(length - TAIL, length)
+
+    def parts(values: list[Any]) -> list[Any]:
+        return [value for part in kept for value in values[part]]
+
+    tokens = None
+    if split is not None:
+        numbers = {
+            name: [None if v is None else plain(v) for v in parts(row[name])]
+            for name in NUMBERS
+            if row[name] is not None
+        }
+        skipped = length - len(parts(ids))
+        tokens = {"text": parts(split), "id": parts(ids), "head": HEAD, "skipped": skipped}
+        tokens |= numbers
+    advantage = row["advantage"]
+    return {name: row[name] for name in ("step", "sample", "truncated")} | {
+        "length": length,
+        "reward": told(row["reward"]),
+        "penalty": told(row["penalty"]) if row["penalty"] else "",
+        "advantage": None if advantage is None else plain(advantage),
+        "advantage_told": told(advantage),
+        "verdict": visible(row["verdict"], kept=""),
+        "problem": visible(row["problem_id"], kept=""),
+        "source": visible(row["source"], kept=""),
+        "question": _limited(row["question"]),
+        "answer": _limited(row["answer"]),
+        "response": _limited(row["response"]),
+        "tokens": tokens,
+    }
+
+
+def _limited(text: str) -> str:
+    left_out = len(text) - CHARACTERS
+    shown = visible(text[:CHARACTERS])
+    return shown if left_out <= 0 else f"{shown}\n… {left_out:,} more characters"

@@ -1,0 +1,89 @@
+"""scripts/figures/pass_curves.py on folders of evaluations with known answers."""
+
+import csv
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tests.analysis.evaluations import evaluation_folder
+
+from rlrt.errors import UserError
+from rlrt.records import read_table, write_table
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "figures" / "pass_curves.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("figures_pass_curves", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def numbers(path: Path) -> dict[tuple[str, str, int], float]:
+    with path.open(newline="") as file:
+        return {
+            (row["benchmark"], row["method"], int(row["k"])): float(row["pass_at_k"])
+            for row in csv.DictReader(file)
+        }
+
+
+def test_writes_the_figure_and_its_numbers(tmp_path: Path) -> None:
+    base = evaluation_folder(tmp_path / "seed=0", {"b": [1, 0], "c": [2]}, 4)
+    tuned = [evaluation_folder(tmp_path / f"t{n}", {"b": [n, n], "c": [4]}, 4) for n in (1, 2)]
+    out = tmp_path / "figures" / "curves"
+    words = [str(base), *(f"rlrt={folder}" for folder in tuned), "--out", str(out)]
+    done = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{out}{ending}" for ending in (".svg", ".png", ".csv")]
+    found = numbers(out.with_suffix(".csv"))
+    assert len(found) == 2 * 2 * 3
+    assert found["b", "seed=0", 1] == pytest.approx(1 / 8)  # a folder, for all its sign
+    assert found["b", "rlrt", 1] == pytest.approx((1 / 4 + 2 / 4) / 2)  # the mean of two seeds
+    assert found["c", "rlrt", 4] == 1.0
+    drawn = out.with_suffix(".svg").read_text()
+    assert all(word in drawn for word in (">b<", ">c<", ">rlrt<", ">seed=0<"))
+
+
+def test_one_benchmark_alone(script: ModuleType, tmp_path: Path) -> None:
+    folder = evaluation_folder(tmp_path / "e", {"b": [1], "c": [2]}, 2)
+    script.main([f"x={folder}", "--benchmark", "c", "--out", str(tmp_path / "one.svg")])
+    assert {key[:2] for key in numbers(tmp_path / "one.csv")} == {("c", "x")}
+
+
+def test_a_folder_that_is_no_evaluation_is_one_sentence(script: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "run" / "rollouts").mkdir(parents=True)
+    (tmp_path / "run" / "rollouts" / "step=000000.parquet").write_bytes(b"")
+    (tmp_path / "broken" / "records").mkdir(parents=True)
+    (tmp_path / "broken" / "records" / "b.parquet").write_bytes(b"PAR1")
+    (tmp_path / "empty").mkdir()
+    whole = evaluation_folder(tmp_path / "whole", {"b": [1]}, 2)
+    for word, sentence in (
+        (str(tmp_path / "missing"), "no such folder exists"),
+        (str(tmp_path / "empty"), "holds no records"),
+        (str(tmp_path / "run"), "is a run folder, not an evaluation's"),
+        (f"x={tmp_path / 'broken'}", "is no readable parquet file"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            script.main([str(whole), word, "--out", str(out)])
+    with pytest.raises(UserError, match="holds no answers to d, only to b"):
+        script.main([str(whole), "--benchmark", "d", "--out", str(out)])
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_problems_asked_unequally_often_are_one_sentence(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    folder = evaluation_folder(tmp_path / "e", {"b": [1, 2]}, 2)
+    path = folder / "records" / "b.parquet"
+    write_table(read_table(path).slice(1), path)
+    with pytest.raises(UserError, match=r"b\.parquet holds 1 samples of problem b/0 and 2 of b/1"):
+        script.main([str(folder), "--out", str(tmp_path / "out")])

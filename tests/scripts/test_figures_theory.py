@@ -1,0 +1,117 @@
+"""scripts/figures/theory.py on a real run of the tiny policy."""
+
+import csv
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rlrt.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--worlds", "3", "--positions", "4", "--continuations", "4", "--tokens", "3"]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = ROOT / "scripts/figures/theory.py"
+    spec = importlib.util.spec_from_file_location("figures_theory", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_worlds_alone(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.main(["--out", str(tmp_path / "theory"), "--worlds", "3"])
+    said = capsys.readouterr().out
+    assert said.count("Theorem 2 broken at 0,") == 4
+    assert {row["panel"] for row in read_rows(tmp_path / "theory.csv")} == {"world"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".svg", ".png", ".csv"}
+
+
+def test_positions_of_a_run_the_same_each_time(
+    script: ModuleType, tmp_path: Path, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("once", "again"):
+        script.main([str(run_folder), "--out", str(tmp_path / name / "theory"), *SMALL])
+    assert (tmp_path / "once/theory.svg").read_bytes() == (
+        tmp_path / "again/theory.svg"
+    ).read_bytes()
+    rows = [r for r in read_rows(tmp_path / "once/theory.csv") if r["panel"] == "policy"]
+    assert rows == [r for r in read_rows(tmp_path / "again/theory.csv") if r["panel"] == "policy"]
+    assert len(rows) == 4
+    for row in rows:
+        assert 0 < float(row["covered"]) <= 1.0001
+        assert float(row["teacher_divergence"]) > 0
+        # whatever f was estimated, the Bayesian teacher made of it obeys the theorem
+        assert float(row["influence"]) ** 2 <= 2 * float(row["divergence"]) + 1e-20
+    assert "4 positions" in capsys.readouterr().out
+
+
+def test_another_step_is_read_by_its_checkpoint(
+    script: ModuleType, tmp_path: Path, run_folder: Path
+) -> None:
+    assert script.policy_of_step(run_folder, 2) == str(
+        run_folder / "checkpoints" / "step-000002.ckpt"
+    )
+    script.main([str(run_folder), "--step", "2", "--out", str(tmp_path / "theory"), *SMALL])
+    assert any(row["panel"] == "policy" for row in read_rows(tmp_path / "theory.csv"))
+
+
+def test_a_token_that_ends_the_response_is_judged_as_it_is(
+    script: ModuleType, run_folder: Path
+) -> None:
+    """Behind a stop token nothing is sampled: all continuations have the recorded verdict."""
+    options = script.argparse.Namespace(step=0, continuations=2, seed=0, engine="hf")
+    study = script.open_study(run_folder, script.policy_of_step(run_folder, 0))
+    ends = [
+        rollout
+        for rollout in script.rollouts_of_step(run_folder, 0)
+        if rollout.response.ids[-1] in study.stop_token_ids
+    ]
+    right = next(r for r in ends if r.verdict is script.Verdict.RIGHT)
+    wrong = next(r for r in ends if r.verdict is script.Verdict.WRONG)
+    places = [
+        script.Place(
+            0, r, len(r.response.ids) - 1, (r.response.ids[-1],), script.torch.ones(1), 0.1
+        )
+        for r in (right, wrong)
+    ]
+    counts = script.count_right(study, places, options)
+    assert counts[:, :, 0].tolist() == [[1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--step", "7"], "no records of rollout step 7"),
+        (["--least-entropy", "50"], "no response of rollout step 0 has both"),
+        (["--continuations", "5"], "--continuations is 5, it must be even"),
+        (["--positions", "0"], "--positions is 0, it must be at least 1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(
+    script: ModuleType, tmp_path: Path, run_folder: Path, words: list[str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        script.main([str(run_folder), "--out", str(tmp_path / "out/theory"), *SMALL, *words])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_folder_and_a_missing_checkpoint_are_named(
+    script: ModuleType, tmp_path: Path, run_folder: Path
+) -> None:
+    with pytest.raises(UserError, match="nowhere is no run folder"):
+        script.main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "theory")])
+    with pytest.raises(UserError, match=r"step-000009.ckpt does not exist.*step-000001"):
+        script.policy_of_step(run_folder, 9)
