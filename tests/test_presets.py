@@ -215,12 +215,16 @@ def test_the_scale_of_the_study(model: str) -> None:
 def test_every_option_of_every_group_composes() -> None:
     groups = [folder for folder in CONFIGS.iterdir() if folder.is_dir()]
     groups.remove(CONFIGS / "experiment")  # above
+    groups.remove(CONFIGS / "benchmark")  # read by name: tests/data/test_benchmarks.py
+    groups.remove(CONFIGS / "sampling")  # of eval.py
     options = [
         f"{group.name}={path.stem}" for group in groups for path in sorted(group.glob("*.yaml"))
     ]
     assert len(options) > 20
     for option in options:
         compose([option, *(["data.path=x"] if option == "data=jsonl" else [])])
+    for path in sorted((CONFIGS / "sampling").glob("*.yaml")):
+        assert compose([f"sampling={path.stem}"], "eval").sampling.samples >= 1
 
 
 def test_the_command_line_overrides_what_a_model_brings() -> None:

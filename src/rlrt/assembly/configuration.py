@@ -70,8 +70,8 @@ def register_resolvers() -> None:
     )
 
 
-def compose(overrides: list[str]) -> DictConfig:
-    """The configuration of a run with these overrides; UserError where they do not fit it."""
+def compose(overrides: list[str], name: str = "train") -> DictConfig:
+    """The configuration ``name`` with these overrides; UserError where they do not fit it."""
     register_resolvers()
     for word in overrides:
         group, _, choice = word.partition("=")
@@ -85,21 +85,21 @@ def compose(overrides: list[str]) -> DictConfig:
             else hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
         ):
             try:
-                config = hydra.compose("train", overrides)
+                config = hydra.compose(name, overrides)
             except MissingConfigException as error:
                 group, _, choice = str(error.missing_cfg_file).rpartition("/")
                 raise UserError(
                     f"{group} is {choice}, it must be one of {', '.join(error.options or ['none'])}"
                 ) from error
             except ConfigCompositionException as error:
-                raise UserError(_unknown_setting(error, overrides)) from error
+                raise UserError(_unknown_setting(error, overrides, name)) from error
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(first_sentence(error)) from error
     return config
 
 
-def _unknown_setting(error: Exception, overrides: list[str]) -> str:
+def _unknown_setting(error: Exception, overrides: list[str], config: str) -> str:
     """Hydra's report; of a setting that does not exist, what does exist in its place."""
     found = UNKNOWN.match(str(error))
     if found is None:
@@ -107,14 +107,14 @@ def _unknown_setting(error: Exception, overrides: list[str]) -> str:
     name = found[1]
     others = [word for word in overrides if word.split("=")[0] != name]
     group, _, last = name.rpartition(".")
-    there = OmegaConf.select(hydra.compose("train", others), group) if group else None
+    there = OmegaConf.select(hydra.compose(config, others), group) if group else None
     if group == "strategy":
         return (
             f"{name} is no setting: those of a strategy are the trainer's, trainer.strategy.{last}"
         )
     if group and not isinstance(there, DictConfig):
         return f"{name} is no setting: there is no group {group}"
-    names = (there or hydra.compose("train", others)).keys()
+    names = (there or hydra.compose(config, others)).keys()
     choices = ", ".join(str(key) for key in names if not str(key).startswith("_"))
     return f"{last} is no setting{f' of {group}' if group else ''}; allowed: {choices}"
 
@@ -171,10 +171,10 @@ def checked(make: Callable[..., Made], *arguments: Any, **settings: Any) -> Made
 
 
 @contextmanager
-def stop_with_a_sentence(folder: Path | None = None) -> Iterator[None]:
+def stop_with_a_sentence(folder: Path | None = None, advice: str = "") -> Iterator[None]:
     """Turn what a user can understand into one line on stderr and a non-zero exit status.
 
-    Where a run in ``folder`` has begun, the line says how to go on with it.
+    Of what can be continued the line says how: where a run in ``folder`` has begun, or by ``advice``.
     """
     try:
         yield
@@ -183,11 +183,11 @@ def stop_with_a_sentence(folder: Path | None = None) -> Iterator[None]:
     except RunStoppedError as error:
         raise SystemExit(_say(error, 3)) from None
     except KeyboardInterrupt:
-        raise SystemExit(_say(f"interrupted{_how_to_go_on(folder)}", 130)) from None
+        raise SystemExit(_say(f"interrupted{_how_to_go_on(folder, advice)}", 130)) from None
     except Exception as error:
         if (sentence := _file_trouble(error)) is None:
             raise
-        raise SystemExit(_say(f"{sentence}{_how_to_go_on(folder)}", 3)) from None
+        raise SystemExit(_say(f"{sentence}{_how_to_go_on(folder, advice)}", 3)) from None
 
 
 def _file_trouble(error: BaseException | None) -> str | None:
@@ -213,9 +213,9 @@ def no_empty_folder(folder: Path) -> Iterator[None]:
             folder.rmdir()  # only ever an empty one
 
 
-def _how_to_go_on(folder: Path | None) -> str:
+def _how_to_go_on(folder: Path | None, advice: str) -> str:
     if folder is None or not (folder / "config.yaml").exists():
-        return ""
+        return f"; {advice}" if advice else ""
     return f"; go on with resume={folder} hydra.run.dir={folder}"
 
 

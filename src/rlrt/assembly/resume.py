@@ -87,13 +87,13 @@ def _stored_with_changes(path: Path, given: DictConfig, overrides: Sequence[str]
     """The stored configuration with what FREE lets the command line change."""
     try:
         stored = OmegaConf.load(path)
-        before = _leaves(stored)
+        before = leaves(stored)
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__})") from error
     if not isinstance(stored, DictConfig):
         raise UserError(f"{path} is no configuration of a run")
     usual = compose([])
-    now, defaults = _leaves(given), _leaves(usual)
+    now, defaults = leaves(given), leaves(usual)
     named = [override.lstrip("+~").split("=")[0] for override in overrides]
     if "strategy" in named:  # a group whose settings are the trainer's
         named += ["trainer.strategy", "trainer.devices", "trainer.num_nodes"]
@@ -118,7 +118,7 @@ def _within(name: str, groups: Sequence[str]) -> bool:
     return any(name == group or name.startswith(f"{group}.") for group in groups)
 
 
-def _leaves(config: Any) -> dict[str, Any]:
+def leaves(config: Any) -> dict[str, Any]:
     """Every value by its full name; a list is one value."""
     leaves: dict[str, Any] = {}
 

@@ -8,6 +8,7 @@ import torch
 from rlrt import ranks
 from rlrt.batch import Problem, Verdict
 from rlrt.engine.engine import Engine, Sampling
+from rlrt.evaluation.asking import ask
 from rlrt.evaluation.judging import Judge
 from rlrt.evaluation.metrics import AvgAtK, PassAtK
 from rlrt.functional.seeds import derive_seed
@@ -79,17 +80,17 @@ class Evaluator:
         """
         own = range(ranks.rank(), len(problems), ranks.world_size())
         asked = [(problem, sample) for problem in own for sample in range(self.samples)]
-        with judge.judging([problems[problem].answer for problem, _ in asked]) as judging:
-            responses = engine.sample(
-                [prompt_ids[problem] for problem, _ in asked],
-                [derive_seed(seed, "evaluation", problem, sample) for problem, sample in asked],
-                Sampling(max_response_tokens, self.temperature, self.top_p),
-                judging.take,
-            )
-            judged = judging.judged()
+        answered = ask(
+            engine,
+            [prompt_ids[problem] for problem, _ in asked],
+            [derive_seed(seed, "evaluation", problem, sample) for problem, sample in asked],
+            [problems[problem].answer for problem, _ in asked],
+            Sampling(max_response_tokens, self.temperature, self.top_p),
+            judge,
+        )
         measured = [
             _Sample(problem, seen.reward, seen.verdict, len(response.ids), response.truncated)
-            for (problem, _), response, seen in zip(asked, responses, judged, strict=True)
+            for (problem, _), (response, seen) in zip(asked, answered, strict=True)
         ]
         everywhere = [sample for part in ranks.gathered(measured) for sample in part]
         return self._metrics(sorted(everywhere, key=lambda sample: sample.problem))

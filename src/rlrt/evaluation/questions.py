@@ -1,0 +1,136 @@
+"""The questions of an evaluation: one for every response that it wants, in either view."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import NamedTuple
+
+from rlrt.batch import Problem, Response, Rollout
+from rlrt.context.context import Context
+from rlrt.data.prompts import Prompts
+from rlrt.errors import UserError
+from rlrt.evaluation.judging import Judged
+from rlrt.functional.seeds import derive_seed
+
+STUDENT, TEACHER = "student", "teacher"
+
+
+class Key(NamedTuple):
+    """What a response answers; the same key with the same settings has the same response."""
+
+    view: str
+    benchmark: str
+    problem: str  # id
+    sample: int
+    prompt: str  # digest of its ids: another question under the same id is another key
+
+
+@dataclass(frozen=True)
+class Question:
+    """One response that is wanted. ``group`` is the problem's position in its benchmark."""
+
+    view: str
+    benchmark: str
+    problem: Problem
+    group: int
+    sample: int
+    prompt_ids: tuple[int, ...]
+
+    @cached_property
+    def key(self) -> Key:
+        digest = blake2b(repr(self.prompt_ids).encode(), digest_size=8).hexdigest()
+        return Key(self.view, self.benchmark, self.problem.id, self.sample, digest)
+
+    def seed(self, seed: int) -> int:
+        """Depends on what is asked, and on nothing that is asked beside it."""
+        purpose = f"evaluation/{self.view}/{self.benchmark}/{self.problem.id}"
+        return derive_seed(seed, purpose, self.sample)
+
+    def rollout(self, response: Response, judged: Judged) -> Rollout:
+        """The record of the answered question."""
+        return Rollout(
+            problem=self.problem,
+            group=self.group,
+            sample=self.sample,
+            prompt_ids=self.prompt_ids,
+            response=response,
+            text=judged.text,
+            verdict=judged.verdict,
+            reward=judged.reward,
+        )
+
+
+def student_questions(
+    benchmarks: Mapping[str, Sequence[Problem]],
+    prompts: Prompts,
+    samples: int,
+    max_prompt_tokens: int,
+) -> list[Question]:
+    """Every problem of every benchmark, ``samples`` times.
+
+    UserError where a prompt is longer than ``max_prompt_tokens``: an evaluation leaves nothing out.
+    """
+    questions, longest, too_long = [], 0, 0
+    for benchmark, problems in benchmarks.items():
+        for group, problem in enumerate(problems):
+            ids = prompts.student_ids(problem.question)
+            longest, too_long = max(longest, len(ids)), too_long + (len(ids) > max_prompt_tokens)
+            questions += [
+                Question(STUDENT, benchmark, problem, group, sample, ids)
+                for sample in range(samples)
+            ]
+    if too_long:
+        raise UserError(
+            f"sampling.max_prompt_tokens is {max_prompt_tokens}, and the prompts of {too_long} "
+            f"problem{'s are' if too_long > 1 else ' is'} longer: it must be at least {longest}"
+        )
+    return questions
+
+
+@dataclass(frozen=True)
+class TeacherQuestions:
+    """The teacher view's questions, and of how many rollouts it has none or a shortened context."""
+
+    questions: tuple[Question, ...]
+    without: int
+    shortened: int
+
+
+def teacher_questions(
+    rollouts: Mapping[str, Sequence[Rollout]],
+    context: Context,
+    prompts: Prompts,
+    max_prompt_tokens: int,
+) -> TeacherQuestions:
+    """One question for every rollout of the student view that the context shows something for."""
+    found = list(_shown(rollouts, context, prompts, max_prompt_tokens))
+    return TeacherQuestions(
+        tuple(question for question, _ in found),
+        sum(map(len, rollouts.values())) - len(found),
+        sum(shortened for _, shortened in found),
+    )
+
+
+def _shown(
+    rollouts: Mapping[str, Sequence[Rollout]],
+    context: Context,
+    prompts: Prompts,
+    max_prompt_tokens: int,
+) -> Iterator[tuple[Question, bool]]:
+    for benchmark, asked in rollouts.items():
+        for rollout, shown in zip(asked, context(asked, 0), strict=True):
+            if shown is None:
+                continue
+            prompt = prompts.teacher_ids(
+                rollout.problem.question,
+                shown.template,
+                shown.text,
+                max_prompt_tokens,
+                shown.keep_start,
+            )
+            if prompt is not None:
+                question = Question(
+                    TEACHER, benchmark, rollout.problem, rollout.group, rollout.sample, prompt.ids
+                )
+                yield question, prompt.shortened
