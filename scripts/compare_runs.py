@@ -4,8 +4,9 @@ python scripts/compare_runs.py logs/compare/*
 
 One row per method: held-out avg@k before and after, and of the training the mean response length, the
 policy's entropy and the reward over the first and the last steps, all as mean (lowest–highest) over
-seeds; seconds per rollout step as the median over all of them. Exit status 2 where a folder is missing,
-or its run has not ended.
+seeds; seconds per rollout step as the median over all of them. With another model, other problems or
+other training settings a run is no seed of the method, and names tell what differs. Exit status 2 where
+a folder is missing, its run has not ended, or seeds of a method ended after different numbers of steps.
 """
 
 import argparse
@@ -49,6 +50,14 @@ def row(name: str, runs: Sequence[Run], score: str, window: int) -> list[str]:
     return [*cells, f"{seconds:.2f}"]
 
 
+def require_equal_lengths(methods: Methods) -> None:
+    """UserError where the runs of a method ended after different steps: their ends have no mean."""
+    for name, runs in methods.items():
+        if len(steps := sorted({run.evaluations[-1]["step"] for run in runs})) > 1:
+            told = " and ".join(f"{step:g}" for step in steps)
+            raise UserError(f"runs of {name} ended after {told} rollout steps: not comparable")
+
+
 def table(methods: Methods, score: str, window: int) -> str:
     """The comparison in Markdown."""
     steps = sorted({len(run.metrics) for runs in methods.values() for run in runs})
@@ -71,7 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--window is {options.window}, it must be at least 1")
     runs = [read_run(folder) for folder in options.runs]
     require_columns(runs, [column for column, _ in COLUMNS.values()] + ["time/step_s"])
-    print(table(group_runs(runs), score_of(runs), options.window))
+    methods = group_runs(runs)
+    require_equal_lengths(methods)
+    print(table(methods, score_of(runs), options.window))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rlrt.analysis.figures import save_rows
-from rlrt.assembly.benchmarks import benchmark_names, build_source, load_benchmark
+from rlrt.assembly.benchmarks import build_source, read_benchmarks
 from rlrt.assembly.configuration import checked, compose, stop_with_a_sentence
+from rlrt.assembly.words import helped, listed, own_words
 from rlrt.batch import Problem
 from rlrt.data.columns import row_id, value_at
 from rlrt.data.contamination import DEFAULT_SIMILARITY, Kind, Overlap, check_similarity, overlaps
@@ -142,21 +143,30 @@ def number(words: Mapping[str, str], name: str, default: float) -> float:
         raise UserError(f"{name} is {words[name]}, it must be a number") from None
 
 
+def count(words: Mapping[str, str], name: str, default: int) -> int:
+    """A whole number among the command's own words; UserError where it is none, or negative."""
+    word = words.get(name, str(default))
+    if not (word.isascii() and word.isdigit()):
+        raise UserError(f"{name} is {word}, it must be a whole number, at least 0")
+    return int(word)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run the command; UserError for a word, a file or a setting that cannot be used."""
-    own = dict(word.split("=", 1) for word in arguments if word.split("=")[0] in OWN)
-    rest = [word for word in arguments if word.split("=")[0] not in OWN]
+    if helped(arguments, __doc__ or ""):
+        return
+    own, rest = own_words(arguments, OWN)
     if "benchmark" not in own:
         raise UserError("benchmark=<names, all or files> is missing")
     if not any(word.startswith("data=") for word in rest):
         raise UserError("data=<file of configs/data> is missing")
-    names = benchmark_names(own["benchmark"].split(","))
+    names = listed("benchmark", own["benchmark"])
     similarity = number(own, "similarity", DEFAULT_SIMILARITY)
     checked(check_similarity, similarity)
-    most = int(number(own, "examples", 3))
-    data = compose(rest).data
-    sets = {name: load_benchmark(name, own.get("benchmark_folder")) for name in names}
-    evaluated = [problem for problems in sets.values() for problem in problems.problems]
+    most = count(own, "examples", 3)
+    data = compose(list(rest), own_words=OWN).data
+    sets = read_benchmarks(names, own.get("benchmark_folder"))
+    evaluated = [problem for problems in sets.values() for problem in problems]
     train = training_problems(data)
     marks = marked_rows(data)
     found = overlaps(train, evaluated, similarity)

@@ -30,9 +30,10 @@ from rlrt.analysis.handwritten import Handwritten, read_rollouts
 from rlrt.analysis.token_picture import Panel, require_picture_path, save_picture
 from rlrt.analysis.trial import Trial, try_out
 from rlrt.assembly.configuration import build, compose, stop_with_a_sentence
+from rlrt.assembly.words import helped, own_words
 from rlrt.errors import UserError
 
-OWN = ("input=", "json=", "picture=")  # words of this command; the others are Hydra's
+OWN = ("input", "json", "picture")
 
 
 def per_response(values_BT: Tensor, mask_BT: Tensor) -> list[list[float]]:
@@ -104,14 +105,16 @@ def draw(path: Path, rollouts: Sequence[Handwritten], trial: Trial) -> None:
 
 def main(words: list[str]) -> None:
     """Run the command; UserError for a word or an input that cannot be used."""
-    own = dict(word.split("=", 1) for word in words if word.startswith(OWN))
+    if helped(words, __doc__ or ""):
+        return
+    own, rest = own_words(words, OWN)
     if "input" not in own:
         raise UserError("input=<file.json> is missing")
     as_json = own.get("json", "false").lower()
     if as_json not in ("true", "false"):
         raise UserError(f"json is {own['json']}, it must be true or false")
     picture = require_picture_path(Path(own["picture"])) if "picture" in own else None
-    config = compose([word for word in words if not word.startswith(OWN)])
+    config = compose(list(rest), own_words=OWN)
     assigner, loss = build(config.credit), build(config.loss)
     step, rollouts = read_rollouts(Path(own["input"]), build(config.training).temperature)
     trial = try_out(rollouts, assigner, loss, step)

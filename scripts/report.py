@@ -8,6 +8,7 @@ its place; exit status 2, and nothing written, where a folder is no run folder a
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,10 +16,11 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from rlrt.analysis.html import save_page
-from rlrt.analysis.report import Defaults, page
-from rlrt.analysis.report_runs import ReportedRun, read_runs
-from rlrt.analysis.report_samples import samples_of
-from rlrt.analysis.report_text import Pieces, flat, pieces_of
+from rlrt.analysis.report.page import Defaults, page
+from rlrt.analysis.report.runs import ReportedRun, read_runs
+from rlrt.analysis.report.samples import samples_of
+from rlrt.analysis.report.settings import flat
+from rlrt.analysis.text import Pieces, pieces_of
 from rlrt.assembly.configuration import CONFIGS, checked, compose, stop_with_a_sentence
 from rlrt.assembly.console import quiet_libraries, say
 from rlrt.errors import UserError
@@ -58,14 +60,28 @@ def tokens_of(run: ReportedRun) -> Pieces | None:
     return None
 
 
+def require_writable(out: Path) -> None:
+    """UserError where the page is no .html file, or cannot come to be where it shall."""
+    folder = next(parent for parent in out.absolute().parents if os.access(parent, os.F_OK))
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"--out is {out}, and nothing can be written in {folder}")
+    if out.suffix != ".html" or out.is_dir():
+        raise UserError(f"--out is {out}, it must be an .html file")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; UserError where a folder is no run folder."""
     parser = argparse.ArgumentParser(description="One HTML page about one or several runs.")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="report.html")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        help="the page, an .html file; its folder is made where it is missing "
+        "(default: %(default)s, in the current folder)",
+    )
     options = parser.parse_args(arguments)
-    if options.out.suffix != ".html" or not options.out.absolute().parent.is_dir():
-        raise UserError(f"--out is {options.out}, it must be an .html file in an existing folder")
+    require_writable(options.out)
     quiet_libraries()
     runs = read_runs(options.runs)
     samples = [samples_of(run.folder, tokens_of(run)) for run in runs]

@@ -19,6 +19,7 @@ from rlrt.assembly.stored import StoredPolicy
 from rlrt.engine.hf_engine import HFEngine
 from rlrt.eval import main
 from rlrt.evaluation.journal import Journal
+from rlrt.evaluation.lock import alone
 from rlrt.records import read_table, rollouts_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,6 +164,136 @@ def test_another_benchmark_leaves_the_journal_of_the_first(tmp_path: Path) -> No
     assert set(contents(folder)) == {"sums", "more", "results"}
 
 
+def test_it_grows_in_its_folder_and_nothing_is_thrown_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More samples, more problems: what is new is asked, and the tables are of what this call asks."""
+    sums(tmp_path)
+    words = ["context=correct_peer"]
+    whole = evaluate(tmp_path, *words, "sampling.samples=4", out="whole")
+    evaluate(tmp_path, *words, "max_problems=1")
+    capsys.readouterr()
+    evaluate(tmp_path, *words, "sampling.samples=3", "max_problems=2")
+    assert "2 responses stand, 4 to go" in capsys.readouterr().out
+    folder = evaluate(tmp_path, *words, "sampling.samples=4")
+    assert "6 responses stand, 6 to go" in capsys.readouterr().out
+    assert contents(folder) == contents(whole)
+    assert contents(folder, "teacher_records") == contents(whole, "teacher_records")
+
+
+def test_fewer_are_asked_and_all_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sums(tmp_path)
+    folder = evaluate(tmp_path, "sampling.samples=4")
+    before = contents(folder)
+    forbid_engines(monkeypatch)
+    evaluate(tmp_path, "max_problems=1", "reward.extract=answer_line")
+    after = contents(folder)
+    assert [len(after["sums"]), len(before["sums"])] == [12, 12]
+    assert {row["verdict"] for row in after["sums"]} == {"wrong"}, "all by the same rules"
+    (said,) = after["results"]["benchmarks"]
+    assert (said["problems"], said["of"], said["samples"]) == (1, 3, 2)
+    evaluate(tmp_path, "sampling.samples=4")
+    assert contents(folder) == before
+
+
+def test_the_journal_keeps_what_a_smaller_call_does_not_ask(tmp_path: Path) -> None:
+    sums(tmp_path)
+    whole = contents(evaluate(tmp_path, "sampling.samples=4", out="whole"))
+    interrupted(tmp_path, "sampling.samples=4", after=10)
+    folder = evaluate(tmp_path, "sampling.samples=1")
+    assert (folder / "journal.jsonl").exists()
+    evaluate(tmp_path, "sampling.samples=4")
+    assert not (folder / "journal.jsonl").exists()
+    assert contents(folder) == whole
+
+
+def edited(folder: Path, name: str, **settings: Any) -> Path:
+    """A copy of the tiny policy with a settings file changed."""
+    path = folder / f"edited_{name}"
+    shutil.copytree(TINY, path)
+    file = path / name
+    before = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(before | settings))
+    return path
+
+
+def test_another_shape_or_other_stops_are_another_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights alone do not decide what is answered."""
+    sums(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(TINY, copy)
+    words = ["sampling=tiny", f"benchmark={tmp_path}/sums.jsonl", *SMALL]
+    folder = evaluate(tmp_path, f"model={copy}", "sampling=tiny")
+    wide = json.loads((copy / "config.json").read_text())
+    for model, what in (
+        (edited(tmp_path, "config.json", rope_theta=500.0, rope_parameters=None), "model_settings"),
+        (edited(tmp_path, "generation_config.json", eos_token_id=[2, 5]), "stop_token_ids"),
+        (edited(tmp_path, "tokenizer.json", pre_tokenizer=None), "tokenizer"),
+    ):
+        said = refused(capsys, f"model={model}", *words, f"out={folder}")
+        assert f"holds an evaluation whose {what} is " in said
+    (copy / "config.json").write_text(json.dumps(wide | {"transformers_version": "5.0.0"}))
+    evaluate(tmp_path, f"model={copy}", "sampling=tiny")
+
+
+def test_a_kill_while_the_settings_are_written_holds_nobody_up(tmp_path: Path) -> None:
+    sums(tmp_path)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / ".config.yaml.partial").write_text("fing")
+    (folder / ".lock").touch()
+    evaluate(tmp_path)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_second_process_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sums(tmp_path)
+    words = ["model=tiny", f"benchmark={tmp_path}/sums.jsonl", *SMALL]
+    with alone(tmp_path / "out"):
+        said = refused(capsys, *words, f"out={tmp_path}/out")
+    assert said.startswith(f"{tmp_path}/out is being written by another process: wait until")
+    assert [path.name for path in tmp_path.iterdir()] == ["sums.jsonl"]
+
+
+def test_out_where_nothing_can_be_written_or_something_else_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, other = sums(tmp_path), other_policy(tmp_path)
+    single = evaluate(tmp_path, out="single")
+    before = contents(single)
+    forbid_engines(monkeypatch)
+    words = [f"benchmark={path}", "sampling=tiny", *SMALL]
+    for place, why in ((path, "File exists"), (path / "below", "Not a directory")):
+        said = refused(capsys, "model=tiny", *words, f"out={place}")
+        assert said == f"{place} cannot be written to ({why})"
+    both = refused(capsys, f"model=tiny,{other}", *words, f"out={single}")
+    assert both.startswith(
+        f"{single} holds what one policy came to, which the comparison of several"
+    )
+    assert contents(single) == before
+    both = refused(capsys, f"model=tiny,{other}", *words, f"out={TINY}")
+    assert both == f"{TINY} holds something that is no evaluation: choose another out="
+
+
+def test_a_file_with_a_benchmarks_name_does_not_pass_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("aime24", "AIME24", "arithmetic"):
+        said = refused(capsys, "model=tiny", f"benchmark={sums(tmp_path, name)}", *SMALL)
+        known = name.lower()
+        assert f"which would pass for {known}: give benchmark={known} benchmark_folder=" in said
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback() -> None:
+    command = f"{sys.executable} src/rlrt/eval.py --help | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stderr, done.stdout) == ("", "0\n")
+
+
 def other_policy(folder: Path) -> Path:
     """The tiny policy with slightly other weights."""
     path = folder / "other"
@@ -244,6 +375,7 @@ WRONG = {
     "model=tiny benchmark=arithmetic context=feedback": "a problem's feedback, and arithmetic has none",
     "model=tiny benchmark=arithmetic sampling=thinking sampling.max_response_tokens=9": "= 2057 is more",
     "model=tiny benchmark=arithmetic sampling.max_prompt_tokens=9": "is 9, and the prompts of 128 .*",
+    "modle=tiny model=tiny benchmark=arithmetic": "modle is no setting; allowed: model, benchmark, .*,",
     "model=tiny benchmark=arithmetic engine.tensor_parallel=2": "engine.tensor_parallel is 2, it must",
 }
 

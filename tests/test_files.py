@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlrt.files import interrupts_wait, write_atomically
+from rlrt.files import interrupts_wait, write_atomically, write_text
 
 
 def test_a_write_that_fails_leaves_the_file_before_it(tmp_path: Path) -> None:
@@ -41,6 +41,18 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert seen == ["old"]
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_is_the_same_bytes_everywhere(tmp_path: Path) -> None:
+    """Where a text has no UTF-8 the one before it stays."""
+    path = tmp_path / "deep" / "file.txt"
+    write_text(path, "old")
+    write_text(path, "ü\n漢\r\n")
+    assert path.read_bytes() == b"\xc3\xbc\n\xe6\xbc\xa2\r\n"
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "\ud800")
+    assert path.read_bytes().startswith(b"\xc3")
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ python scripts/figures/critical_positions.py logs/rlrt_tiny/<time> --out docs/fi
 
 Writes .html (open it in a browser: tokens shaded by D̄, D̂ or credit, both views of the one pointed at),
 .svg, .png and .csv. Shown are the correct rollouts of a step with the largest mean D̄, one of a problem.
-Both views are read by the policy that sampled them where its checkpoint is still there, else by the run's
-last one, or by --model. Exit status 2, and nothing written, where there is nothing to show.
+Both views are read by the policy that sampled them where that is kept (at step 0 what the run began with),
+else by the run's last one, or by --model. Exit status 2, and nothing written, where there is nothing to show.
 """
 
 import argparse
@@ -16,43 +16,20 @@ from typing import Any
 
 from rlrt.analysis.critical_picture import draw
 from rlrt.analysis.critical_positions import Positions, Trajectory, read_positions, rows, trajectory
-from rlrt.analysis.figures import save_figure
+from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.heat_map import heat_map_page
 from rlrt.analysis.html import save_page
-from rlrt.assembly.configuration import register_resolvers, stop_with_a_sentence
+from rlrt.assembly.configuration import stop_with_a_sentence
 from rlrt.assembly.console import quiet_libraries, say
+from rlrt.assembly.options import require_at_least
+from rlrt.assembly.stored import policies_by_step
 from rlrt.assembly.study import Study, open_study
-from rlrt.batch import SUCCESS_REWARD
+from rlrt.batch import Verdict
 from rlrt.errors import UserError
-from rlrt.records import read_table, record_files, rollouts_of
+from rlrt.records import read_table, rollouts_of, step_files
 
 READ = ("step", "advantage", "credit", "student_logprobs", "teacher_logprobs")
 SCANNED = 64  # rollouts whose D̄ is computed, at most
-
-
-def step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step="))
-
-
-def records_at(folder: Path, step: int | None) -> Path:
-    """The records of a step, or of the last; UserError where there are none."""
-    files = [path for path in record_files(folder) if path.stem.startswith("step=")]
-    if not files:
-        raise UserError(f"{folder} holds the records of an evaluation: a run folder is needed")
-    by_step = {step_of(path): path for path in files}
-    if step is None:
-        return files[-1]
-    if step not in by_step:
-        raise UserError(
-            f"--step is {step}, {folder} has records of {min(by_step)} to {max(by_step)}"
-        )
-    return by_step[step]
-
-
-def reader_of(folder: Path, step: int) -> str | None:
-    """The checkpoint after ``step`` steps, which sampled that step's rollouts; None without one."""
-    path = folder / "checkpoints" / f"step-{step:06d}.ckpt"
-    return str(path) if path.exists() else None
 
 
 def recorded_ratio(record: dict[str, Any]) -> float:
@@ -63,7 +40,7 @@ def recorded_ratio(record: dict[str, Any]) -> float:
     return (sum(student) - sum(teacher)) / len(student)
 
 
-def choose(study: Study, path: Path, count: int, top: int) -> list[Trajectory]:
+def choose(study: Study, path: Path, step: int, count: int, top: int) -> list[Trajectory]:
     """The correct rollouts with a teacher view and the largest mean D̄, one of each problem.
 
     Read are the ``SCANNED`` whose recorded D̂ is largest. UserError where there are none.
@@ -71,11 +48,13 @@ def choose(study: Study, path: Path, count: int, top: int) -> list[Trajectory]:
     table = read_table(path, READ)
     rollouts, records = rollouts_of(table), table.select(READ).to_pylist()
     study.require_tokenizer(rollouts)
-    prompts = study.teacher_prompts(rollouts, step_of(path))
+    prompts = study.teacher_prompts(rollouts, step)
     able = [
         row
         for row, rollout in enumerate(rollouts)
-        if prompts[row] is not None and rollout.reward >= SUCCESS_REWARD and rollout.response.ids
+        if prompts[row] is not None
+        and rollout.verdict is Verdict.RIGHT  # whatever a setting pays for it
+        and rollout.response.ids
     ]
     if not able:
         raise UserError(
@@ -108,28 +87,26 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--step", type=int, help="rollout step of the records; the last one without"
     )
-    parser.add_argument("--rollouts", type=int, default=3, help="responses shown (>= 1)")
-    parser.add_argument("--top", type=int, default=5, help="critical positions of each (>= 1)")
+    parser.add_argument("--rollouts", type=int, default=3, help="responses shown (3; >= 1)")
+    parser.add_argument("--top", type=int, default=5, help="critical positions of each (5; >= 1)")
     parser.add_argument("--model", help="preset, checkpoint, run or model folder that reads them")
     parser.add_argument("--context", help="of the teacher view, a name in configs/context")
-    parser.add_argument("--out", type=Path, required=True, help="a stem")
+    parser.add_argument("--out", type=Path, required=True, help=OUT)
     options = parser.parse_args(arguments)
-    for name in ("rollouts", "top"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name} is {getattr(options, name)}, it must be at least 1")
+    require_at_least(options, rollouts=1, top=1)
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; UserError where there is nothing to show."""
     quiet_libraries()
-    register_resolvers()
     options = options_of(arguments)
-    path = records_at(options.folder, options.step)
-    step = step_of(path)
-    model = options.model or reader_of(options.folder, step)
+    require_place(options.out, ".html")
+    files = step_files(options.folder, () if options.step is None else (options.step,))
+    step = max(files) if options.step is None else options.step
+    model = options.model or policies_by_step(options.folder).get(step)
     study = open_study(options.folder, model, options.context)
-    shown = choose(study, path, options.rollouts, options.top)
+    shown = choose(study, files[step], step, options.rollouts, options.top)
     about = (
         f"{options.folder.name}, rollout step {step}, both views read by {study.stored.name} at "
         f"temperature {study.temperature:g}: the correct rollouts with the largest mean D̄, one of a problem"

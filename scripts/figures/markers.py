@@ -13,15 +13,16 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rlrt.analysis.figures import save_figure
+from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.marker_picture import draw
 from rlrt.analysis.markers import View, as_texts, one_of_each, read_corpora, score, table, word
-from rlrt.assembly.configuration import register_resolvers, stop_with_a_sentence
+from rlrt.assembly.configuration import stop_with_a_sentence
 from rlrt.assembly.console import quiet_libraries, say
+from rlrt.assembly.options import require_at_least
 from rlrt.assembly.study import Study, open_study
 from rlrt.batch import Verdict
 from rlrt.errors import UserError
-from rlrt.records import read_table, record_files, rollouts_of
+from rlrt.records import read_table, record_files, rollouts_of, step_files
 
 
 def wanted_files(folder: Path, steps: str | None, run: Path | None) -> dict[Path, int]:
@@ -30,7 +31,7 @@ def wanted_files(folder: Path, steps: str | None, run: Path | None) -> dict[Path
     ``steps`` is "last" (also None), "all", or numbers and ranges as in 0,50,90-99.
     """
     files = record_files(folder)
-    if not files[0].stem.startswith("step="):
+    if files[0].parent.name == "records":
         if steps is not None:
             raise UserError(f"--steps is {steps}, but {folder} is an evaluation's: it has no steps")
         if run is None:
@@ -39,19 +40,10 @@ def wanted_files(folder: Path, steps: str | None, run: Path | None) -> dict[Path
                 "policy are to read it"
             )
         return dict.fromkeys(files, 0)
-    numbers = {int(path.stem.removeprefix("step=")): path for path in files}
-    if steps == "all":
-        chosen = list(numbers)
-    elif steps in (None, "last"):
-        chosen = [max(numbers)]
-    else:
-        chosen = parsed(str(steps))
-    if lacking := [step for step in chosen if step not in numbers]:
-        raise UserError(
-            f"--steps asks for step {lacking[0]}, of which {folder} holds no records: it holds "
-            f"{len(numbers)} steps from {min(numbers)} to {max(numbers)}"
-        )
-    return {numbers[step]: step for step in chosen}
+    named = [] if steps in (None, "last", "all") else parsed(str(steps))
+    by_step = step_files(folder, named)
+    chosen = named or (list(by_step) if steps == "all" else [max(by_step)])
+    return {by_step[step]: step for step in chosen}
 
 
 def parsed(steps: str) -> list[int]:
@@ -75,13 +67,14 @@ class Trajectories:
 
     def __iter__(self) -> Iterator[View]:
         for path, step in self.files.items():
+            benchmark = path.stem if path.parent.name == "records" else ""
             rollouts = rollouts_of(read_table(path))
             self.study.require_tokenizer(rollouts)
             prompts = self.study.teacher_prompts(rollouts, step)
             for rollout, prompt in zip(rollouts, prompts, strict=True):
                 if prompt is not None:
                     self.seen[rollout.verdict] += 1
-                    yield View(rollout, prompt)
+                    yield View(rollout, prompt, benchmark)
 
     def pairs(self) -> list[View]:
         """One correct and one incorrect trajectory per problem; UserError where no problem has both."""
@@ -110,27 +103,30 @@ def labels(study: Study, kind: str) -> Callable[[int], str | None]:
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Draw markers of exploring and exploiting.")
     parser.add_argument("folder", type=Path, help="a run's or an evaluation's folder, with records")
-    parser.add_argument("--run", type=Path, help="whose settings and policy read the records")
+    parser.add_argument(
+        "--run", type=Path, help="of an evaluation: whose settings and policy read its records"
+    )
     parser.add_argument("--model", help="preset, checkpoint, run or model folder that reads them")
     parser.add_argument("--context", help="of the teacher view, a name in configs/context")
-    parser.add_argument("--steps", help="last (the default), all, or as in 0,50,90-99")
-    parser.add_argument("--tokens", choices=("words", "any"), default="words", help="to be counted")
-    parser.add_argument("--min-count", type=int, default=30, help="in both corpora together (>= 1)")
-    parser.add_argument("--z", type=float, default=3.0, help="least |z| of a marker (>= 0)")
-    parser.add_argument("--out", type=Path, required=True, help="of .svg, .png and .csv, a stem")
+    parser.add_argument(
+        "--steps", help="rollout steps: last (the default), all, or as in 0,50,90-99"
+    )
+    parser.add_argument(
+        "--tokens", choices=("words", "any"), default="words", help="what is counted (words)"
+    )
+    parser.add_argument("--min-count", type=int, default=30, help="of a token (30; >= 1)")
+    parser.add_argument("--z", type=float, default=3.0, help="least |z| of a marker (3; >= 0)")
+    parser.add_argument("--out", type=Path, required=True, help=OUT)
     options = parser.parse_args(arguments)
-    if options.min_count < 1:
-        raise UserError(f"--min-count is {options.min_count}, it must be at least 1")
-    if not options.z >= 0:
-        raise UserError(f"--z is {options.z}, it must be at least 0")
+    require_at_least(options, min_count=1, z=0)
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; UserError where there is nothing to draw."""
     quiet_libraries()
-    register_resolvers()
     options = options_of(arguments)
+    require_place(options.out)
     files = wanted_files(options.folder, options.steps, options.run)
     study = open_study(options.run or options.folder, options.model, options.context)
     views = Trajectories(study, files).pairs()

@@ -2,7 +2,8 @@
 
 python scripts/figures/pass_curves.py base=logs/eval/base rlrt=logs/eval/rlrt_0 rlrt=logs/eval/rlrt_1 --out docs/figures/pass_curves
 
-A word is a folder, or method=folder. Folders of one method are its seeds: their mean is drawn, and a band
+A word is a folder, or method=folder; the folder of a comparison stands for all that it compares, each
+one a method unless a method is named. Folders of one method are its seeds: their mean is drawn, and a band
 from the lowest to the highest; of one folder the band is the 95 % bootstrap interval over problems. Writes
 .svg, .png and .csv. Exit status 2, and nothing written, where a folder is no evaluation.
 """  # noqa: E501
@@ -11,31 +12,38 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlrt.analysis.figures import save_figure
-from rlrt.analysis.pass_curves import curves, draw, read_answers, rows
+from rlrt.analysis.figures import OUT, require_place, save_figure
+from rlrt.analysis.pass_curves import curves, draw, evaluations_of, read_answers, rows
 from rlrt.assembly.configuration import stop_with_a_sentence
 from rlrt.assembly.console import say
 
 
 def named(words: Sequence[str]) -> dict[str, list[Path]]:
-    """Folders by method, in order; a folder that exists is one, whatever signs its name has."""
+    """Folders by method, in order; a folder that exists is one, whatever signs its name has.
+
+    UserError where a comparison does not lie beside what it compares.
+    """
     methods: dict[str, list[Path]] = {}
     for word in words:
         method, sign, folder = word.partition("=")
         if not sign or Path(word).is_dir():
-            method, folder = Path(word).name, word
-        methods.setdefault(method, []).append(Path(folder))
+            method, folder = "", word
+        for name, evaluation in evaluations_of(Path(folder)).items():
+            methods.setdefault(method or name, []).append(evaluation)
     return methods
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; UserError where an evaluation cannot be drawn."""
     parser = argparse.ArgumentParser(description="Draw pass@k over k from evaluations.")
-    parser.add_argument("evaluations", nargs="+", help="folders of evaluations, or method=folder")
-    parser.add_argument("--out", type=Path, required=True, help="files without their endings")
-    parser.add_argument("--benchmark", help="one alone; else a panel for each")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument(
+        "evaluations", nargs="+", help="folders that eval.py wrote, or method=folder"
+    )
+    parser.add_argument("--out", type=Path, required=True, help=OUT)
+    parser.add_argument("--benchmark", help="this one alone; a panel for each without")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
     options = parser.parse_args(arguments)
+    require_place(options.out)
     methods = {
         method: [read_answers(folder) for folder in folders]
         for method, folders in named(options.evaluations).items()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from rlrt.analysis.figures import save_figure
+from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.reflection import (
     SAMPLES,
     SENTENCE,
@@ -28,9 +28,10 @@ from rlrt.analysis.reflection import (
     rates,
     turnable,
 )
-from rlrt.assembly.configuration import register_resolvers, stop_with_a_sentence
+from rlrt.assembly.configuration import stop_with_a_sentence
 from rlrt.assembly.console import quiet_libraries, say
-from rlrt.assembly.stored import StoredPolicy, find_policy, read_config
+from rlrt.assembly.options import require_at_least
+from rlrt.assembly.stored import StoredPolicy, find_policy, policies_by_step
 from rlrt.assembly.study import open_study
 from rlrt.assembly.study_engine import StudyEngine, held_out_problems, started
 from rlrt.batch import Problem, Response, Verdict
@@ -42,10 +43,8 @@ from rlrt.model.comparison import score_divergence
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; UserError where something is not there."""
     options = parse_options(arguments)
-    for name in ("problems", "max_new_tokens"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {value}, it must be at least 1")
-    register_resolvers()
+    require_at_least(options, problems=1, max_new_tokens=1)
+    require_place(options.out)
     quiet_libraries()
     policies = policies_of(options.run, options.steps)
     study = open_study(options.run, context=options.context)
@@ -67,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             say(told(rates(looks[-1:])))
     rows = rates(looks)
     title = f"“{options.sentence}” put into responses of {study.stored.name}"
-    files = save_figure(draw(rows, title), rows, options.out)
-    say("wrote " + ", ".join(map(str, files)))
+    for path in save_figure(draw(rows, title), rows, options.out):
+        say(str(path))
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -77,24 +76,23 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Reflection injection over the checkpoints of a run."
     )
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--out", type=Path, required=True, help="figure, without an ending")
-    parser.add_argument("--steps", type=int, nargs="+", help="rollout steps (0: the start); all")
+    parser.add_argument("--out", type=Path, required=True, help=OUT)
+    parser.add_argument(
+        "--steps", type=int, nargs="+", help="rollout steps (0: the start); all without"
+    )
     parser.add_argument("--problems", type=int, default=128, help="held-out problems (128)")
-    parser.add_argument("--context", help="a file of configs/context instead of the run's")
+    parser.add_argument("--context", help="of the teacher view, a name in configs/context")
     parser.add_argument("--engine", choices=("vllm", "hf"), help="instead of the run's")
-    parser.add_argument("--sentence", default=SENTENCE, help=f"({SENTENCE})")
-    parser.add_argument("--max-new-tokens", type=int, help="of a continuation; the run's limit")
+    parser.add_argument("--sentence", default=SENTENCE, help=f"put in ({SENTENCE})")
+    parser.add_argument("--max-new-tokens", type=int, help="of a continuation; the run's without")
     return parser.parse_args(arguments)
 
 
 def policies_of(run: Path, steps: Sequence[int] | None) -> dict[int, StoredPolicy]:
     """The start (step 0) and every checkpoint of a run, by rollout steps, or those of ``steps``."""
-    config = read_config(run)
-    saved = {int(path.stem.split("-")[1]): path for path in run.glob("checkpoints/step-*.ckpt")}
-    if not saved:
+    words = policies_by_step(run)
+    if not words.keys() - {0}:
         raise UserError(f"{run} holds no checkpoints")
-    start = {} if config.model.random_init_seed is not None else {0: str(config.model.path)}
-    words = start | {step: str(saved[step]) for step in sorted(saved)}
     for step in steps or ():
         if step not in words:
             raise UserError(

@@ -11,14 +11,17 @@ training. Writes <out>.svg, .png and .csv.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
-from rlrt.analysis.figures import save_figure
+from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run
 from rlrt.analysis.shift import Row, Shift, draw, hardest, shift_of, shift_rows
-from rlrt.assembly.configuration import checked, register_resolvers, stop_with_a_sentence
+from rlrt.assembly.benchmarks import build_source
+from rlrt.assembly.configuration import checked, stop_with_a_sentence
 from rlrt.assembly.console import quiet_libraries, say
+from rlrt.assembly.options import require_at_least
 from rlrt.assembly.stored import StoredPolicy, find_policy, read_config
 from rlrt.assembly.study import open_study, placed
 from rlrt.assembly.study_engine import StudyEngine, held_out_problems, started
@@ -34,16 +37,14 @@ ALIKE = ("temperature", "max_prompt_tokens", "max_response_tokens")  # or length
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; UserError where runs cannot be compared."""
     options = parse_options(arguments)
-    for name in ("problems", "hard", "samples"):
-        if (value := getattr(options, name)) < 1:
-            raise UserError(f"--{name} is {value}, it must be at least 1")
-    register_resolvers()
+    require_at_least(options, problems=1, hard=1, samples=1)
+    require_place(options.out)
     quiet_libraries()
     tuned = labelled(options.runs)
     configs = [read_config(folder) for folder in options.runs]
     base = find_policy(options.base or str(configs[0].model.path))
     require_alike(options.runs, configs)
-    require_tokenizer(base, tuned.values())
+    require_tokenizer(base, list(tuned.values()))
     study = open_study(options.runs[0])
     problems = held_out_problems(study, options.problems)
     longest = study.config.training.max_prompt_tokens + study.config.training.max_response_tokens
@@ -57,15 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for row in empty(rows):
         say(f"{row['policy']}: no position has moved so far, its lines in b and c are empty")
     title = f"responses to {len(hard)} hard problems, compared with {base.name}"
-    files = save_figure(draw(rows, base.name, title), rows, options.out)
-    say("wrote " + ", ".join(map(str, files)))
+    for path in save_figure(draw(rows, base.name, title), rows, options.out):
+        say(str(path))
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; a wrong one ends the program with status 2."""
     parser = argparse.ArgumentParser(description="Distribution shift of runs against their base.")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
-    parser.add_argument("--out", type=Path, required=True, help="figure, without an ending")
+    parser.add_argument("--out", type=Path, required=True, help=OUT)
     parser.add_argument("--base", help="preset, folder or hub name; what the first run began with")
     parser.add_argument("--problems", type=int, default=128, help="that the base is asked (128)")
     parser.add_argument("--hard", type=int, default=30, help="of them, the hardest (30)")
@@ -85,10 +86,17 @@ def labelled(folders: Sequence[Path]) -> dict[str, StoredPolicy]:
 
 
 def require_alike(folders: Sequence[Path], configs: Sequence[DictConfig]) -> None:
-    """UserError where a run asked another way than the first: its responses are not comparable."""
+    """UserError where a run asked another way than the first: its responses are not comparable.
+
+    Another seed of the data is welcome where it holds out the same problems.
+    """
     first = configs[0]
     for folder, config in zip(folders, configs, strict=True):
-        pairs = {"prompts": (first.prompts, config.prompts), "data": (first.data, config.data)}
+        pairs: dict[str, tuple[Any, Any]] = {"prompts": (first.prompts, config.prompts)}
+        pairs["data"] = (first.data, config.data)
+        if config.data != first.data and unseeded(config.data) == unseeded(first.data):
+            one, other = (checked(build_source(c.data).held_out).problems for c in (first, config))
+            pairs["data"] = (one, other)
         pairs |= {f"training.{n}": (first.training[n], config.training[n]) for n in ALIKE}
         for name, (one, other) in pairs.items():
             if one != other:
@@ -96,6 +104,11 @@ def require_alike(folders: Sequence[Path], configs: Sequence[DictConfig]) -> Non
                     f"{name} of {folder} is not that of {folders[0]}: compare runs that were asked "
                     "the same questions in the same way"
                 )
+
+
+def unseeded(data: DictConfig) -> dict[str, Any]:
+    """The settings of the data but for the seed."""
+    return {str(name): value for name, value in data.items() if name != "seed"}
 
 
 def require_tokenizer(base: StoredPolicy, tuned: Sequence[StoredPolicy]) -> None:

@@ -13,44 +13,40 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from rlrt.analysis.figures import save_figure
+from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.theory import KINDS, check_worlds, make_worlds, world_rows, world_summary
 from rlrt.analysis.theory_picture import draw
 from rlrt.analysis.theory_positions import (
     Place,
     Sampled,
+    Start,
     estimate,
     hesitations,
     reading,
     summary,
+    tally,
 )
-from rlrt.assembly.configuration import register_resolvers, stop_with_a_sentence
+from rlrt.assembly.configuration import stop_with_a_sentence
 from rlrt.assembly.console import quiet_libraries, say
-from rlrt.assembly.stored import read_config
+from rlrt.assembly.options import require_at_least
+from rlrt.assembly.stored import policies_by_step
 from rlrt.assembly.study import Study, open_study
 from rlrt.assembly.study_engine import started
 from rlrt.batch import Response, Rollout, Verdict
 from rlrt.errors import UserError
 from rlrt.functional.seeds import derive_seed
 from rlrt.model.comparison import compare
-from rlrt.records import read_table, record_files, rollouts_of
+from rlrt.records import read_table, rollouts_of, step_files
+
+if TYPE_CHECKING:
+    from torch import Tensor  # at run time only behind rlrt, which says how it is to be imported
 
 SHAPES = ((3, 4), (4, 3), (4, 5), (3, 5))  # vocabulary and depth of the worlds
 DRAWN = 250  # nodes of each kind and shape in the picture
-
-
-class Start(NamedTuple):
-    """A candidate token of a place, by its rank, and the number of a continuation behind it."""
-
-    place: int
-    rank: int
-    sample: int
 
 
 def tabular_rows(count: int, seed: int) -> list[dict[str, Any]]:
@@ -67,28 +63,15 @@ def tabular_rows(count: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def rollouts_of_step(folder: Path, step: int) -> list[Rollout]:
-    """The records of one rollout step; UserError where they are not there."""
-    files = {path.stem: path for path in record_files(folder)}
-    if (name := f"step={step:06d}") not in files:
-        raise UserError(f"{folder} holds no records of rollout step {step}: --step is one of 0 to "
-                        f"{len(files) - 1}")  # fmt: skip
-    return rollouts_of(read_table(files[name]))
-
-
 def policy_of_step(folder: Path, step: int) -> str:
-    """Where the policy is that sampled rollout step ``step``; UserError without its checkpoint."""
-    config = read_config(folder)
-    if step == 0 and config.model.get("random_init_seed") is None:
-        return str(config.model.path)
-    path = folder / "checkpoints" / f"step-{step:06d}.ckpt"
-    if not path.exists():
-        there = sorted(p.stem for p in path.parent.glob("step-*.ckpt"))
+    """The policy that sampled rollout step ``step``; UserError where it is not kept."""
+    policies = policies_by_step(folder)
+    if step not in policies:
         raise UserError(
-            f"{path} does not exist, so the policy that sampled rollout step {step} is unknown; "
-            f"there are {', '.join(there) or 'no checkpoints'}"
+            f"{folder} does not keep the policy that sampled rollout step {step}, but those of "
+            f"{', '.join(map(str, policies)) or 'no step'}: choose such a --step, or name a --model"
         )
-    return str(path)
+    return policies[step]
 
 
 def find_places(study: Study, rollouts: Sequence[Rollout], options: Any) -> list[Place]:
@@ -115,8 +98,8 @@ def find_places(study: Study, rollouts: Sequence[Rollout], options: Any) -> list
     return Random(options.seed + 1).sample(places, min(len(places), options.positions))
 
 
-def count_right(study: Study, places: Sequence[Place], options: Any) -> Tensor:
-    """Correct ends ``[places, halves, tokens]`` behind each candidate token of each place.
+def count_right(study: Study, places: Sequence[Place], options: Any) -> "list[Tensor]":
+    """Of each place the correct ends behind each candidate token, ``[halves, tokens]``.
 
     A continuation may be as long as the response might still have become in the run.
     """
@@ -127,11 +110,8 @@ def count_right(study: Study, places: Sequence[Place], options: Any) -> Tensor:
         for sample in range(options.continuations)
     ]
     verdicts = go_on(study, places, asked, options)
-    counts = torch.zeros(len(places), 2, max(len(place.ids) for place in places))
-    for start, verdict in zip(asked, verdicts, strict=True):
-        half = int(2 * start.sample >= options.continuations)
-        counts[start.place, half, start.rank] += verdict is Verdict.RIGHT
-    return counts
+    right = [verdict is Verdict.RIGHT for verdict in verdicts]
+    return tally(places, asked, right, options.continuations)
 
 
 def go_on(
@@ -173,7 +153,8 @@ def go_on(
 
 def policy_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Both sides of the theorem at the sampled positions of a run; says what was found."""
-    rollouts = rollouts_of_step(options.run, options.step)
+    path = step_files(options.run, [options.step])[options.step]
+    rollouts = rollouts_of(read_table(path))
     word = options.model or policy_of_step(options.run, options.step)
     study = open_study(options.run, word, options.context)
     study.require_tokenizer(rollouts)
@@ -201,33 +182,43 @@ def told(found: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; UserError where a run cannot be looked at."""
     parser = argparse.ArgumentParser(description="How tight Inf² <= 2 D̄ is.")
-    parser.add_argument("run", type=Path, nargs="?", help="a run folder with records")
-    parser.add_argument("--out", type=Path, required=True, help="stem of .svg, .png and .csv")
-    parser.add_argument("--step", type=int, default=0, help="rollout step")
-    parser.add_argument("--model", help="another policy than the one that sampled the step")
-    parser.add_argument("--context", help="of configs/context, for a run without a teacher")
-    parser.add_argument("--engine", help="of configs/engine; else the run's own")
-    parser.add_argument("--positions", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=4, help="candidates at a position (>= 2)")
-    parser.add_argument("--continuations", type=int, default=128, help="of each candidate (even)")
-    parser.add_argument("--least-entropy", type=float, default=0.1, help="nats")
-    parser.add_argument("--worlds", type=int, default=500, help="of each kind and shape")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "run", type=Path, nargs="?", help="run folder with records; without it, worlds alone"
+    )
+    parser.add_argument("--out", type=Path, required=True, help=OUT)
+    parser.add_argument("--step", type=int, default=0, help="rollout step of the records (0)")
+    parser.add_argument(
+        "--model", help="preset, checkpoint, run or model folder; else what sampled the step"
+    )
+    parser.add_argument("--context", help="of the teacher view, a name in configs/context")
+    parser.add_argument("--engine", choices=("vllm", "hf"), help="instead of the run's")
+    parser.add_argument(
+        "--positions", type=int, default=64, help="of the run, drawn by chance (64; >= 1)"
+    )
+    parser.add_argument("--tokens", type=int, default=4, help="candidates at a position (4; >= 2)")
+    parser.add_argument(
+        "--continuations", type=int, default=128, help="sampled of each candidate (128; even, >= 2)"
+    )
+    parser.add_argument(
+        "--least-entropy", type=float, default=0.1, help="of the student at a position (0.1 nats)"
+    )
+    parser.add_argument(
+        "--worlds", type=int, default=500, help="tabular ones of each kind and shape (500; >= 1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn by chance (0)")
     options = parser.parse_args(arguments)
-    for name, least in (("positions", 1), ("tokens", 2), ("continuations", 2), ("worlds", 1)):
-        if (value := getattr(options, name)) < least:
-            raise UserError(f"--{name} is {value}, it must be at least {least}")
+    require_at_least(options, positions=1, tokens=2, continuations=2, worlds=1)
     if options.continuations % 2:
         raise UserError(f"--continuations is {options.continuations}, it must be even")
-    register_resolvers()
+    require_place(options.out)
     quiet_libraries()
     sampled = policy_rows(options) if options.run is not None else []
     rows = tabular_rows(options.worlds, options.seed) + sampled
     title = f"positions of {options.run.name}, step {options.step}" if options.run else ""
-    made = save_figure(draw(rows, title), rows, options.out)
+    for path in save_figure(draw(rows, title), rows, options.out):
+        say(str(path))
     if sampled:
         say(told(summary(sampled)))
-    say("\n".join(map(str, made)))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlrt.analysis.figures import save_figure
+from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run, score_of
 from rlrt.analysis.training_curves import curve_rows, draw
 from rlrt.assembly.configuration import stop_with_a_sentence
-from rlrt.errors import UserError
+from rlrt.assembly.console import say
+from rlrt.assembly.options import require_at_least
 
 COLUMNS = ("reward/mean", "rollout/response_tokens_mean", "rollout/engine_entropy")
 
@@ -27,18 +28,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; UserError where a run cannot be drawn."""
     parser = argparse.ArgumentParser(description="Draw training curves from run folders.")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
-    parser.add_argument("--out", type=Path, required=True, help="stem of .svg, .png and .csv")
-    parser.add_argument("--columns", help="names, with commas between them")
-    parser.add_argument("--window", type=int, default=5, help="rollout steps in a mean (>= 1)")
-    parser.add_argument("--unfinished", action="store_true", help="runs that have not ended too")
+    parser.add_argument("--out", type=Path, required=True, help=OUT)
+    parser.add_argument(
+        "--columns", help="columns of metrics.csv or evaluation.csv, commas between"
+    )
+    parser.add_argument("--window", type=int, default=5, help="rollout steps in a mean (5; >= 1)")
+    parser.add_argument(
+        "--unfinished", action="store_true", help="draw runs that have not ended too"
+    )
     options = parser.parse_args(arguments)
-    if options.window < 1:
-        raise UserError(f"--window is {options.window}, it must be at least 1")
+    require_at_least(options, window=1)
+    require_place(options.out)
     runs = [read_run(folder, unfinished=options.unfinished) for folder in options.runs]
     columns = options.columns.split(",") if options.columns else [score_of(runs), *COLUMNS]
     rows = curve_rows(group_runs(runs), columns, options.window)
     for path in save_figure(draw(rows, options.window), rows, options.out):
-        print(path)
+        say(str(path))
 
 
 if __name__ == "__main__":

@@ -12,23 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from rlrt.analysis.figures import save_figure
+from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run
 from rlrt.analysis.uncertainty import PANELS, draw, uncertainty
 from rlrt.assembly.configuration import stop_with_a_sentence
 from rlrt.assembly.console import say
-from rlrt.errors import UserError
+from rlrt.assembly.options import require_at_least
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; UserError where a run cannot be drawn."""
     parser = argparse.ArgumentParser(description="Draw words of doubt and length over training.")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders, with records")
-    parser.add_argument("--smooth", type=int, default=10, help="rollout steps in a mean (>= 1)")
-    parser.add_argument("--out", type=Path, required=True, help="of .svg, .png and .csv, a stem")
+    parser.add_argument("--smooth", type=int, default=10, help="rollout steps in a mean (10; >= 1)")
+    parser.add_argument("--out", type=Path, required=True, help=OUT)
     options = parser.parse_args(arguments)
-    if options.smooth < 1:
-        raise UserError(f"--smooth is {options.smooth}, it must be at least 1")
+    require_at_least(options, smooth=1)
+    require_place(options.out)
     methods = group_runs([read_run(folder) for folder in options.runs])
     rows = uncertainty(methods)
     for path in save_figure(draw(rows, options.smooth), rows, options.out):

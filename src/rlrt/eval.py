@@ -5,27 +5,21 @@ files, each one or several with commas between. What is killed goes on by the sa
 imports wait until the words are known to be sound.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 
-from rlrt.assembly.configuration import register_resolvers, stop_with_a_sentence
-from rlrt.assembly.words import USAGE, parse
-
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read by PyTorch when it is imported
+from rlrt.assembly.configuration import stop_with_a_sentence
+from rlrt.assembly.evaluating.command import USAGE, parse
+from rlrt.assembly.words import helped
 
 
 def main(arguments: Sequence[str]) -> None:
     """One evaluation, from the start or from where it was killed."""
-    if {"--help", "-h"} & set(arguments):
-        print(USAGE)
+    if helped(arguments, USAGE):
         return
     with stop_with_a_sentence(advice="the same command goes on from here"):
         words = parse(arguments)
-        register_resolvers()
-        from rlrt.assembly.evaluation import (
-            evaluate,
-        )  # heavy: after the words are known to be sound
+        from rlrt.assembly.evaluating.evaluate import evaluate
 
         evaluate(words)
 

@@ -28,7 +28,7 @@ def interrupts_wait() -> Iterator[None]:
 
 
 @interrupts_wait()
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have ``write`` fill a partial file beside ``path``, bring it to disk, and put it in place.
 
     An interrupt waits until it is there.
@@ -47,3 +47,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.fsync(folder)  # the rename itself
     finally:
         os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    r"""A text file that is whole at every moment, in UTF-8 and with ``\n`` on every system."""
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8", newline="\n"))

@@ -1,12 +1,13 @@
 """Rollouts on the disk as parquet: the columns that every record has, and how they are read back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rlrt.batch import Problem, Response, Rollout, Verdict
@@ -33,6 +34,8 @@ FIELDS = [
     ("engine_logprobs", TOKENS),
 ]
 NAMES = tuple(name for name, _ in FIELDS)
+OPTIONAL = ("solution", "feedback")  # may be null
+PAIRED = ("response_ids", "engine_logprobs")  # a value per response token
 # worth a dictionary; numbers are not
 REPEATED = [
     "problem_id", "source", "question", "answer", "solution", "feedback", "prompt", "verdict"
@@ -100,10 +103,29 @@ def record_files(folder: Path) -> list[Path]:
     return found
 
 
+def step_files(folder: Path, wanted: Iterable[int] = ()) -> dict[int, Path]:
+    """The records of a run folder by rollout step, in order.
+
+    UserError where there are none, where they are an evaluation's, or where a ``wanted`` step lacks.
+    """
+    files = record_files(folder)
+    if files[0].parent.name != "rollouts":
+        raise UserError(f"{folder} holds the records of an evaluation: a run folder is needed")
+    found = {int(path.stem.removeprefix("step=")): path for path in files}
+    for step in wanted:
+        if step not in found:
+            raise UserError(
+                f"{folder} holds no records of rollout step {step}: it holds those of "
+                f"{len(found)} steps from {min(found)} to {max(found)}"
+            )
+    return found
+
+
 def read_table(path: Path, also: Sequence[str] = (), only: Sequence[str] = NAMES) -> pa.Table:
     """The records of a file: the columns that every record has, or ``only`` some, and those of ``also``.
 
-    UserError where it is no parquet file, or lacks a column, as files of an earlier format do.
+    What ``FIELDS`` names has its type there, and its values are such as a run writes. UserError where
+    they are not, where it is no parquet file, or lacks a column, as files of an earlier format do.
     """
     wanted = [*only, *also]
     try:
@@ -113,10 +135,51 @@ def read_table(path: Path, also: Sequence[str] = (), only: Sequence[str] = NAMES
                 f"{path} is a record of another format: it lacks {', '.join(lacking)}; "
                 "records of this version are needed, from a new run"
             )
-        return pq.read_table(path, columns=wanted)
+        table = pq.read_table(path, columns=wanted)
     except (pa.ArrowException, OSError) as error:
         why = str(error).splitlines()[0]
         raise UserError(f"{path} is no readable parquet file ({why})") from error
+    table = _typed(table, path)
+    if fault := _fault(table):
+        raise UserError(f"{path} is no record of rollouts: {fault}")
+    return table
+
+
+def _typed(table: pa.Table, path: Path) -> pa.Table:
+    """The table with the types of ``FIELDS``; UserError naming a column that cannot have its type."""
+    for number, name in enumerate(table.column_names):
+        wanted = dict(FIELDS).get(name)
+        if wanted is None or table.schema.field(name).type == wanted:
+            continue
+        try:
+            table = table.set_column(number, name, table[name].cast(wanted))
+        except pa.ArrowException as error:
+            raise UserError(
+                f"{path} is no record of rollouts: {name} is {table.schema.field(name).type}, it "
+                f"must be {wanted}"
+            ) from error
+    return table
+
+
+def _fault(table: pa.Table) -> str | None:
+    """What no run writes, in a few words; of whole columns, so that nothing is read one by one."""
+    names = [name for name in NAMES if name in table.column_names]
+    for name in names:
+        column = table[name]
+        nulls = 0 if name in OPTIONAL else column.null_count
+        if pa.types.is_list(column.type):
+            nulls += sum(chunk.flatten().null_count for chunk in column.chunks)
+        if nulls:
+            return f"{name} lacks {nulls} values"
+    if "verdict" in names:
+        others = set(pc.unique(table["verdict"]).to_pylist()) - set(Verdict)
+        if others:
+            return f"a verdict is {min(others)!r}, it must be one of {', '.join(Verdict)}"
+    if set(PAIRED) <= set(names):
+        ids, logprobs = (pc.list_value_length(table[name]) for name in PAIRED)
+        if not ids.equals(logprobs):
+            return f"{' and '.join(PAIRED)} have unequal lengths"
+    return None
 
 
 def rollouts_of(table: pa.Table) -> list[Rollout]:

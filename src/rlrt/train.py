@@ -16,11 +16,9 @@ from rlrt.assembly.configuration import (
     CONFIGS,
     compose,
     no_empty_folder,
-    register_resolvers,
     stop_with_a_sentence,
 )
 
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read by PyTorch when it is imported
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors on instead of printing them
 
 
@@ -38,7 +36,6 @@ def train(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    register_resolvers()
     with stop_with_a_sentence():
         if not any(word.startswith("-") for word in sys.argv[1:]):
             compose(sys.argv[1:])  # Hydra's own report of a wrong setting is longer

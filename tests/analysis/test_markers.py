@@ -179,6 +179,23 @@ def test_each_problem_gives_its_first_correct_and_first_incorrect_trajectory() -
     assert one_of_each(v for v in views if v.rollout.verdict is RIGHT) == []
 
 
+def test_problems_of_two_benchmarks_are_not_taken_for_each_other() -> None:
+    """Their ids may be the same: aime25 and aime26 both number their problems from 1."""
+    verdicts = {"aime25": (RIGHT, WRONG), "aime26": (WRONG, RIGHT), "hmmt26": (RIGHT, RIGHT)}
+    views = [
+        View(view("1", verdict, sample).rollout, (1,), benchmark)
+        for benchmark, pair in verdicts.items()
+        for sample, verdict in enumerate(pair)
+    ]
+    chosen = [(v.benchmark, v.rollout.verdict, v.rollout.sample) for v in one_of_each(views)]
+    assert chosen == [
+        ("aime25", RIGHT, 0),
+        ("aime25", WRONG, 1),
+        ("aime26", RIGHT, 1),
+        ("aime26", WRONG, 0),
+    ]
+
+
 def asymmetry_TV(policy: PreTrainedModel, view: View) -> Tensor:
     """D̂ at every position and id, by two plain forward passes."""
     response = view.rollout.response.ids
@@ -231,7 +248,19 @@ def test_the_picture_places_every_token_and_names_the_markers() -> None:
     named = [label.get_text() for label in right.get_yticklabels()]
     widths = dict(zip(named, (bar.get_width() for bar in right.patches), strict=True))
     assert widths == {row.token: row.z for row in scored if row.role}
+    assert {text.get_text() for text in left.texts} == set(named)
     assert named[::-1] == [row.token for row in scored if row.role]  # the most exploring on top
+
+
+def test_the_strongest_markers_of_a_side_have_names_in_both_panels() -> None:
+    words = [f"word{chr(97 + n)}" for n in range(14)]
+    corpora = Corpora(
+        Counter({word: 40 + n for n, word in enumerate(words)} | {"same": 50}),
+        Counter({"boxed": 800, "same": 50}),
+    )
+    left, right = draw(score(corpora, 30, 3), "", "").axes
+    named = {label.get_text() for label in right.get_yticklabels()}
+    assert {text.get_text() for text in left.texts} == named == {*words[2:], "boxed"}
 
 
 def test_a_picture_without_markers_says_so() -> None:

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from tests.analysis.evaluations import evaluation_folder
+from tests.evaluation.answered import by_counts, model
 
 from rlrt.analysis.pass_curves import PassCurve, curve, curves, draw, read_answers, rows
 from rlrt.errors import UserError
+from rlrt.evaluation.summary import summarise
 from rlrt.functional.answers import Answers
 
 
@@ -32,6 +34,20 @@ def test_a_curve_is_the_mean_over_problems_of_all_choices_of_k_samples() -> None
     assert np.all(made.low_K < made.mean_K)
     assert np.all(made.mean_K < made.high_K)
     assert made.high_K.max() <= 1
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_band_is_the_interval_that_an_evaluation_reports(seed: int) -> None:
+    """Whatever other models are evaluated beside it."""
+    counts = [0, 1, 3, 8, 8, 2, 5] * 4
+    beside = by_counts([8, 7, 6, 5, 4, 3, 2] * 4, 8)
+    models = [model("n", {"b": beside}), model("m", {"b": by_counts(counts, 8)})]
+    reported = summarise(models, seed).benchmarks[0].results[1].pass_at
+    made = curve("m", "b", [answers(counts, 8)], seed)
+    assert made.ks == tuple(reported)
+    for name, values in (("value", made.mean_K), ("low", made.low_K), ("high", made.high_K)):
+        expected = [getattr(one, name) for one in reported.values()]
+        assert values.tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_one_problem_is_a_line_without_a_band() -> None:
@@ -86,9 +102,27 @@ def test_a_panel_for_each_benchmark_with_a_line_for_each_method() -> None:
     for axes in panels:
         assert [line.get_xdata().tolist() for line in axes.lines] == [[1, 2, 4, 8]] * 2
         assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "4", "8"]
-    assert [text.get_text() for text in figure.legends[0].texts] == [r"m \$x", "n"]
+    assert [text.get_text() for text in figure.legends[0].texts] == [r" _m \$x", "n"]
     figure.canvas.draw()  # what no label may break
     plt.close(figure)
+
+
+def test_a_note_says_how_much_was_asked_and_what_the_bands_are() -> None:
+    one, other = answers([1, 3], 8), answers([2, 2], 8)
+    said = []
+    for methods in ({"a": [one]}, {"a": [one, other]}, {"a": [one], "b": [one, other]}):
+        figure = draw(curves({m: [{"x": e} for e in es] for m, es in methods.items()}, None))
+        said.append(figure.legends[0].get_title().get_text().split("\n"))
+        plt.close(figure)
+    assert said == [
+        ["2 problems, 8 samples of each", "band of 95 %, bootstrap over problems"],
+        ["2 problems, 8 samples of each", "mean of 2 seeds, band from lowest to highest"],
+        [
+            "2 problems, 8 samples of each",
+            "mean of 2 seeds, band from lowest to highest",
+            "of one evaluation: band of 95 %, bootstrap over problems",
+        ],
+    ]
 
 
 def test_answers_are_read_by_benchmark(tmp_path: Path) -> None:

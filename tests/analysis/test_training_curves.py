@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlrt.analysis.runs import Run
-from rlrt.analysis.training_curves import curve_rows, draw, spread, trailing_mean
+from rlrt.analysis.training_curves import (
+    curve_rows,
+    draw,
+    ends_of,
+    spread,
+    title_of,
+    trailing_mean,
+)
 from rlrt.errors import UserError
 
 
@@ -73,7 +80,10 @@ def test_every_line_is_named_in_every_panel() -> None:
         (axes.get_title(), {text.get_text() for text in axes.texts} - {""}) for axes in figure.axes
     ]
     # the training column ends at the mean of 0.1 and 0.5
-    assert named == [("avg@8", {"0.5 a", "0.5 b"}), ("reward/mean", {"0.3 a", "0.3 b"})]
+    assert named == [
+        ("held-out avg@8", {"0.500 a", "0.500 b"}),
+        ("training reward, mean", {"0.300 a", "0.300 b"}),
+    ]
     looks = {
         (line.get_color(), line.get_linestyle(), line.get_marker())
         for line in figure.axes[0].lines
@@ -82,7 +92,29 @@ def test_every_line_is_named_in_every_panel() -> None:
     assert len(looks) == 2
     assert len({dash for _, dash, _ in looks}) == 2  # told apart without colour too
     note = figure.get_supxlabel()
-    assert note == "one seed; training columns: mean of the last 3 steps"
+    assert note == "one seed; in training: mean of the last 3 steps"
+
+
+def test_a_column_without_a_title_is_called_by_its_name() -> None:
+    assert title_of("rlrt/weight_mean") == "rlrt/weight_mean"
+    assert title_of("pass@4") == "held-out pass@4"
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.968, 0.97], ["0.968", "0.970"]),
+        ([1.0, 0.9964], ["1.000", "0.996"]),
+        ([32.94, 9.5], ["32.9", "9.5"]),
+        ([1500.0, 3.0], ["1500", "3"]),
+        ([0.0, 0.0], ["0", "0"]),
+        ([0.0123, float("nan")], ["0.0123", "nan"]),
+    ],
+)
+def test_numbers_at_line_ends_have_equally_many_decimals(
+    values: list[float], shown: list[str]
+) -> None:
+    assert ends_of(values) == shown
 
 
 def test_labels_that_touch_move_apart_about_their_middle() -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from rlrt.analysis.runs import Run
 from rlrt.analysis.uncertainty import (
+    PANELS,
     WORDS,
     draw,
     rate_over_training,
-    trailing_mean,
     uncertainty,
     uncertainty_rate,
 )
@@ -111,8 +111,5 @@ def test_lines_are_means_and_bands_the_range_over_seeds(tmp_path: Path) -> None:
     assert [1.0, 50.0] in band
     smoothed = draw(uncertainty({"rlrt": runs}), smooth=2)
     assert smoothed.axes[0].lines[0].get_ydata().tolist() == [150.0, 87.5]
-
-
-def test_trailing_mean_of_values_worked_out_by_hand() -> None:
-    assert trailing_mean([1, 3, 5, 0], 2) == [1, 2, 4, 2.5]
-    assert trailing_mean([1, 3], 1) == [1, 3]
+    assert [axes.get_title() for axes in figure.axes] == list(PANELS.values())
+    assert "25.0 rlrt" in [text.get_text() for text in rate.texts]

@@ -1,42 +1,46 @@
-"""The words of the evaluation's command."""
-
-from pathlib import Path
+"""A command's own words, told from Hydra's."""
 
 import pytest
 
-from rlrt.assembly.words import Words, parse
+from rlrt.assembly.words import listed, own_words
 from rlrt.errors import UserError
 
 
-def test_its_own_words_and_those_of_hydra() -> None:
-    words = parse(
-        ["model=[tiny, logs/a=b]", "sampling.samples=4", "benchmark=all,x.jsonl", "out=~/an out"]
+def test_own_words_and_the_rest_in_their_order() -> None:
+    words = ["seed=1", "out=a=b", "output=c", "+data.out=2", "benchmark=x", "data"]
+    assert own_words(words, ("out", "benchmark", "examples")) == (
+        {"out": "a=b", "benchmark": "x"},
+        ("seed=1", "output=c", "+data.out=2", "data"),
     )
-    assert words == Words(
-        ("tiny", "logs/a=b"),
-        ("all", "x.jsonl"),
-        None,
-        Path("~/an out").expanduser(),
-        ("sampling.samples=4",),
-    )
-    assert words.named == {"sampling.samples"}
-    assert not words.names("sampling")
-    assert parse(["model=a", "benchmark=b", "+sampling=tiny"]).names("sampling")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("words", "said"),
     [
-        ("benchmark=arithmetic", "model= is missing, as in model=tiny benchmark=arithmetic"),
-        ("model=tiny", "benchmark= is missing"),
-        ("model=tiny benchmark", "benchmark= has no value"),
-        ("model= benchmark=all", "model= has no value"),
-        ("model=tiny model=tiny benchmark=all", "model= is given twice"),
-        ("model=tiny,tiny benchmark=all", "model names tiny twice"),
-        ("model=tiny,,a benchmark=all", "an item between commas is empty"),
-        ("--multirun model=tiny benchmark=all", "--multirun is no word of this command: --help"),
+        (["out"], "^out= has no value$"),
+        (["--out=a"], "^--out=a is no word of this command: --help lists them$"),
+        (["out="], "^out= has no value$"),
+        (["out=a", "seed=1", "out=a"], "^out= is given twice"),
     ],
 )
-def test_words_that_are_wrong(arguments: str, said: str) -> None:
+def test_own_words_that_cannot_be_meant(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        parse(arguments.split())
+        own_words(words, ("out",))
+
+
+@pytest.mark.parametrize("value", ["a,b=c", "[a,b=c]", " a , b=c "])
+def test_lists_with_and_without_brackets(value: str) -> None:
+    assert listed("model", value) == ("a", "b=c")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("a,,b", "model is a,,b, in which an item between commas is empty"),
+        ("[]", "an item between commas is empty"),
+        ("a,b,a", "model names a twice"),
+    ],
+)
+def test_lists_that_cannot_be_meant(value: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        listed("model", value)

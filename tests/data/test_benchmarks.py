@@ -7,12 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlrt.assembly.benchmarks import STUDY, benchmark_names, build_source, load_benchmark
+from rlrt.assembly.benchmarks import benchmark_names, build_source, load_benchmark
 from rlrt.assembly.configuration import compose
 from rlrt.batch import Problem
 from rlrt.data.benchmarks import Benchmark, read_problem_file
 from rlrt.data.source import Source
 from rlrt.errors import UserError
+from rlrt.evaluation.paper import SIX
 
 THREE = Benchmark("three", "three.jsonl", "some/where", "test", "question", "number", 3)
 
@@ -81,10 +82,10 @@ def test_ids_are_unique(tmp_path: Path) -> None:
 
 
 def test_names() -> None:
-    assert benchmark_names(["all"]) == list(STUDY)
+    assert benchmark_names(["all"]) == list(SIX)
     assert benchmark_names(["amc23", "all", "own.jsonl", "arithmetic"]) == [
         "amc23",
-        *(name for name in STUDY if name != "amc23"),
+        *(name for name in SIX if name != "amc23"),
         "own.jsonl",
         "arithmetic",
     ]
@@ -132,7 +133,7 @@ def test_the_hub_source_takes_the_same_settings() -> None:
         compose(["data=hub", "data.name=some/where", "data.overlap_with=[all]"]).data
     )
     assert isinstance(source, Source)
-    assert [b.name for b in source.overlap_with if isinstance(b, Benchmark)] == list(STUDY)
+    assert [b.name for b in source.overlap_with if isinstance(b, Benchmark)] == list(SIX)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +141,10 @@ def test_the_hub_source_takes_the_same_settings() -> None:
     [
         (["data.overlap_with=aime24"], "data.overlap_with is "),
         (["data.overlap_with=[aime27]"], "data.overlap_with is aime27, it must be all"),
+        (
+            ["data.overlap_with=[arithmetic]"],
+            "data.overlap_with is arithmetic, it must be all, one",
+        ),
         (["data.overlap_with=[nowhere.jsonl]"], "does not exist"),
         (["data.overlap_folder=there"], "names no benchmark to read from it"),
         (["data.overlap_similarity=0"], "data.overlap_similarity is 0; allowed: over 0, at most 1"),

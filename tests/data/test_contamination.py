@@ -154,3 +154,21 @@ def test_dapo_math_17k_beside_its_marks(shared: Path) -> None:
     assert {pair for pair in marks.items() if pair[1] not in OTHER_PROBLEMS} <= pairs
     assert len(same - marks.keys()) == 20
     assert not {o.benchmark for o in found} & {"aime24", "aime25", "hmmt_feb_2026"}
+
+
+@pytest.mark.parametrize("filler", [FILLER, FILLER[:1]])
+def test_a_question_inside_an_instruction_is_found_whatever_its_length(filler: list[str]) -> None:
+    header = (
+        "Solve the following math problem step by step. The last line of your response should be "
+        "of the form Answer: $Answer (without quotes) where $Answer is the answer to the problem."
+    )
+    footer = 'Remember to put your answer on its own line after "Answer:".'
+    short = "What is the largest prime factor of 91?"
+    wrapped = [
+        f"{header}\n\n{short}\n\n{footer}",
+        *(f"{header}\n\n{f}\n\n{footer}" for f in filler),
+    ]
+    found = overlaps(problems(wrapped), problems([short, "Is 7 a prime?"], "bench"))
+    assert [(one.train_id, one.benchmark_id, one.kind) for one in found] == [
+        ("train0", "bench0", "near")
+    ]

@@ -20,12 +20,13 @@ TEXTS = [r"\boxed{0}", "no", "no", "no", "1", r"\boxed{1}", r"\boxed{1}", r"\box
 
 
 class ScriptedEngine:
-    """Answers with TEXTS in order, and keeps what it was asked."""
+    """Answers with its texts in order, and keeps what it was asked."""
 
     max_logprob_gap = None
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
+        self.texts = TEXTS
         self.asked: list[tuple[list[Sequence[int]], list[int], Sampling]] = []
 
     def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None: ...
@@ -40,7 +41,10 @@ class ScriptedEngine:
         on_finished: OnFinished | None = None,
     ) -> list[Response]:
         self.asked.append((list(prompts), list(seeds), sampling))
-        ids = [tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in TEXTS]
+        ids = [
+            tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            for text in self.texts
+        ]
         responses = [Response(some, (0.0,) * len(some), truncated=len(some) < 5) for some in ids]
         assert on_finished is not None
         for index, response in enumerate(responses):
@@ -81,6 +85,18 @@ def test_measures_what_the_engine_answers(
     assert engine.asked[1][1] == seeds, "the same seed asks with the same random numbers"
     assert not set(engine.asked[2][1]) & set(seeds)
     assert sampling == Sampling(30, 0.6, 0.95)
+
+
+def test_an_undecided_response_is_not_right_whatever_it_earns(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    engine = ScriptedEngine(tokenizer)
+    engine.texts = [r"\boxed{31}", *TEXTS[1:]]  # too long to be decided
+    with Verifier(workers=1, max_answer_characters=1, undecided_reward=0.25) as generous:
+        judge = Judge(tokenizer, generous)
+        measured = Evaluator(4, (1,))(engine, PROBLEMS, PROMPT_IDS, judge, 30, seed=7)
+    assert measured["undecided"] == pytest.approx(1 / 12)
+    assert measured["avg@4"] == measured["pass@1"] == pytest.approx(2 / 12)
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,12 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     )
     assert done.stderr == "error: the disk is full (File too large); again\n"
     assert Journal(path, "f00d").read() == dict(zip(KEYS[:3], RESPONSES, strict=False))
+
+
+@pytest.mark.parametrize("ids", ['["5"]', '"56"', "[5.0]", "[true]", "null"])
+def test_ids_that_are_none_are_damage(tmp_path: Path, ids: str) -> None:
+    journal = filled(tmp_path)
+    text = journal.path.read_text()
+    journal.path.write_text(text.replace("[5,6,1]", ids))
+    with pytest.raises(UserError, match="damaged in line 3"):
+        journal.read()

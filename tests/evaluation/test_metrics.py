@@ -7,18 +7,18 @@ import torch
 
 from rlrt.evaluation.metrics import AvgAtK, PassAtK
 
-REWARDS = [  # three problems of six samples; 0.5 counts as correct
-    [1.0, 0.0, 0.0, 1.0, 0.5, 0.0],
-    [0.0] * 6,
-    [0.0, 1.0, 0.0, 0.0, 0.0, 0.0],
+RIGHT = [  # three problems of six samples
+    [True, False, False, True, True, False],
+    [False] * 6,
+    [False, True, False, False, False, False],
 ]
 
 
 def test_avg_at_k_is_the_mean_over_all_samples() -> None:
     metric = AvgAtK()
-    for rewards in REWARDS:
-        metric.update(torch.tensor(rewards))
-    assert float(metric.compute()) == pytest.approx(3.5 / 18, abs=1e-12)
+    for right in RIGHT:
+        metric.update(torch.tensor(right))
+    assert float(metric.compute()) == pytest.approx(4 / 18, abs=1e-12)
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 6])
@@ -26,18 +26,18 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_correct_sample(k: int) -> None
     """Unbiased: the mean over all ways to draw k of the samples, averaged over problems."""
     metric = PassAtK(k)
     expected = 0.0
-    for rewards in REWARDS:
-        metric.update(torch.tensor(rewards))
-        drawn = list(combinations(rewards, k))
-        expected += sum(any(reward >= 0.5 for reward in some) for some in drawn) / len(drawn) / 3
+    for right in RIGHT:
+        metric.update(torch.tensor(right))
+        drawn = list(combinations(right, k))
+        expected += sum(any(some) for some in drawn) / len(drawn) / 3
     assert float(metric.compute()) == pytest.approx(expected, abs=1e-12)
 
 
 def test_metrics_start_anew_after_a_reset() -> None:
     for metric in (AvgAtK(), PassAtK(1)):
-        metric.update(torch.tensor([0.0, 0.0]))
+        metric.update(torch.tensor([False, False]))
         metric.reset()
-        metric.update(torch.tensor([1.0, 1.0]))
+        metric.update(torch.tensor([True, True]))
         assert float(metric.compute()) == 1.0
 
 
@@ -49,4 +49,4 @@ def test_pass_at_less_than_one_is_refused(k: int) -> None:
 
 def test_more_than_was_sampled_cannot_be_asked() -> None:
     with pytest.raises(ValueError, match="k <= samples"):
-        PassAtK(3).update(torch.tensor([1.0, 0.0]))
+        PassAtK(3).update(torch.tensor([True, False]))

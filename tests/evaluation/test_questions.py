@@ -13,6 +13,7 @@ from rlrt.evaluation.judging import Judged
 from rlrt.evaluation.questions import (
     Question,
     TeacherQuestions,
+    require_room,
     student_questions,
     teacher_questions,
 )
@@ -22,7 +23,7 @@ SUMS = [Problem(f"p{n}", f"Compute {n} + 1.", str(n + 1), "sums") for n in range
 
 def test_every_problem_of_every_benchmark_so_many_times(tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = Prompts(tokenizer)
-    asked = student_questions({"a": SUMS, "b": SUMS[1:]}, prompts, 3, 128)
+    asked = student_questions({"a": SUMS, "b": SUMS[1:]}, prompts, 3)
     assert [(q.benchmark, q.problem.id, q.group, q.sample) for q in asked] == [
         ("a", "p0", 0, 0),
         ("a", "p0", 0, 1),
@@ -43,8 +44,8 @@ def test_a_seed_depends_on_nothing_that_is_asked_beside(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     prompts = Prompts(tokenizer)
-    both = student_questions({"a": SUMS, "b": SUMS}, prompts, 2, 128)
-    alone = student_questions({"b": SUMS[1:]}, prompts, 1, 128)
+    both = student_questions({"a": SUMS, "b": SUMS}, prompts, 2)
+    alone = student_questions({"b": SUMS[1:]}, prompts, 1)
     (same,) = [q for q in both if q.key == alone[0].key]
     assert same.seed(5) == alone[0].seed(5)
     other = replace(alone[0], view="teacher")
@@ -56,8 +57,7 @@ def test_another_question_under_the_same_id_is_another_key(
 ) -> None:
     edited = [replace(SUMS[0], question="Compute 0 + 2.")]
     before, after = (
-        student_questions({"a": problems}, Prompts(tokenizer), 1, 128)[0]
-        for problems in (SUMS, edited)
+        student_questions({"a": problems}, Prompts(tokenizer), 1)[0] for problems in (SUMS, edited)
     )
     assert before.key != after.key
     assert before.key._replace(prompt="") == after.key._replace(prompt="")
@@ -66,16 +66,24 @@ def test_another_question_under_the_same_id_is_another_key(
 def test_no_problem_is_left_out_for_its_length(tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = Prompts(tokenizer)
     lengths = [len(prompts.student_ids(problem.question)) for problem in SUMS]
-    assert student_questions({"a": SUMS}, prompts, 1, max(lengths))
-    with pytest.raises(UserError, match=rf"is 3, .* 2 problems are .* at least {max(lengths)}$"):
-        student_questions({"a": SUMS}, prompts, 1, 3)
+    questions = student_questions({"a": SUMS}, prompts, 4)
+    require_room(questions, max(lengths), 1024)
+    both = rf"at least {max(lengths)}, and the model takes 1024 tokens of prompt and response$"
+    with pytest.raises(
+        UserError, match=rf"tokens is 3, and the prompts of 2 problems are .*{both}"
+    ):
+        require_room(questions, 3, 1024)
+    with pytest.raises(
+        UserError, match="and the prompt of 1 problem is longer: it must be at least"
+    ):
+        require_room(questions[:4], 3, 1024)
 
 
 def teacher_view(
     tokenizer: PreTrainedTokenizerBase, rewards: list[float], text: str, max_tokens: int
 ) -> tuple[Prompts, TeacherQuestions]:
     prompts = Prompts(tokenizer)
-    asked = student_questions({"a": SUMS[:1]}, prompts, len(rewards), 128)
+    asked = student_questions({"a": SUMS[:1]}, prompts, len(rewards))
     rollouts = [
         Rollout(
             q.problem, q.group, q.sample, q.prompt_ids, Response((1,), (0.0,), False), text,

@@ -131,10 +131,8 @@ def test_the_split_of_several_benchmarks_pools_their_problems() -> None:
         ("b", True, 1),
         ("b", False, 1),
         ("c", True, 1),
-        ("c", False, 0),
-    ]
+    ], "no part without problems"
     assert parts[0].averages[0].value == pytest.approx((1 / 4 + 3 / 4) / 2)
-    assert parts[-1].averages == ()
 
 
 def test_a_teacher_view_without_a_context_is_no_teacher_view() -> None:
@@ -145,11 +143,37 @@ def test_a_teacher_view_without_a_context_is_no_teacher_view() -> None:
     filled = EvaluatedModel("a", None, asked.rollouts, {"b": [*own, *asked.teacher["b"]]})
     assert summarise([filled], 0).split == summarise([asked], 0).split
     parts = summarise([filled], 0).split
-    assert [(part.weak, part.problems) for part in parts] == [(True, 0), (False, 1), (None, 1)]
+    assert [(part.weak, part.problems) for part in parts] == [(False, 1), (None, 1)]
 
 
 def test_no_context_anywhere_is_one_part() -> None:
     asked = model("a", {"b": by_counts([0, 1], 4)})
     alone = EvaluatedModel("a", None, asked.rollouts, asked.rollouts)
     parts = summarise([alone], 0).split
-    assert [(part.weak, part.problems) for part in parts] == [(True, 0), (False, 0), (None, 2)]
+    assert [(part.weak, part.problems) for part in parts] == [(None, 2)]
+
+
+def test_one_problem_has_no_interval_nor_a_mean_over_it() -> None:
+    answers = {"b": by_counts([2], 4), "c": by_counts([0, 4, 2], 4)}
+    models = [model("a", answers, {"b": {"p000": "1"}}), model("d", answers)]
+    summary = summarise(models, 0)
+    alone, several = (benchmark.results[1] for benchmark in summary.benchmarks)
+    assert summary.mean is not None
+    for result in (alone, summary.mean.results[1]):
+        assert result.gain is not None
+        for one in (result.average, result.solved, result.gain):
+            assert (one.low, one.high) == (None, None)
+    assert summary.split[0].gains[0].low is None
+    assert several.average.low is not None
+    assert several.average.low < several.average.value
+
+
+def test_a_part_of_a_benchmark_is_not_the_benchmark() -> None:
+    answers = {name: by_counts([1, 2], 4) for name in SIX}
+    whole = summarise([model("m", answers)], 0, dict.fromkeys(SIX, 2))
+    assert whole.mean is not None
+    assert whole.mean.of_the_six
+    part = summarise([model("m", answers)], 0, dict.fromkeys(SIX, 2) | {"amc23": 40})
+    assert [one.whole for one in part.benchmarks] == [name != "amc23" for name in SIX]
+    assert part.mean is not None
+    assert not part.mean.of_the_six

@@ -7,8 +7,9 @@ from rich.console import Console
 from tests.evaluation.answered import by_counts, model
 
 from rlrt.evaluation.paper import SIX, paper_row
+from rlrt.evaluation.screen import folded, screen
 from rlrt.evaluation.summary import Summary, summarise
-from rlrt.evaluation.tables import as_json, markdown, screen
+from rlrt.evaluation.tables import as_json, markdown
 
 EVIL = "[bold]x|<script>alert(1)</script>`*_y_*`\x1b[31m\n| z"
 
@@ -30,7 +31,7 @@ def summary() -> Summary:
 
 def printed(summary: Summary, width: int = 80) -> str:
     console = Console(width=width, record=True, file=StringIO(), force_terminal=True)
-    for part in screen(summary):
+    for part in screen(summary, width):
         console.print(part)
     return console.export_text()
 
@@ -52,11 +53,19 @@ def test_the_screen_holds_the_six_and_their_mean_in_80_columns(summary: Summary)
     assert "[+0.0, +25.0]" in text
 
 
+def test_a_wide_screen_holds_a_model_in_one_line(summary: Summary) -> None:
+    lines = printed(summary, 200).splitlines()
+    assert " ".join(next(line for line in lines if "AIME24" in line).split()).endswith("of the six")
+    cells = re.split("  +", next(line for line in lines if line.startswith(" qwen3_8b")).strip())
+    assert cells[:3] == ["qwen3_8b", "25.0 / 50.0", "37.5 / 100.0"]
+
+
 def test_markdown_has_the_paper_beside_ours(summary: Summary) -> None:
     cells = rows(markdown(summary))
     assert cells[0] == ["model", *(name.upper() for name in SIX), "mean of the six"]
     assert cells[2][:2] == ["qwen3_8b", "25.0 / 50.0"]
-    assert cells[3][:2] == ["paper: 8B start (thinking off)", "25.2 / 63.3"]
+    label = "8B start (thinking off): avg@16 / pass@16 of the paper"
+    assert cells[3][:2] == [label, "25.2 / 63.3"]
     assert cells[3][-1] == "38.6 / 63.4" or cells[3][-1] == "38.6 / 63.5"
     assert cells[4][1] == "37.5 / 100.0"
     assert ["", "logs/rlrt/2026-01-01_10-00-00", "37.5 [25.0, 50.0]"] in [row[:3] for row in cells]
@@ -84,7 +93,7 @@ def test_json_is_plain_and_whole(summary: Summary) -> None:
     assert start["tokens_mean"] == 3
     assert found["mean"]["of_the_six"]
     assert found["split"]["weak_below"] == 0.6
-    assert [part["weak"] for part in found["split"]["parts"]] == [True, False, None]
+    assert [part["weak"] for part in found["split"]["parts"]] == [True, None]
     assert found["split"]["parts"][0]["models"][1]["model"] == "logs/rlrt/2026-01-01_10-00-00"
     assert found["models"][0] == {"name": "qwen3_8b", "paper": "8B start (thinking off)"}
 
@@ -114,3 +123,73 @@ def test_many_benchmarks_are_cut_into_tables_that_fit() -> None:
 def test_a_gain_of_nothing_has_no_sign_of_a_loss() -> None:
     same = {"b": by_counts([1, 2], 4)}
     assert "-0.0" not in markdown(summarise([model("a", same), model("c", same)], 0))
+
+
+def test_the_mean_is_never_a_table_of_its_own() -> None:
+    answers = {name: by_counts([1, 2], 2) for name in (*SIX, "arithmetic")}
+    text = printed(summarise([model("m", answers)], 0))
+    assert max(map(len, text.splitlines())) <= 80
+    first, second = [line.split() for line in text.splitlines() if line.startswith(" model")][:2]
+    assert first[1:] == ["AIME24", "AIME25", "AIME26", "HMMT26"]
+    assert second[1:] == ["AMC23", "MATH500", "arithmetic", "mean", "of", "the", "six"]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "lines"),
+    [
+        ("qwen3_8b", 8, ["qwen3_8b"]),
+        ("logs/rlrt_4b/2026-01-01_10-00-00", 20, ["logs/rlrt_4b/2026-", "01-01_10-00-00"]),
+        ("a/checkpointofmanyletters", 10, ["a/", "chec…tters"]),
+        ("", 5, [""]),
+        ("漢漢漢漢漢漢", 7, ["漢…漢漢"]),
+    ],
+)
+def test_names_break_at_their_joints(name: str, width: int, lines: list[str]) -> None:
+    assert folded(name, width) == lines
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_long_names_leave_the_numbers_whole(width: int) -> None:
+    names = ["anybody/a-model_with_a_very_long_name-of-60-characters-or-even-more", "x" * 70]
+    answers = {"b": by_counts([1, 2, 4], 4), "many_problems_of_mine": by_counts([1, 3, 4], 4)}
+    text = printed(summarise([model(name, answers) for name in names], 0), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "[25.0, 100.0]" in text
+    assert "model_" in text
+
+
+def test_the_paper_stands_beside_whole_benchmarks_alone() -> None:
+    row = paper_row("qwen3_8b", None)
+    answers = {"aime24": by_counts([1, 2], 4), "amc23": by_counts([1, 2], 4)}
+    sizes = {"aime24": 30, "amc23": 2}
+    part = summarise([model("m", answers, paper=row)], 0, sizes)
+    cells = rows(markdown(part))
+    assert cells[0] == ["model", "AIME24 (2 of 30)", "AMC23", "mean of 2"]
+    assert cells[3][1:] == ["–", "67.0 / 95.0", "–"]
+    said = " ".join(as_json(part)["notes"])
+    assert "same model and method, your settings may differ" in said
+    assert "Here n is 4, in the paper 16" in said
+    assert as_json(part)["benchmarks"][0]["models"][0]["paper"] is None
+    none = summarise([model("m", answers, paper=row)], 0, dict.fromkeys(answers, 30))
+    assert "paper" not in markdown(none).replace("not over the paper's six", "")
+    same = {"amc23": by_counts([8, 9], 16)}
+    assert "Here n is" not in markdown(summarise([model("m", same, paper=row)], 0))
+
+
+def test_no_interval_is_none_and_a_flat_one_is_explained() -> None:
+    alone = summarise([model("m", {"b": by_counts([2], 4)})], 0)
+    assert "50.0 – " in markdown(alone)
+    assert "[" not in markdown(alone)
+    found = as_json(alone)["benchmarks"][0]["models"][0]["average"]
+    assert found == {"value": 0.5, "low": None, "high": None}
+    assert "One problem alone has no interval" in markdown(alone)
+    alike = markdown(summarise([model("m", {"b": by_counts([2, 2], 4)})], 0))
+    assert "its interval has width 0: that is no certainty" in alike
+    assert "width 0" not in markdown(summarise([model("m", {"b": by_counts([0, 1, 0, 2], 2)})], 0))
+
+
+def test_parts_of_the_six_are_not_the_headline() -> None:
+    answers = {name: by_counts([1, 2], 4) for name in SIX}
+    text = markdown(summarise([model("m", answers)], 0, dict.fromkeys(SIX, 30)))
+    assert "mean of the six" not in text
+    assert "The mean is over parts of the six benchmarks: it is not the paper's." in text

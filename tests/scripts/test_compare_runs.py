@@ -17,8 +17,10 @@ COLUMNS = [
 ]
 
 
-def run_folder(root: Path, seed: int, loss: str = "surrogate.ClippedSurrogate") -> Path:
-    """Four steps: reward 0, 0.25, 0.5, 0.75; length 10 + step + seed; entropy 1; 2 + seed seconds."""
+def run_folder(
+    root: Path, seed: int, loss: str = "surrogate.ClippedSurrogate", steps: int = 4
+) -> Path:
+    """Four steps, or others: reward step / 4; length 10 + step + seed; entropy 1; 2 + seed seconds."""
     folder = root / f"{loss}{seed}"
     folder.mkdir()
     (folder / "config.yaml").write_text(
@@ -27,8 +29,11 @@ def run_folder(root: Path, seed: int, loss: str = "surrogate.ClippedSurrogate") 
         f"context: {{_target_: x.Peer, seed: {seed}, parts: [{{seed: {seed}}}]}}\n"
     )
     tables = {
-        "metrics.csv": [COLUMNS, *([s, s / 4, 10 + s + seed, 1.0, 2.0 + seed] for s in range(4))],
-        "evaluation.csv": [["step", "avg@8"], [0, 0.4], [4, 0.8 + seed / 10]],
+        "metrics.csv": [
+            COLUMNS,
+            *([s, s / 4, 10 + s + seed, 1.0, 2.0 + seed] for s in range(steps)),
+        ],
+        "evaluation.csv": [["step", "avg@8"], [0, 0.4], [steps, 0.8 + seed / 10]],
     }
     for name, rows in tables.items():
         with (folder / name).open("w", newline="") as file:
@@ -68,6 +73,25 @@ def test_runs_that_differ_in_another_part_are_two_methods(tmp_path: Path) -> Non
         "`srpo loss=ClippedSurrogate`",
         "`srpo loss=GSPO`",
     ]
+
+
+def test_runs_of_another_model_are_another_method(tmp_path: Path) -> None:
+    folders = [run_folder(tmp_path, seed) for seed in range(2)]
+    for folder, name in zip(folders, ("small", "large"), strict=True):
+        with (folder / "config.yaml").open("a") as file:
+            file.write(f"model: {{name: {name}}}\n")
+    done = compare(*folders)
+    assert done.returncode == 0, done.stderr
+    names = [cells(line)[0] for line in done.stdout.splitlines()[2:]]
+    assert names == ["`srpo model.name=small`", "`srpo model.name=large`"]
+
+
+def test_seeds_that_ended_after_different_steps_have_no_mean(tmp_path: Path) -> None:
+    done = compare(run_folder(tmp_path, 0), run_folder(tmp_path, 1, steps=6))
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: runs of srpo ended after 4 and 6 rollout steps: not comparable\n"
+    )
 
 
 @pytest.mark.parametrize(

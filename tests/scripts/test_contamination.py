@@ -1,6 +1,5 @@
 """scripts/contamination.py, run as a user runs it."""
 
-import csv
 import json
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.scripts.commands import read_csv
 
 ROOT = Path(__file__).resolve().parents[2]
 BUS = (
@@ -55,8 +55,7 @@ def test_table_examples_and_file(tmp_path: Path, files: tuple[Path, Path]) -> No
     # problems, exact, near, variant, marked, marked and found, found and not marked
     assert [cell.strip() for cell in line.split("│")[2:-1]] == ["1", "1", "1", "1", "2", "1", "1"]
     assert "Provide your answer as an integer." in run.stdout
-    with out.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out)
     assert [(row["train_id"], row["kind"], row["marked"]) for row in rows] == [
         ("t0", "exact", "False"),
         ("t1", "near", "True"),
@@ -70,7 +69,7 @@ def test_a_file_without_marks_and_a_stricter_similarity(files: tuple[Path, Path]
     train, buses = files
     run = contamination(
         "data=jsonl", f"data.path={buses}", "data.question_column=question",
-        f"benchmark={train}", "similarity=1", "examples=0",
+        f"benchmark=[{train}]", "similarity=1", "examples=0",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     line = next(line for line in run.stdout.splitlines() if line.startswith("│ train"))
@@ -87,6 +86,8 @@ def test_bad_input_is_one_sentence(tmp_path: Path, files: tuple[Path, Path]) -> 
     train, buses = files
     data = ["data=jsonl", f"data.path={train}"]
     broken = write(tmp_path / "broken.jsonl", [{"problem": "Why?"}])
+    (tmp_path / "other").mkdir()
+    same = write(tmp_path / "other" / "buses.jsonl", [{"problem": "Why?", "answer": "1"}])
     for words, said in (
         (data, "benchmark=<names, all or files> is missing"),
         ([f"benchmark={buses}"], "data=<file of configs/data> is missing"),
@@ -95,9 +96,25 @@ def test_bad_input_is_one_sentence(tmp_path: Path, files: tuple[Path, Path]) -> 
         ([*data, "benchmark=aime24", f"benchmark_folder={tmp_path}"], "does not exist"),
         ([*data, f"benchmark={buses}", "similarity=much"], "similarity is much"),
         ([*data, f"benchmark={buses}", "similarity=2"], "similarity is 2.0"),
+        ([*data, "benchmark"], "benchmark= has no value"),
+        ([*data, f"benchmark={buses}", "benchmark=all"], "benchmark= is given twice"),
+        ([*data, "benchmark=all,,aime24"], "an item between commas is empty"),
+        ([*data, f"benchmark={buses}", "examples=2.7"], "examples is 2.7, it must be a whole"),
+        ([*data, f"benchmark={buses}", "examples=-1"], "examples is -1, it must be a whole"),
+        ([*data, f"benchmark={buses},{same}"], "benchmark names buses twice"),
+        (
+            [*data, f"benchmark={buses}", "simlarity=1"],
+            "no setting; allowed: benchmark, benchmark_",
+        ),
         (["data=jsonl", "data.path=nowhere.jsonl", f"benchmark={buses}"], "does not exist"),
     ):
         run = contamination(*words)
         assert run.returncode == 2, run.stderr
         assert said in run.stderr
         assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+
+
+def test_help_says_how_it_is_called() -> None:
+    run = contamination("--help")
+    assert run.returncode == 0, run.stderr
+    assert "benchmark=all" in run.stdout

@@ -1,6 +1,5 @@
 """The credit table, as a user calls it."""
 
-import importlib.util
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from matplotlib.image import imread
+from tests.scripts.commands import load_script
 
 from rlrt.errors import UserError
 
@@ -78,14 +78,7 @@ def test_losses_and_the_table_for_people(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def main() -> Callable[[list[str]], None]:
     """The command in this process: no seconds of imports for every case."""
-    spec = importlib.util.spec_from_file_location(
-        "credit_table", ROOT / "scripts" / "credit_table.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    command: Callable[[list[str]], None] = module.main
+    command: Callable[[list[str]], None] = load_script("credit_table").main
     return command
 
 
@@ -402,6 +395,10 @@ def test_what_cannot_be_used_is_refused(
         (GROUP, ["credit=nothing"], "credit is nothing, it must be one of diver, grpo,"),
         (GROUP, ["credit.mixing=2"], "credit.mixing is 2, it must lie in [0, 1]"),
         (GROUP, ["json=maybe"], "json is maybe, it must be true or false"),
+        (GROUP, ["json"], "json= has no value"),
+        (GROUP, ["jsn=true"], "jsn is no setting; allowed: input, json, picture, "),
+        (GROUP, ["--json"], "--json is no word of this command"),
+        (GROUP, ["json=true", "json=false"], "json= is given twice"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -413,3 +410,8 @@ def test_bad_input_is_one_sentence(
     assert done.stderr.count("\n") == 1
     assert sentence in done.stderr
     assert not done.stdout
+
+
+def test_help_says_how_it_is_called(capsys: Any, main: Any) -> None:
+    main(["--help"])
+    assert "input=group.json" in capsys.readouterr().out

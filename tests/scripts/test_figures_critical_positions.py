@@ -1,7 +1,5 @@
 """scripts/figures/critical_positions.py on a real run of the tiny policy, its page in a real Chromium."""
 
-import csv
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,36 +12,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.browser import open_page, screenshot_path
-from tests.conftest import ROOT
+from tests.scripts.commands import load_script, read_csv
 from transformers import PreTrainedTokenizerBase
 
 from rlrt.errors import UserError
 from rlrt.records import read_table
 
-SCRIPT = ROOT / "scripts" / "figures" / "critical_positions.py"
 LONG = 20_000  # tokens
 Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("figure_critical_positions", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("figures/critical_positions")
 
 
 @pytest.fixture
 def copy(run_folder: Path, tmp_path: Path) -> Path:
     """A run folder that a test may change."""
     return shutil.copytree(run_folder, tmp_path / "logs" / "rlrt_tiny")
-
-
-def cells(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def record_of(folder: Path, step: int) -> Path:
@@ -55,19 +42,22 @@ def rewrite(path: Path, change: Callable[[list[Row]], Iterator[Row] | list[Row]]
     pq.write_table(pa.Table.from_pylist(list(change(table.to_pylist())), table.schema), path)
 
 
-def test_numbers_are_those_of_the_run(script: ModuleType, run_folder: Path, tmp_path: Path) -> None:
-    """At a step whose sampling policy is there, both views are those that the run recorded."""
+@pytest.mark.parametrize("step", [0, 1])
+def test_numbers_are_those_of_the_run(
+    script: ModuleType, run_folder: Path, tmp_path: Path, step: int
+) -> None:
+    """At a step whose sampling policy is kept, both views are those that the run recorded."""
     out = tmp_path / "critical"
-    script.main([str(run_folder), "--step", "1", "--rollouts", "2", "--out", str(out)])
+    script.main([str(run_folder), "--step", str(step), "--rollouts", "2", "--out", str(out)])
     assert {path.suffix for path in tmp_path.iterdir()} == {".html", ".svg", ".png", ".csv"}
-    rows = cells(out.with_suffix(".csv"))
-    table = read_table(record_of(run_folder, 1), script.READ).to_pylist()
+    rows = read_csv(out.with_suffix(".csv"))
+    table = read_table(record_of(run_folder, step), script.READ).to_pylist()
     shown = {(int(row["group"]), int(row["sample"])) for row in rows}
     assert len(shown) == 2
     assert len({group for group, _ in shown}) == 2, "one of a problem"
     for group, sample in shown:
         (record,) = [r for r in table if (r["group"], r["sample"]) == (group, sample)]
-        assert record["reward"] == 1
+        assert record["verdict"] == "right"
         assert record["teacher_logprobs"] is not None
         own = [r for r in rows if (int(r["group"]), int(r["sample"])) == (group, sample)]
         tokens = [r for r in own if r["kind"] == "token"]
@@ -97,12 +87,26 @@ def test_those_with_the_largest_divergence_are_shown_first(
         out = tmp_path / str(count)
         script.main([str(run_folder), "--step", "1", "--rollouts", str(count), "--out", str(out)])
         values: dict[str, list[float]] = {}
-        for row in cells(out.with_suffix(".csv")):
+        for row in read_csv(out.with_suffix(".csv")):
             if row["kind"] == "token":
                 values.setdefault(row["group"], []).append(float(row["divergence"]))
         means[count] = {group: sum(v) / len(v) for group, v in values.items()}
     assert list(means[3].values()) == sorted(means[3].values(), reverse=True)
     assert list(means[1]) == list(means[3])[:1]
+
+
+def test_correct_is_what_the_verifier_says_whatever_it_earned(
+    script: ModuleType, copy: Path, tmp_path: Path
+) -> None:
+    rewrite(record_of(copy, 1), lambda rows: [row | {"reward": 1 - row["reward"]} for row in rows])
+    script.main([str(copy), "--step", "1", "--out", str(tmp_path / "x")])
+    right = {
+        (row["group"], row["sample"])
+        for row in read_table(record_of(copy, 1)).to_pylist()
+        if row["verdict"] == "right"
+    }
+    shown = {(int(r["group"]), int(r["sample"])) for r in read_csv(tmp_path / "x.csv")}
+    assert shown <= right
 
 
 def test_a_rollout_that_the_run_did_not_read_can_be_shown(
@@ -113,7 +117,7 @@ def test_a_rollout_that_the_run_did_not_read_can_be_shown(
         lambda rows: [row | {"student_logprobs": None, "teacher_logprobs": None} for row in rows],
     )
     script.main([str(copy), "--context", "answer", "--model", "tiny", "--out", str(tmp_path / "x")])
-    assert cells(tmp_path / "x.csv")
+    assert read_csv(tmp_path / "x.csv")
 
 
 def sentence(script: ModuleType, *arguments: str | Path) -> str:
@@ -127,11 +131,13 @@ def test_what_cannot_be_shown_is_one_sentence_and_nothing_is_written(
 ) -> None:
     out = tmp_path / "out" / "figure"
     assert "no run folder" in sentence(script, tmp_path / "nowhere", "--out", out)
-    assert "has records of 0 to 2" in sentence(script, copy, "--step", "9", "--out", out)
+    assert "holds those of 3 steps from 0 to 2" in sentence(
+        script, copy, "--step", "9", "--out", out
+    )
     assert "--top is 0" in sentence(script, copy, "--top", "0", "--out", out)
     assert "--rollouts is 0" in sentence(script, copy, "--rollouts", "0", "--out", out)
     assert "no such run" in sentence(script, copy, "--model", "nothing", "--out", out)
-    rewrite(record_of(copy, 2), lambda rows: [row | {"reward": 0.0} for row in rows])
+    rewrite(record_of(copy, 2), lambda rows: [row | {"verdict": "wrong"} for row in rows])
     assert "no correct rollout" in sentence(script, copy, "--out", out)
     rewrite(record_of(copy, 1), lambda rows: [row | {"response": "?"} for row in rows])
     assert "tokenizer" in sentence(script, copy, "--step", "1", "--out", out)
@@ -181,7 +187,7 @@ def test_a_response_of_20000_tokens_in_a_real_browser(
     lengthened(copy, tokenizer)
     out = tmp_path / "long"
     script.main([str(copy), "--context", "answer", "--top", "40", "--out", str(out)])
-    rows = [row for row in cells(out.with_suffix(".csv")) if row["kind"] == "token"]
+    rows = [row for row in read_csv(out.with_suffix(".csv")) if row["kind"] == "token"]
     assert len(rows) == LONG
     assert out.with_suffix(".html").stat().st_size < 900_000
     with open_page(out.with_suffix(".html"), height=900) as page:

@@ -1,7 +1,5 @@
 """scripts/figures/markers.py on a real run of the tiny policy."""
 
-import csv
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -9,27 +7,17 @@ from types import ModuleType
 
 import pyarrow as pa
 import pytest
+from tests.scripts.commands import load_script, read_csv
 
 from rlrt.batch import Verdict
 from rlrt.records import read_table, record_files, rollouts_of, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts" / "figures" / "markers.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("figures_markers", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def rows_of(out: Path) -> list[dict[str, str]]:
-    with out.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return load_script("figures/markers")
 
 
 def test_every_position_of_one_right_and_one_wrong_trajectory_is_counted(
@@ -49,7 +37,7 @@ def test_every_position_of_one_right_and_one_wrong_trajectory_is_counted(
                 problems += 1
                 positions += len(right[0].response.ids) + len(wrong[0].response.ids)
     assert problems
-    rows = rows_of(out)
+    rows = read_csv(out.with_suffix(".csv"))
     assert sum(int(row["explore"]) for row in rows) == positions
     assert sum(int(row["exploit"]) for row in rows) == positions
     assert f"{problems} problems" in capsys.readouterr().out
@@ -62,7 +50,7 @@ def test_words_are_counted_where_nothing_else_is_asked_for(
 ) -> None:
     out = tmp_path / "markers.svg"
     script.main([str(run_folder), "--steps", "0-2", "--min-count", "1", "--out", str(out)])
-    rows = rows_of(out)
+    rows = read_csv(out.with_suffix(".csv"))
     assert rows
     assert all(script.word(row["token"]) == row["token"] for row in rows)
     assert sorted((float(row["z"]) for row in rows), reverse=True) == [
@@ -80,7 +68,7 @@ def test_an_evaluations_records_are_read_as_a_run_reads_them(
     common = ["--min-count", "1", "--tokens", "any", "--out"]
     script.main([str(evaluated), "--run", str(run_folder), *common, str(tmp_path / "a")])
     script.main([str(run_folder), "--steps", "0", *common, str(tmp_path / "b")])
-    assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b")
+    assert read_csv(tmp_path / "a.csv") == read_csv(tmp_path / "b.csv")
     assert "name by --run the run folder" in refused(script, tmp_path, evaluated)
     steps = ["--run", run_folder, "--steps", "0"]
     assert "it has no steps" in refused(script, tmp_path, evaluated, *steps)
@@ -98,7 +86,7 @@ def refused(script: ModuleType, tmp_path: Path, *arguments: str | Path) -> str:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--steps", "3"], "--steps asks for step 3"),
+        (["--steps", "3"], "no records of rollout step 3"),
         (["--steps", "first"], "--steps is first"),
         (["--steps", "1-x"], "--steps is 1-x"),
         (["--min-count", "0"], "--min-count is 0"),

@@ -1,7 +1,6 @@
 """scripts/figures/pass_curves.py on folders of evaluations with known answers."""
 
-import csv
-import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from tests.analysis.evaluations import evaluation_folder
+from tests.scripts.commands import load_script, read_csv
 
 from rlrt.errors import UserError
 from rlrt.records import read_table, write_table
@@ -19,20 +19,14 @@ SCRIPT = ROOT / "scripts" / "figures" / "pass_curves.py"
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("figures_pass_curves", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("figures/pass_curves")
 
 
 def numbers(path: Path) -> dict[tuple[str, str, int], float]:
-    with path.open(newline="") as file:
-        return {
-            (row["benchmark"], row["method"], int(row["k"])): float(row["pass_at_k"])
-            for row in csv.DictReader(file)
-        }
+    return {
+        (row["benchmark"], row["method"], int(row["k"])): float(row["pass_at_k"])
+        for row in read_csv(path)
+    }
 
 
 def test_writes_the_figure_and_its_numbers(tmp_path: Path) -> None:
@@ -62,6 +56,7 @@ def test_a_folder_that_is_no_evaluation_is_one_sentence(script: ModuleType, tmp_
     out = tmp_path / "out"
     (tmp_path / "run" / "rollouts").mkdir(parents=True)
     (tmp_path / "run" / "rollouts" / "step=000000.parquet").write_bytes(b"")
+    (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
     (tmp_path / "broken" / "records").mkdir(parents=True)
     (tmp_path / "broken" / "records" / "b.parquet").write_bytes(b"PAR1")
     (tmp_path / "empty").mkdir()
@@ -69,7 +64,8 @@ def test_a_folder_that_is_no_evaluation_is_one_sentence(script: ModuleType, tmp_
     for word, sentence in (
         (str(tmp_path / "missing"), "no such folder exists"),
         (str(tmp_path / "empty"), "holds no records"),
-        (str(tmp_path / "run"), "is a run folder, not an evaluation's"),
+        (str(tmp_path / "run"), r"is a run folder: evaluate it first, .*eval\.py model=.*/run "),
+        (str(tmp_path / "begun"), "is a run folder: evaluate it first"),
         (f"x={tmp_path / 'broken'}", "is no readable parquet file"),
     ):
         with pytest.raises(UserError, match=sentence):
@@ -77,6 +73,40 @@ def test_a_folder_that_is_no_evaluation_is_one_sentence(script: ModuleType, tmp_
     with pytest.raises(UserError, match="holds no answers to d, only to b"):
         script.main([str(whole), "--benchmark", "d", "--out", str(out)])
     assert not list(tmp_path.glob("out*"))
+
+
+def results(folder: Path, **averages: float) -> None:
+    """results.json of an evaluation, or of a comparison, on a benchmark b."""
+    models = [
+        {"model": f"runs/{name}", "pass_at": {"1": {"value": value}}}
+        for name, value in averages.items()
+    ]
+    said = {
+        "models": [{"name": one["model"]} for one in models],
+        "benchmarks": [{"name": "b", "models": models}],
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize("place", [".", "comparison"])
+def test_a_comparison_stands_for_what_it_compares(
+    script: ModuleType, tmp_path: Path, place: str
+) -> None:
+    """With out= the evaluations lie in its folder, else beside it, among others of their names."""
+    out = tmp_path / "eval"
+    for name, policy, count in (("x-1", "rlrt_0", 2), ("x-2", "rlrt_0", 1), ("x-3", "rlrt_1", 2)):
+        results(evaluation_folder(out / name, {"b": [count]}, 2), **{policy: count / 2})
+    results(out / place, rlrt_0=0.5, rlrt_1=1.0)
+    script.main([str(out / place), "--out", str(tmp_path / "each")])
+    found = numbers(tmp_path / "each.csv")
+    assert found["b", "runs/rlrt_0", 1] == 0.5  # of x-2, whose numbers were compared
+    assert found["b", "runs/rlrt_1", 1] == 1.0
+    script.main([f"rlrt={out / place}", "--out", str(tmp_path / "seeds")])
+    assert {row["evaluations"] for row in read_csv(tmp_path / "seeds.csv")} == {"2"}
+    (out / "x-2" / "results.json").unlink()
+    with pytest.raises(UserError, match=r"compares runs/rlrt_0, whose evaluation is neither in it"):
+        script.main([str(out / place), "--out", str(tmp_path / "none")])
 
 
 def test_problems_asked_unequally_often_are_one_sentence(

@@ -1,7 +1,5 @@
 """scripts/figures/reflection.py on a real run of the tiny policy, with the real hf engine."""
 
-import csv
-import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -9,9 +7,9 @@ from types import ModuleType
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tests.scripts.commands import load_script, read_csv
 
 from rlrt.analysis.reflection import Look
-from rlrt.assembly.configuration import register_resolvers
 from rlrt.assembly.stored import find_policy
 from rlrt.assembly.study import Study, open_study
 from rlrt.assembly.study_engine import StudyEngine, held_out_problems, started
@@ -21,19 +19,12 @@ from rlrt.engine.hf_engine import HFEngine
 from rlrt.errors import UserError
 from rlrt.reward.verifier import Verifier
 
-ROOT = Path(__file__).resolve().parents[2]
 PROBLEMS, ROOM = 8, 80
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    path = ROOT / "scripts" / "figures" / "reflection.py"
-    spec = importlib.util.spec_from_file_location("figures_reflection", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("figures/reflection")
 
 
 class SpyingEngine(HFEngine):
@@ -55,7 +46,6 @@ class SpyingEngine(HFEngine):
 
 @pytest.fixture(scope="module")
 def study(run_folder: Path) -> Study:
-    register_resolvers()
     return open_study(run_folder, str(run_folder / "checkpoints" / "step-000003.ckpt"))
 
 
@@ -179,8 +169,7 @@ def test_the_command_draws_over_checkpoints(
 ) -> None:
     out = tmp_path / "made" / "reflection"
     script.main([str(run_folder), "--out", str(out), "--problems", "4", "--steps", "3", "0"])
-    with out.with_suffix(".csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out.with_suffix(".csv"))
     assert [(row["step"], row["kind"], row["place"]) for row in rows] == [
         (step, kind, place)
         for step in ("0", "3")

@@ -1,7 +1,5 @@
 """scripts/figures/shift.py on a real run of the tiny policy, with the real hf engine."""
 
-import csv
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -9,9 +7,11 @@ from types import ModuleType
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from tests.scripts.commands import load_script, read_csv
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from rlrt.assembly.configuration import compose
 from rlrt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,13 +21,7 @@ SIZES = ("--problems", "6", "--hard", "3", "--samples", "2")
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    path = ROOT / "scripts" / "figures" / "shift.py"
-    spec = importlib.util.spec_from_file_location("figures_shift", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("figures/shift")
 
 
 def test_three_panels_of_a_run_against_its_base(
@@ -35,8 +29,7 @@ def test_three_panels_of_a_run_against_its_base(
 ) -> None:
     out = tmp_path / "made" / "shift"
     script.main([str(run_folder), "--base", "tiny", "--out", str(out), *SIZES])
-    with out.with_suffix(".csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out.with_suffix(".csv"))
     assert {row["panel"] for row in rows} == {"a", "b", "c"}
     assert {row["policy"] for row in rows} == {"rlrt"}
     above = [float(row["value"]) for row in rows if row["panel"] == "a"]
@@ -55,8 +48,7 @@ def test_a_run_against_itself_has_not_moved(
 ) -> None:
     out = tmp_path / "shift"
     script.main([str(run_folder), "--base", str(run_folder), "--out", str(out), *SIZES])
-    with out.with_suffix(".csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out.with_suffix(".csv"))
     assert {float(row["value"]) for row in rows if row["panel"] == "a"} == {0.0}
     assert {row["value"] for row in rows if row["panel"] != "a"} <= {""}
     assert "no position has moved" in capsys.readouterr().out
@@ -100,6 +92,28 @@ def test_a_base_of_another_shape_is_one_sentence(
     shape.intermediate_size = 64
     AutoModelForCausalLM.from_config(shape, dtype=torch.float32).save_pretrained(other)
     assert "another shape" in refused(run_folder, "--base", other)
+
+
+def test_another_seed_of_the_data_may_hold_out_the_same_problems(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    """As where they are a file of their own; a part of it that the seed chooses is not the same."""
+    for name, numbers in (("train", range(50)), ("held_out", range(50, 60))):
+        lines = [json.dumps({"problem": f"Compute {n}.", "answer": str(n)}) for n in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    paths = (
+        f"data.path={tmp_path / 'train.jsonl'}",
+        f"data.held_out_path={tmp_path / 'held_out.jsonl'}",
+    )
+    words = ("credit=rlrt", "model=tiny", "data=jsonl", *paths)
+
+    def configs(*more: str) -> list[DictConfig]:
+        return [compose([*words, *more, f"data.seed={seed}"]) for seed in (0, 1)]
+
+    folders = [Path("one"), Path("other")]
+    script.require_alike(folders, configs())
+    with pytest.raises(UserError, match="data of other is not that of one"):
+        script.require_alike(folders, configs("data.held_out_problems=5"))
 
 
 def test_runs_that_were_asked_otherwise_are_refused(

@@ -1,32 +1,21 @@
 """scripts/figures/theory.py on a real run of the tiny policy."""
 
-import csv
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from tests.scripts.commands import load_script, read_csv
 
 from rlrt.errors import UserError
+from rlrt.records import read_table, rollouts_of, step_files
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--worlds", "3", "--positions", "4", "--continuations", "4", "--tokens", "3"]
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    path = ROOT / "scripts/figures/theory.py"
-    spec = importlib.util.spec_from_file_location("figures_theory", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return load_script("figures/theory")
 
 
 def test_worlds_alone(
@@ -35,7 +24,7 @@ def test_worlds_alone(
     script.main(["--out", str(tmp_path / "theory"), "--worlds", "3"])
     said = capsys.readouterr().out
     assert said.count("Theorem 2 broken at 0,") == 4
-    assert {row["panel"] for row in read_rows(tmp_path / "theory.csv")} == {"world"}
+    assert {row["panel"] for row in read_csv(tmp_path / "theory.csv")} == {"world"}
     assert {path.suffix for path in tmp_path.iterdir()} == {".svg", ".png", ".csv"}
 
 
@@ -47,8 +36,8 @@ def test_positions_of_a_run_the_same_each_time(
     assert (tmp_path / "once/theory.svg").read_bytes() == (
         tmp_path / "again/theory.svg"
     ).read_bytes()
-    rows = [r for r in read_rows(tmp_path / "once/theory.csv") if r["panel"] == "policy"]
-    assert rows == [r for r in read_rows(tmp_path / "again/theory.csv") if r["panel"] == "policy"]
+    rows = [r for r in read_csv(tmp_path / "once/theory.csv") if r["panel"] == "policy"]
+    assert rows == [r for r in read_csv(tmp_path / "again/theory.csv") if r["panel"] == "policy"]
     assert len(rows) == 4
     for row in rows:
         assert 0 < float(row["covered"]) <= 1.0001
@@ -65,7 +54,7 @@ def test_another_step_is_read_by_its_checkpoint(
         run_folder / "checkpoints" / "step-000002.ckpt"
     )
     script.main([str(run_folder), "--step", "2", "--out", str(tmp_path / "theory"), *SMALL])
-    assert any(row["panel"] == "policy" for row in read_rows(tmp_path / "theory.csv"))
+    assert any(row["panel"] == "policy" for row in read_csv(tmp_path / "theory.csv"))
 
 
 def test_a_token_that_ends_the_response_is_judged_as_it_is(
@@ -76,19 +65,17 @@ def test_a_token_that_ends_the_response_is_judged_as_it_is(
     study = script.open_study(run_folder, script.policy_of_step(run_folder, 0))
     ends = [
         rollout
-        for rollout in script.rollouts_of_step(run_folder, 0)
+        for rollout in rollouts_of(read_table(step_files(run_folder)[0]))
         if rollout.response.ids[-1] in study.stop_token_ids
     ]
     right = next(r for r in ends if r.verdict is script.Verdict.RIGHT)
     wrong = next(r for r in ends if r.verdict is script.Verdict.WRONG)
     places = [
-        script.Place(
-            0, r, len(r.response.ids) - 1, (r.response.ids[-1],), script.torch.ones(1), 0.1
-        )
+        script.Place(0, r, len(r.response.ids) - 1, (r.response.ids[-1],), torch.ones(1), 0.1)
         for r in (right, wrong)
     ]
     counts = script.count_right(study, places, options)
-    assert counts[:, :, 0].tolist() == [[1, 1], [0, 0]]
+    assert [of_place[:, 0].tolist() for of_place in counts] == [[1, 1], [0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -113,5 +100,5 @@ def test_a_missing_folder_and_a_missing_checkpoint_are_named(
 ) -> None:
     with pytest.raises(UserError, match="nowhere is no run folder"):
         script.main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "theory")])
-    with pytest.raises(UserError, match=r"step-000009.ckpt does not exist.*step-000001"):
+    with pytest.raises(UserError, match=r"rollout step 9, but those of 0, 1, 2, 3: choose"):
         script.policy_of_step(run_folder, 9)

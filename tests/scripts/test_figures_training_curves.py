@@ -1,13 +1,13 @@
 """scripts/figures/training_curves.py, run as a user runs it, on run folders with known numbers."""
 
 import csv
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.scripts.commands import load_script, read_csv
 
 from rlrt.errors import UserError
 
@@ -49,12 +49,7 @@ def folders(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("figures_training_curves", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("figures/training_curves")
 
 
 def refused(script: ModuleType, out: Path, *words: str | Path) -> str:
@@ -63,11 +58,6 @@ def refused(script: ModuleType, out: Path, *words: str | Path) -> str:
         script.main([*map(str, words), "--out", str(out / "curves")])
     assert not out.exists()
     return str(raised.value)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_picture_and_its_numbers_the_same_each_time(
@@ -79,8 +69,11 @@ def test_a_picture_and_its_numbers_the_same_each_time(
     once = {path.name: path.read_bytes() for path in (tmp_path / "once").iterdir()}
     assert once.keys() == {"curves.svg", "curves.png", "curves.csv"}
     assert once == {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
-    assert all(word in once["curves.svg"].decode() for word in ("0.85 rlrt", "0.6 grpo"))
-    rows = read_rows(tmp_path / "once" / "curves.csv")
+    assert all(
+        word in once["curves.svg"].decode()
+        for word in ("0.850 rlrt", "0.600 grpo", "training reward")
+    )
+    rows = read_csv(tmp_path / "once" / "curves.csv")
     assert list(dict.fromkeys(row["column"] for row in rows)) == ["avg@8", *COLUMNS[1:]]
     last = [row for row in rows if row["column"] == "rollout/response_tokens_mean"][3]
     assert last == {
@@ -100,7 +93,7 @@ def test_a_real_run_and_the_columns_that_were_asked_for(
     columns = ["reward/mean", "avg@2"]
     out = str(tmp_path / "curves")
     script.main([str(run_folder), "--columns", ",".join(columns), "--out", out])
-    rows = read_rows(tmp_path / "curves.csv")
+    rows = read_csv(tmp_path / "curves.csv")
     assert list(dict.fromkeys(row["column"] for row in rows)) == columns
     assert {row["method"] for row in rows} == {"rlrt"}
 
@@ -112,7 +105,7 @@ def test_a_run_that_has_not_ended_is_drawn_when_asked(
     said = refused(script, tmp_path / "out", *folders)
     assert "has not ended: 4 rollout steps done, the last evaluation after 0" in said
     script.main([*map(str, folders), "--unfinished", "--out", str(tmp_path / "out" / "curves")])
-    scores = [row for row in read_rows(tmp_path / "out/curves.csv") if row["column"] == "avg@8"]
+    scores = [row for row in read_csv(tmp_path / "out/curves.csv") if row["column"] == "avg@8"]
     # rlrt as far as both of its seeds came
     assert [row["step"] for row in scores if row["method"] == "rlrt"] == ["0"]
 

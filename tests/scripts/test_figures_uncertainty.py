@@ -1,26 +1,19 @@
 """scripts/figures/uncertainty.py on a real run of the tiny policy."""
 
-import csv
-import importlib.util
 import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.scripts.commands import load_script, read_csv
 
+from rlrt.errors import UserError
 from rlrt.records import read_table, record_files, rollouts_of
-
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "figures" / "uncertainty.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("figures_uncertainty", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("figures/uncertainty")
 
 
 def test_a_row_per_rollout_step_as_its_records_say(
@@ -28,8 +21,7 @@ def test_a_row_per_rollout_step_as_its_records_say(
 ) -> None:
     out = tmp_path / "uncertainty"
     script.main([str(run_folder), "--out", str(out), "--smooth", "1"])
-    with out.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out.with_suffix(".csv"))
     paths = record_files(run_folder)
     assert [int(row["step"]) for row in rows] == list(range(len(paths)))
     for row, path in zip(rows, paths, strict=True):
@@ -57,6 +49,6 @@ def test_what_cannot_be_drawn_is_one_sentence_and_nothing_is_written(
         ([run_folder, run_folder], "same seed"),
         ([run_folder, "--smooth", "0"], "--smooth is 0"),
     ):
-        with pytest.raises(script.UserError, match=said):
+        with pytest.raises(UserError, match=said):
             script.main([str(argument) for argument in [*arguments, "--out", out]])
     assert not out.parent.exists()

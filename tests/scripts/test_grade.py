@@ -1,12 +1,12 @@
 """scripts/grade.py, run as a user runs it."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.scripts.commands import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,11 +57,7 @@ def test_broken_lines_are_named_skipped_and_counted(tmp_path: Path) -> None:
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("grade", ROOT / "scripts" / "grade.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("grade")
     empty, good = tmp_path / "empty.jsonl", tmp_path / "good.jsonl"
     empty.write_text("")
     good.write_text('{"prediction": "4", "gold": "4"}')

@@ -1,7 +1,7 @@
 """scripts/report.py, run as a user runs it, and its page opened in a real Chromium."""
 
 import csv
-import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from tests.browser import open_page, screenshot_path
+from tests.scripts.commands import load_script, read_csv
 from transformers import PreTrainedTokenizerBase
 
-from rlrt.analysis.report_text import visible
+from rlrt.analysis.text import visible
 from rlrt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,12 +38,7 @@ FOLDER = "<img src=x onerror=window.hacked=1>\"'&\u202e"
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("report_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("report")
 
 
 def copied(run_folder: Path, folder: Path, settings: dict[str, Any] | None = None) -> Path:
@@ -93,8 +89,7 @@ def test_two_runs_in_one_page(script: ModuleType, pair: list[Path], tmp_path: Pa
 
 
 def test_pointer_and_keys_read_values(script: ModuleType, pair: list[Path], tmp_path: Path) -> None:
-    with (pair[0] / "metrics.csv").open(newline="") as file:
-        rewards = [float(row["reward/mean"]) for row in csv.DictReader(file)]
+    rewards = [float(row["reward/mean"]) for row in read_csv(pair[0] / "metrics.csv")]
     with open_page(made(script, pair, tmp_path)) as page:
         chart = page.locator("figure", has_text="Training reward").first.locator("svg[role=img]")
         chart.scroll_into_view_if_needed()
@@ -185,7 +180,6 @@ def hostile(run_folder: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerBase
             row
             | dict.fromkeys(("problem_id", "source", "question", "answer", "feedback"), HOSTILE)
             | {"response": text, "response_ids": ids, "student_entropy": [], **numbers}
-            | {"verdict": row["verdict"] if row["sample"] else HOSTILE}
             for row in table.to_pylist()
         ]
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
@@ -228,8 +222,7 @@ def test_without_scripts_the_values_stand_in_tables(
 ) -> None:
     html = made(script, [run_folder], tmp_path).read_text()
     static = html.split('<script type="application/json"')[0]
-    with (run_folder / "metrics.csv").open(newline="") as file:
-        rewards = [float(row["reward/mean"]) for row in csv.DictReader(file)]
+    rewards = [float(row["reward/mean"]) for row in read_csv(run_folder / "metrics.csv")]
     assert f'<td class="number">{rewards[-1]:.4g}</td>' in static
     record = pq.read_table(run_folder / "rollouts" / "step=000002.parquet").to_pylist()
     assert any(row["question"] in static for row in record)
@@ -275,9 +268,74 @@ def test_no_run_folder_is_one_sentence_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("out", ["report.pdf", "nowhere/report.html"])
-def test_a_page_that_cannot_be_written_is_refused(
-    script: ModuleType, run_folder: Path, tmp_path: Path, out: str
+def test_a_missing_folder_of_the_page_is_made(
+    script: ModuleType, run_folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"it must be an \.html file in an existing folder"):
-        script.main([str(run_folder), "--out", str(tmp_path / out)])
+    assert made(script, [run_folder], tmp_path / "new" / "newer").is_file()
+
+
+@pytest.mark.parametrize(
+    ("out", "why"),
+    [
+        ("report.pdf", r"it must be an \.html file"),
+        ("folder.html", r"it must be an \.html file"),
+        ("file/report.html", "nothing can be written in .*file"),
+        ("file/below/report.html", "nothing can be written in .*file"),
+        ("locked/below/report.html", "nothing can be written in .*locked"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_refused_before_any_work(
+    script: ModuleType, tmp_path: Path, out: str, why: str
+) -> None:
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "locked").mkdir(mode=0o500)
+    if out.startswith("locked") and os.access(tmp_path / "locked", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    with pytest.raises(UserError, match=f"--out is .*{why}"):
+        script.main([str(tmp_path / "no run"), "--out", str(tmp_path / out)])
+
+
+def test_help_says_where_the_page_goes(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        script.main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "(default: report.html, in the current folder)" in told
+
+
+def test_settings_of_many_runs_stand_once_per_method_and_move_in_their_own_box(
+    script: ModuleType, run_folder: Path, tmp_path: Path
+) -> None:
+    folders = []
+    for number, method in enumerate(("grpo", "rlsd", "rlrt", "teacher_favoring", "rlrt_all")):
+        for seed in range(3):
+            credit = {"_target_": f"rlrt.credit.{method}.X", "mixing": number / 10}
+            # a long word without a place to break
+            settings = {"seed": seed, "credit": credit | {"word": f"{method}_" * 3}}
+            folders.append(copied(run_folder, tmp_path / f"{method}_{seed}", settings))
+            shutil.rmtree(folders[-1] / "rollouts")
+    with open_page(made(script, folders, tmp_path), width=700) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 700
+        box = page.locator("#differences .wide").first
+        assert box.locator("thead th").count() == 6  # setting, and five methods
+        assert box.locator("thead th").nth(4).inner_text().strip() == "teacher_favoring"
+        rows = {
+            row.locator("th").inner_text(): [
+                cell.split() for cell in row.locator("td").all_inner_texts()
+            ]
+            for row in box.locator("tbody tr").all()
+        }
+        assert rows["credit.mixing"] == [["0.0"], ["0.1"], ["0.2"], ["0.3"], ["0.4"]]
+        assert rows["seed"] == [["0", "1", "2"]] * 5
+        assert box.evaluate("e => e.scrollWidth > e.clientWidth")
+        broken = """e => [...e.querySelectorAll('th, td bdi')].filter(c => {
+            const range = document.createRange(); range.selectNodeContents(c)
+            const tops = [...range.getClientRects()].filter(r => r.width > 40).map(r => r.top)
+            return !/\\s/.test(c.textContent.trim()) && Math.max(...tops) - Math.min(...tops) > 10
+        }).map(c => c.textContent)"""
+        assert box.evaluate(broken) == []
+        box.evaluate("e => { e.scrollLeft = e.scrollWidth }")
+        assert box.locator("tbody th").first.bounding_box()["x"] >= 0  # the names stay
+        page.screenshot(path=screenshot_path("report_many.png", tmp_path))

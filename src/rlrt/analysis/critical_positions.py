@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlrt.analysis.report_text import pieces_of, visible
+from rlrt.analysis.text import pieces_of, visible
 from rlrt.batch import Rollout
 from rlrt.errors import UserError
 from rlrt.functional.divergences import kl

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlrt.analysis.critical_positions import Candidate, Trajectory, compact
 from rlrt.analysis.html import render
-from rlrt.analysis.report_text import visible
+from rlrt.analysis.text import visible
 
 CONTEXT = 40  # characters before a critical position
 

@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rlrt.files import write_atomically
+from rlrt.files import write_text
 
 FOLDER = files("rlrt.analysis") / "templates"
 POLICY = (
@@ -68,12 +68,8 @@ def data_url(content: bytes, kind: str) -> str:
 
 def save_page(html: str, path: Path) -> Path:
     """Write a page, whole or not at all; returns the path."""
-    write_atomically(path, lambda partial: _write(html, partial))
+    write_text(path, html)  # the hashes of its policy hold for these bytes
     return path
-
-
-def _write(html: str, path: Path) -> None:
-    path.write_text(html, encoding="utf-8", newline="\n")  # the hashes hold for these bytes
 
 
 @cache

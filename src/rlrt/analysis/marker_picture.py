@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rlrt.analysis.figures import COLOURS
+from rlrt.analysis.figures import COLOURS, tidy
 from rlrt.analysis.marker_categories import CATEGORIES, OTHER
 from rlrt.analysis.markers import Scored, fold
 
@@ -18,27 +18,27 @@ BY_CATEGORY = dict(zip((*CATEGORIES, OTHER), (*COLOURS[:5], GREY), strict=True))
 
 
 def draw(scored: Sequence[Scored], title: str, caption: str, top: int = 12) -> Figure:
-    """Left ``log2(e/x)`` against ``log10(e+x)`` of all tokens, right the z of the ``top`` markers a side."""
+    """Left ``log2(e/x)`` against ``log10(e+x)`` of all tokens, right the z of the ``top`` markers a
+    side, which alone are named.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
-    _volcano(left, scored)
+    _volcano(left, scored, top)
     _bars(right, scored, top)
     for axes in (left, right):
-        axes.grid(color=GREY, alpha=0.25, lw=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     figure.suptitle(title, parse_math=False)
     figure.supxlabel(caption, fontsize=8, color=GREY, parse_math=False)
     return figure
 
 
-def _volcano(axes: Axes, scored: Sequence[Scored]) -> None:
+def _volcano(axes: Axes, scored: Sequence[Scored], top: int) -> None:
     for role, (colour, shape) in {"": (GREY, "."), **SIDES}.items():
         rows = [row for row in scored if row.role == role]
         places = [(fold(row), np.log10(row.explore + row.exploit)) for row in rows]
         label = f"{role} marker ({len(rows)})" if role else f"no marker ({len(rows)})"
         x, y = zip(*places, strict=True) if places else ((), ())
         axes.scatter(x, y, s=28, c=colour, marker=shape, lw=0, alpha=0.8, label=label)
-        for row, place in sorted(zip(rows, places, strict=True), key=lambda p: -abs(p[0].z))[:8]:
+        for row, place in sorted(zip(rows, places, strict=True), key=lambda p: -abs(p[0].z))[:top]:
             if role:
                 outwards = 1 if role == "explore" else -1
                 axes.annotate(

@@ -28,10 +28,11 @@ WORD = re.compile(r"[a-z]{3,15}")
 
 @dataclass(frozen=True)
 class View:
-    """A trajectory, and the prompt of its teacher view."""
+    """A trajectory, and the prompt of its teacher view. Ids of problems are their ``benchmark``'s own."""
 
     rollout: Rollout
     teacher_prompt: Ids
+    benchmark: str = ""  # empty for a run, whose steps ask the same problems again
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,12 @@ def one_of_each(views: Iterable[View]) -> list[View]:
 
     In the order of problems, the correct one first. Undecided and empty responses are neither.
     """
-    found: dict[str, dict[Verdict, View]] = {}
+    found: dict[tuple[str, str], dict[Verdict, View]] = {}
     for view in views:
         rollout = view.rollout
         if rollout.response.ids and rollout.verdict is not Verdict.UNDECIDED:
-            found.setdefault(rollout.problem.id, {}).setdefault(rollout.verdict, view)
+            problem = view.benchmark, rollout.problem.id
+            found.setdefault(problem, {}).setdefault(rollout.verdict, view)
     return [
         pair[verdict]
         for pair in found.values()

@@ -1,5 +1,6 @@
 """pass@k over k: which method still finds answers when it may try often (arXiv:2605.10781, Fig. 8)."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rlrt.analysis.figures import COLOURS
+from rlrt.analysis.figures import legend_below, look, plain, tidy
 from rlrt.batch import Verdict
 from rlrt.errors import UserError
 from rlrt.functional.answers import Answers, count_answers, pass_curve, powers_of_two
@@ -19,17 +20,16 @@ from rlrt.functional.bootstrap import resample
 from rlrt.functional.seeds import derive_seed
 from rlrt.records import read_table, record_files
 
-DRAWS = 1_000
-DASHES = ("-", "--", "-.", ":")  # where two curves lie on each other, both are seen
+OF_A_RUN = ("rollouts", "checkpoints", "metrics.csv", "export")
 
 
 @dataclass(frozen=True)
 class PassCurve:
     """Unbiased pass@k (arXiv:2107.03374, eq. 1) of a method on a benchmark, for every k of ``ks``.
 
-    With one evaluation ``low_K`` and ``high_K`` are the 95 % bootstrap interval over problems. With
-    several, runs of other seeds, ``mean_K`` is their mean, and the band reaches from the lowest to
-    the highest of them.
+    With one evaluation ``low_K`` and ``high_K`` are the 95 % bootstrap interval over problems, the
+    same as in its results.json where the seed is the same. With several, runs of other seeds,
+    ``mean_K`` is their mean, and the band reaches from the lowest to the highest of them.
     """
 
     method: str
@@ -43,16 +43,61 @@ class PassCurve:
     high_K: NDArray[np.float64]
 
 
+def evaluations_of(folder: Path) -> dict[str, Path]:
+    """The folders of evaluations that ``folder`` stands for: itself, by its name, or of a comparison
+    those of its policies, by their names.
+
+    They lie in it or, as eval.py chooses without out=, beside it. UserError where one does not.
+    """
+    compared = _results(folder)
+    if (folder / "records").is_dir() or len(compared) < 2:
+        return {folder.name: folder}
+    near = [*sorted(folder.glob("*/results.json")), *sorted(folder.glob("../*/results.json"))]
+    folders = [path.parent for path in near if (path.parent / "records").is_dir()]
+    own = [(path, _results(path)) for path in folders]
+    found = {}
+    for name, scores in compared.items():
+        fitting = [path for path, others in own if _said_by(scores, others.get(name))]
+        if not fitting:
+            raise UserError(
+                f"{folder} compares {name}, whose evaluation is neither in it nor beside it: name "
+                "the folders of the evaluations"
+            )
+        found[name] = fitting[0]
+    return found
+
+
+def _results(folder: Path) -> dict[str, dict[str, Any]]:
+    """What results.json says of pass@k by policy and benchmark; nothing where it is none."""
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        scores: dict[str, dict[str, Any]] = {model["name"]: {} for model in results["models"]}
+        for benchmark in results["benchmarks"]:
+            for one in benchmark["models"]:
+                scores[one["model"]][benchmark["name"]] = one["pass_at"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return scores
+
+
+def _said_by(scores: Mapping[str, Any], own: Mapping[str, Any] | None) -> bool:
+    """Whether an evaluation's own results say the same of every benchmark that was compared."""
+    return own is not None and all(own.get(name) == said for name, said in scores.items())
+
+
 def read_answers(folder: Path) -> dict[str, Answers]:
     """The student view's answers of an evaluation's folder, by benchmark.
 
     UserError where it is none, where a file is no record, or where problems have unequal numbers of
     samples.
     """
+    if not (folder / "records").is_dir() and any((folder / name).exists() for name in OF_A_RUN):
+        raise UserError(
+            f"{folder} is a run folder: evaluate it first, python src/rlrt/eval.py model={folder} "
+            "benchmark=…, and name the folder that this writes"
+        )
     found = {}
     for path in record_files(folder):
-        if path.parent.name != "records":
-            raise UserError(f"{folder} is a run folder, not an evaluation's: it has no records/")
         table = read_table(path, only=["problem_id", "sample", "verdict"])
         columns = [column.to_pylist() for column in table.itercolumns()]
         answers = (
@@ -66,9 +111,7 @@ def read_answers(folder: Path) -> dict[str, Answers]:
     return found
 
 
-def curve(
-    method: str, benchmark: str, evaluations: Sequence[Answers], seed: int = 0, draws: int = DRAWS
-) -> PassCurve:
+def curve(method: str, benchmark: str, evaluations: Sequence[Answers], seed: int = 0) -> PassCurve:
     """The curve; k runs over the powers of two and the number of samples.
 
     UserError where the evaluations differ in their problems or in how often these were asked.
@@ -85,7 +128,9 @@ def curve(
         curves_SK = np.array([pass_curve(one, ks).mean(0) for one in evaluations])
         mean_K, low_K, high_K = curves_SK.mean(0), curves_SK.min(0), curves_SK.max(0)
     else:
-        resampled = resample(pass_curve(first, ks), derive_seed(seed, benchmark), draws)
+        # the purpose as in rlrt.evaluation.comparison, which draws the same problems
+        drawn_by = derive_seed(seed, f"bootstrap {benchmark}")
+        resampled = resample(pass_curve(first, ks), drawn_by)
         mean_K, (low_K, high_K) = resampled.mean, resampled.interval()
     size = len(first.problem_ids), first.samples, len(evaluations)
     return PassCurve(method, benchmark, *size, ks, mean_K, low_K, high_K)
@@ -150,25 +195,43 @@ def draw(made: Sequence[PassCurve]) -> Figure:
             continue
         panel = [one for one in made if one.benchmark == benchmarks[number]]
         _draw_panel(axes, panel, [methods.index(one.method) for one in panel])
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    legend_below(figure, grid[0, 0].get_legend_handles_labels()[0])
+    note = _note(made)
+    figure.set_figheight(figure.get_figheight() + 0.15 * len(note.splitlines()))
+    (legend,) = figure.legends
+    legend.set_title(note, prop={"size": 8})
+    legend.get_title().set_color("0.35")
     return figure
+
+
+def _note(made: Sequence[PassCurve]) -> str:
+    """What lines and bands are, and of how much."""
+
+    def told(counts: set[int], what: str) -> str:
+        low, high = min(counts), max(counts)
+        return f"{low}{'' if low == high else f' to {high}'} {what}{'' if high == 1 else 's'}"
+
+    lines = [
+        f"{told({one.problems for one in made}, 'problem')}, "
+        f"{told({one.samples for one in made}, 'sample')} of each"
+    ]
+    seeds = {one.evaluations for one in made}
+    if several := seeds - {1}:
+        lines.append(f"mean of {told(several, 'seed')}, band from lowest to highest")
+    if 1 in seeds:
+        only = "of one evaluation: " if several else ""
+        lines.append(f"{only}band of 95 %, bootstrap over problems")
+    return "\n".join(lines)
 
 
 def _draw_panel(axes: Axes, panel: Sequence[PassCurve], numbers: Sequence[int]) -> None:
     for one, number in zip(panel, numbers, strict=True):
-        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
-        axes.fill_between(one.ks, one.low_K, one.high_K, color=colour, alpha=0.15, lw=0)
-        axes.plot(one.ks, one.mean_K, dash, color=colour, lw=2, label=_plain(one.method))
+        style = look(number)
+        axes.fill_between(one.ks, one.low_K, one.high_K, color=style["color"], alpha=0.15, lw=0)
+        axes.plot(one.ks, one.mean_K, lw=2, ms=4, label=plain(one.method), **style)
     ks = sorted({k for one in panel for k in one.ks})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ks, [str(k) for k in ks])
     axes.minorticks_off()
-    axes.set(title=_plain(panel[0].benchmark), xlabel="k", ylabel="pass@k")
-    axes.grid(alpha=0.25, lw=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _plain(name: str) -> str:
-    """A name that is no formula, and hides in no legend."""
-    return name.replace("$", r"\$").lstrip("_") or "_"
+    axes.set(title=plain(panel[0].benchmark), xlabel="k", ylabel="pass@k")
+    tidy(axes)

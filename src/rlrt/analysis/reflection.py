@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from rlrt.analysis.figures import COLOURS
+from rlrt.analysis.figures import COLOURS, legend_below, plain, tidy
 from rlrt.batch import Response, Rollout, Verdict
 from rlrt.functional.bootstrap import Array, Resampled, resample
 from rlrt.functional.seeds import derive_seed
@@ -202,6 +202,8 @@ def draw(rows: Sequence[Row], title: str) -> Figure:
         steps = [row["step"] for row in own]
         margin = 0.05 * (max(steps) - min(steps)) or 1
         above.set_xlim(min(steps) - margin, max(steps) + margin)
+        tidy(above)
+        tidy(below)
         above.set(title=kind.title, ylim=(0, 1.1))
         below.axhline(0, color="black", lw=0.8)
         below.set_xlabel("rollout steps (above: problems)")
@@ -210,13 +212,8 @@ def draw(rows: Sequence[Row], title: str) -> Figure:
     above.plot([], [], "--", color="grey", label="same cut, no sentence")
     panels[0, 0].set_ylabel("share that turned (95 %, over problems)")
     panels[1, 0].set_ylabel("with the sentence − without")
-    figure.legend(
-        handles=above.get_legend_handles_labels()[0],
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-    )
-    figure.suptitle(title)
+    legend_below(figure, above.get_legend_handles_labels()[0])
+    figure.suptitle(plain(title))
     return figure
 
 

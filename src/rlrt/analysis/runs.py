@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
+from rlrt.analysis.methods import Method, has_method, leaves, method_names, method_settings
 from rlrt.errors import UserError
 
 FILES = ("config.yaml", "metrics.csv", "evaluation.csv")
-METHOD = ("credit", "context", "teacher", "loss", "aggregation")  # groups that make a method
 
 Row = dict[str, float]
 Curve = dict[int, float]  # rollout step -> value
@@ -24,17 +24,17 @@ class Run:
 
     folder: Path
     seed: int
-    method: dict[str, Any]  # by full name, as in credit.mixing
+    method: Method
     metrics: list[Row]
     evaluations: list[Row]
 
 
-def read_table(path: Path) -> list[Row]:
+def read_numbers(path: Path) -> list[Row]:
     """The rows of a CSV as numbers, empty cells left out; UserError where they are none."""
     try:
         with path.open(newline="") as file:
             rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError, csv.Error) as error:
         raise UserError(f"{path} is not a table of numbers ({error})") from error
     if not rows or any("step" not in row for row in rows):
         raise UserError(f"{path} holds no rollout steps")
@@ -50,73 +50,51 @@ def read_run(folder: Path, unfinished: bool = False) -> Run:
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise UserError(f"{folder} is no whole run folder: {' and '.join(missing)} not found")
     config = _read_config(folder / "config.yaml")
-    metrics, evaluations = (read_table(folder / name) for name in FILES[1:])
+    metrics, evaluations = (_read_steps(folder / name) for name in FILES[1:])
     done, evaluated = int(metrics[-1]["step"]) + 1, int(evaluations[-1]["step"])
     if not unfinished and (done != evaluated or len(evaluations) < 2):
         raise UserError(
             f"{folder} holds a run that has not ended: {done} rollout steps done, the last "
             f"evaluation after {evaluated}; go on with resume={folder}"
         )
-    method = {
-        f"{group}.{name}": value
-        for group in METHOD
-        for name, value in _without_seeds(config.get(group) or {}).items()
-    }
-    return Run(folder, int(config["seed"]), method, metrics, evaluations)
+    return Run(folder, config["seed"], method_settings(config), metrics, evaluations)
 
 
-def _without_seeds(settings: Any) -> Any:
-    """Settings without the run's seed, which parts that choose by chance repeat."""
-    if isinstance(settings, list):
-        return [_without_seeds(part) for part in settings]
-    if not isinstance(settings, dict):
-        return settings
-    return {name: _without_seeds(value) for name, value in settings.items() if name != "seed"}
+def _read_steps(path: Path) -> list[Row]:
+    """The rows of a table; UserError where one is of no rollout step."""
+    rows = read_numbers(path)
+    for row in rows:
+        if row["step"] < 0 or not row["step"].is_integer():  # NaN and infinity are none
+            raise UserError(f"{path} is damaged: it holds a row of step {row['step']:g}")
+    return rows
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        leaves(config)  # no end where a group holds itself
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__})") from error
-    if not isinstance(config, dict) or not {"seed", "credit"} <= config.keys():
-        raise UserError(f"{path} is damaged: it holds no settings of a run")
+    if not has_method(config):
+        raise UserError(f"{path} is damaged: it holds no settings of a run with credit._target_")
+    if type(config.get("seed")) is not int:
+        raise UserError(f"{path} is damaged: seed is {config.get('seed')!r}, no whole number")
     return config
 
 
 def group_runs(runs: Sequence[Run]) -> Methods:
-    """Methods in order of appearance, named by credit and by the settings that tell them apart.
+    """The runs of each method by its name, methods in order of appearance.
 
     UserError where two runs of a method have the same seed: they are not two samples.
     """
-    kinds: list[dict[str, Any]] = []
-    for run in runs:
-        if run.method not in kinds:
-            kinds.append(run.method)
-
-    def name(method: dict[str, Any]) -> str:
-        target = method["credit._target_"]
-        alike = [other for other in kinds if other["credit._target_"] == target]
-        differing = [
-            _shown(key, method.get(key))
-            for key in sorted({key for other in alike for key in other})
-            if any(other.get(key) != method.get(key) for other in alike)
-        ]
-        return " ".join([target.split(".")[-2], *differing])
-
-    methods = {name(kind): [run for run in runs if run.method == kind] for kind in kinds}
+    methods: Methods = {}
+    for run, method in zip(runs, method_names([run.method for run in runs]), strict=True):
+        methods.setdefault(method, []).append(run)
     for method, members in methods.items():
         if len({run.seed for run in members}) < len(members):
             folders = ", ".join(str(run.folder) for run in members)
             raise UserError(f"two runs of {method} have the same seed: {folders}")
     return methods
-
-
-def _shown(key: str, value: Any) -> str:
-    """A setting in a name: ``credit.mixing=0.5``, or ``teacher=Live`` for the part of a group."""
-    if key.endswith("._target_"):
-        return f"{key.removesuffix('._target_')}={str(value).rpartition('.')[2]}"
-    return f"{key}={value}"
 
 
 def score_of(runs: Sequence[Run]) -> str:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlrt.analysis.figures import COLOURS
+from rlrt.analysis.figures import legend_below, look, plain, tidy
 from rlrt.batch import Rollout, Verdict
 from rlrt.functional.divergences import GeneralisedJSD
 from rlrt.model.comparison import compare
@@ -139,10 +139,10 @@ def draw(rows: Sequence[Row], base: str, title: str) -> Figure:
     """The three panels; a policy that nowhere shifted has no line in b and c."""
     panels = {
         "a": ("JS above x", "x [nats]", "share of positions"),
-        "b": (f"top-k overlap where JS > {SHIFTED}", "k", f"share in common with {base}"),
+        "b": (f"top-k overlap where JS > {SHIFTED}", "k", f"share in common with {plain(base)}"),
         "c": (
             f"new top token where JS > {SHIFTED}",
-            f"its probability under {base} is below",
+            f"its probability under {plain(base)} is below",
             "share of these positions",
         ),
     }
@@ -154,18 +154,18 @@ def draw(rows: Sequence[Row], base: str, title: str) -> Figure:
             place.plot(
                 [row["x"] for row in own],
                 [row["value"] for row in own],
-                color=COLOURS[number % len(COLOURS)],
-                ls=("-", "--", "-.", ":")[number % 4],
-                label=policy if panel == "a" else "_",
+                label=plain(policy),
+                **look(number) | {"marker": ""},
             )
         place.set(title=heading, xlabel=x_label, ylabel=y_label)
         if panel != "b":
             place.set_xscale("log")
+        tidy(place)
     if any(row["panel"] == "a" and row["value"] > 0 for row in rows):
         axes[0].set_yscale("log")
     for place in axes[1:]:
         place.set_ylim(0, 1.02)
     axes[1].set_xticks([1, 5, 10, 15, TOP])
-    figure.legend(loc="outside lower center", ncols=7, frameon=False)
-    figure.suptitle(title)
+    legend_below(figure, axes[0].get_legend_handles_labels()[0])
+    figure.suptitle(plain(title))
     return figure

@@ -54,6 +54,24 @@ class Place(NamedTuple):
         return (*self.rollout.response.ids[: self.position], self.ids[rank])
 
 
+class Start(NamedTuple):
+    """A candidate token of a place, by its rank, and the number of a continuation behind it."""
+
+    place: int
+    rank: int
+    sample: int
+
+
+def tally(
+    places: Sequence[Place], starts: Sequence[Start], right: Sequence[bool], samples: int
+) -> list[Tensor]:
+    """Of each place the correct ends behind each token, ``[halves of the samples, tokens]``."""
+    counts = [torch.zeros(2, len(place.ids)) for place in places]
+    for start, ended_right in zip(starts, right, strict=True):
+        counts[start.place][int(2 * start.sample >= samples), start.rank] += ended_right
+    return counts
+
+
 def hesitations(
     rows: Sequence[int],
     rollouts: Sequence[Rollout],

@@ -8,15 +8,19 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rlrt.analysis.figures import COLOURS
+from rlrt.analysis.figures import look, plain, tidy
 from rlrt.analysis.runs import Curve, Methods, Run, curve
 from rlrt.errors import UserError
 
 Rows = list[dict[str, Any]]
-DASHES = ("-", "--", "-.", ":")  # beside the colours, for those who cannot tell them apart
-MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 LABEL_GAP = 0.06  # between two labels at line ends, in shares of the axis
 PANELS_IN_A_ROW = 2
+TITLES = {  # of columns that commands draw without being asked; others are called by their name
+    "reward/mean": "training reward, mean",
+    "rollout/response_tokens_mean": "response length, mean (tokens)",
+    "rollout/engine_entropy": "entropy, as the engine sampled (nats)",
+    "rollout/entropy": "entropy (nats)",
+}
 MANY_POINTS = 20  # of which not every one gets a marker
 
 
@@ -49,22 +53,29 @@ def curve_rows(methods: Methods, columns: Sequence[str], window: int) -> Rows:
     for column in columns:
         for method, runs in methods.items():
             curves = [run_curve(run, column, window) for run in runs]
-            steps = sorted(set.intersection(*(set(values) for values in curves)))
-            if not steps:
-                raise UserError(f"the runs of {method} have no rollout step of {column} in common")
-            for step in steps:
-                values = [values[step] for values in curves]
-                rows.append(
-                    {
-                        "column": column,
-                        "method": method,
-                        "step": step,
-                        "mean": fmean(values),
-                        "lowest": min(values),
-                        "highest": max(values),
-                        "seeds": len(values),
-                    }
-                )
+            rows += band_rows(column, method, curves)
+    return rows
+
+
+def band_rows(column: str, method: str, curves: Sequence[Curve]) -> Rows:
+    """A row per step that the curves of all seeds have; UserError where there is none."""
+    steps = sorted(set.intersection(*(set(values) for values in curves)))
+    if not steps:
+        raise UserError(f"the runs of {method} have no rollout step of {column} in common")
+    rows = []
+    for step in steps:
+        values = [values[step] for values in curves]
+        rows.append(
+            {
+                "column": column,
+                "method": method,
+                "step": step,
+                "mean": fmean(values),
+                "lowest": min(values),
+                "highest": max(values),
+                "seeds": len(values),
+            }
+        )
     return rows
 
 
@@ -105,11 +116,9 @@ def draw(rows: Sequence[Mapping[str, Any]], window: int) -> Figure:
             _line(axes, number, [row for row in of_column if row["method"] == method])
             for number, method in enumerate(methods)
         ]
-        axes.set_title(column)
+        axes.set_title(plain(title_of(column)))
         axes.set_xlabel("rollout steps")
-        axes.grid(color="0.9", lw=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
         _name_ends(axes, methods, ends)
     for axes in panels[len(columns) :]:
         axes.set_axis_off()
@@ -117,22 +126,35 @@ def draw(rows: Sequence[Mapping[str, Any]], window: int) -> Figure:
     return figure
 
 
+def title_of(column: str) -> str:
+    """A column's name for those who do not know the tables."""
+    held_out = column.startswith(("avg@", "pass@"))
+    return f"held-out {column}" if held_out else TITLES.get(column, column)
+
+
+def ends_of(values: Sequence[float]) -> list[str]:
+    """Numbers for line ends, with the same decimals: three digits of the largest, and of 1."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    decimals = max(3 - math.ceil(math.log10(largest)), 0) if largest else 0
+    return [f"{value:.{decimals}f}" for value in values]
+
+
 def _note(rows: Sequence[Mapping[str, Any]], window: int) -> str:
     """What lines and bands are."""
     seeds = sorted({row["seeds"] for row in rows})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     told = f"mean of {counted} seeds, band from lowest to highest" if seeds[-1] > 1 else "one seed"
-    return told + (f"; training columns: mean of the last {window} steps" if window > 1 else "")
+    return told + (f"; in training: mean of the last {window} steps" if window > 1 else "")
 
 
 def _line(axes: Axes, number: int, rows: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
     """Mean and band of a method; returns the last point."""
     steps, means = [row["step"] for row in rows], [row["mean"] for row in rows]
     low, high = [row["lowest"] for row in rows], [row["highest"] for row in rows]
-    look = _look(number)
-    axes.fill_between(steps, low, high, color=look["color"], alpha=0.18, lw=0)
+    style = look(number)
+    axes.fill_between(steps, low, high, color=style["color"], alpha=0.18, lw=0)
     sparse = (0.04 * number, 0.25) if len(steps) > MANY_POINTS else 1
-    axes.plot(steps, means, lw=1.8, ms=4.5, markevery=sparse, **look)
+    axes.plot(steps, means, lw=1.8, ms=4.5, markevery=sparse, **style)
     return steps[-1], means[-1]
 
 
@@ -140,24 +162,18 @@ def _name_ends(axes: Axes, methods: Sequence[str], ends: Sequence[tuple[int, flo
     """Beside the panel, each with a thin line from where it belongs and the marker of its line."""
     (low, high), beside = axes.get_ylim(), axes.get_yaxis_transform()
     heights = spread([value for _, value in ends], LABEL_GAP * (high - low))
+    numbers = ends_of([value for _, value in ends])
     for number, (method, end, height) in enumerate(zip(methods, ends, heights, strict=True)):
-        look = _look(number)
+        style = look(number)
         axes.annotate(
             "",
             end,
             xytext=(1.03, height),
             textcoords=beside,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "lw": 0.7, "color": look["color"], "shrinkA": 0},
+            arrowprops={"arrowstyle": "-", "lw": 0.7, "color": style["color"], "shrinkA": 0},
         )
-        axes.plot([1.03], [height], transform=beside, clip_on=False, ms=5, **look)
-        axes.text(1.05, height, f"{end[1]:.3g} {method}", transform=beside, va="center", fontsize=9)
+        axes.plot([1.03], [height], transform=beside, clip_on=False, ms=5, **style)
+        name = f"{numbers[number]} {plain(method)}"
+        axes.text(1.05, height, name, transform=beside, va="center", fontsize=9)
     axes.set_ylim(low, high)
-
-
-def _look(number: int) -> dict[str, Any]:
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": DASHES[number % len(DASHES)],
-        "marker": MARKERS[number % len(MARKERS)],
-    }

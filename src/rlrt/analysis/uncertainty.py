@@ -10,16 +10,15 @@ from statistics import fmean
 from typing import Any
 
 import pyarrow.compute as pc
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rlrt.analysis.figures import COLOURS
-from rlrt.analysis.runs import Methods, Run
+from rlrt.analysis.runs import Curve, Methods, Run
+from rlrt.analysis.training_curves import band_rows, trailing_mean
+from rlrt.analysis.training_curves import draw as draw_curves
 from rlrt.errors import UserError
-from rlrt.records import read_table, record_files
+from rlrt.records import read_table, step_files
 
-# the ten words that arXiv:2603.24472 counts
+# as those that arXiv:2603.24472 counts are remembered: not checked against the paper
 WORDS = (
     "wait", "hmm", "perhaps", "maybe", "actually",
     "alternatively", "seems", "might", "likely", "check",
@@ -50,7 +49,7 @@ def rate_over_training(run: Run) -> list[Row]:
 
     UserError where a step's records are missing, or have another format.
     """
-    rows = [_step(path) for path in record_files(run.folder)]
+    rows = [_step(path) for path in step_files(run.folder).values()]
     there = [row["step"] for row in rows]
     for metrics in run.metrics:
         if (step := int(metrics["step"])) not in there:
@@ -81,47 +80,18 @@ def uncertainty(methods: Methods) -> list[Row]:
     ]
 
 
-def trailing_mean(values: Sequence[float], window: int) -> list[float]:
-    """Each value averaged with up to ``window - 1`` before it."""
-    return [fmean(values[max(i + 1 - window, 0) : i + 1]) for i in range(len(values))]
-
-
 def draw(rows: Sequence[Mapping[str, Any]], smooth: int) -> Figure:
     """Both curves over rollout steps: a line per method, its band from the lowest to the highest seed.
 
     Means of the last ``smooth`` steps, over the steps that all runs of a method have.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    for axes, (column, title) in zip(panels, PANELS.items(), strict=True):
-        for number, name in enumerate(dict.fromkeys(row["method"] for row in rows)):
-            chosen = [row for row in rows if row["method"] == name]
-            _band(axes, name, COLOURS[number % len(COLOURS)], chosen, column, smooth)
-        axes.set(title=title, xlabel="rollout steps")
-        axes.grid(alpha=0.25, lw=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylim(bottom=0)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(f"mean of the last {smooth} steps" if smooth > 1 else "")
-    return figure
-
-
-def _band(
-    axes: Axes,
-    name: str,
-    colour: str,
-    rows: Sequence[Mapping[str, Any]],
-    column: str,
-    smooth: int,
-) -> None:
-    by_seed: dict[int, dict[int, float]] = {}
-    for row in rows:
-        by_seed.setdefault(row["seed"], {})[row["step"]] = row[column]
-    steps = sorted(set.intersection(*(set(values) for values in by_seed.values())))
-    curves = [trailing_mean([c[step] for step in steps], smooth) for c in by_seed.values()]
-    columns = list(zip(*curves, strict=True))
-    label = f"{name}, {len(curves)} seeds: mean, min–max" if len(curves) > 1 else name
-    axes.plot(steps, [fmean(column) for column in columns], color=colour, lw=1.8, label=label)
-    axes.fill_between(
-        steps, [min(c) for c in columns], [max(c) for c in columns], color=colour, alpha=0.2, lw=0
-    )
+    bands = []
+    for column, title in PANELS.items():
+        for method in dict.fromkeys(row["method"] for row in rows):
+            by_seed: dict[int, Curve] = {}
+            for row in rows:
+                if row["method"] == method:
+                    by_seed.setdefault(row["seed"], {})[row["step"]] = row[column]
+            curves = [trailing_mean(values, smooth) for values in by_seed.values()]
+            bands += band_rows(title, method, curves)
+    return draw_curves(bands, smooth)

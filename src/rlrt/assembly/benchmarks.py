@@ -7,23 +7,24 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 
 from rlrt.assembly.configuration import CONFIGS, build, checked
-from rlrt.batch import ProblemSet
+from rlrt.batch import Problem, ProblemSet
 from rlrt.data.benchmarks import Benchmark, read_problem_file
 from rlrt.data.module import ProblemSource
 from rlrt.data.rows import SUFFIXES
 from rlrt.errors import UserError
+from rlrt.evaluation.paper import SIX
 
-STUDY = ("aime24", "aime25", "aime26", "hmmt26", "amc23", "math500")  # arXiv:2605.10781, Table 1
 ARITHMETIC = "arithmetic"
 
 
 def benchmark_names(words: Sequence[str], setting: str = "benchmark") -> list[str]:
     """The names and paths meant, each once: "all" stands for the study's six, in its order.
 
-    UserError naming ``setting`` for a word that is neither a benchmark nor a file of problems.
+    UserError naming ``setting`` for a word that is neither a benchmark nor a file of problems. The sums
+    of "arithmetic", which no file holds, can only be asked.
     """
-    names = [name for word in words for name in (STUDY if word == "all" else (word,))]
-    known = [*_published(), ARITHMETIC]
+    names = [name for word in words for name in (SIX if word == "all" else (word,))]
+    known = [*_published(), *([ARITHMETIC] if setting == "benchmark" else [])]
     for name in names:
         if name not in known and not name.lower().endswith(SUFFIXES):
             raise UserError(
@@ -46,6 +47,28 @@ def load_benchmark(word: str, folder: str | Path | None = None) -> ProblemSet:
         benchmark: Benchmark = build(_node("benchmark", name))
         return checked(benchmark.read, folder)
     return checked(read_problem_file, name, "benchmark")
+
+
+def read_benchmarks(
+    words: Sequence[str], folder: str | Path | None = None
+) -> dict[str, tuple[Problem, ...]]:
+    """All problems of each benchmark; a file is called by its name alone.
+
+    UserError as in ``load_benchmark``, where two have one name, and for a file that has the name of a
+    benchmark: it would pass for that.
+    """
+    found: dict[str, tuple[Problem, ...]] = {}
+    for word in benchmark_names(words):
+        name = Path(word).name.split(".")[0]
+        if name != word and (known := name.lower()) in (*_published(), ARITHMETIC):
+            raise UserError(
+                f"benchmark is {word}, which would pass for {known}: give benchmark={known} "
+                f"benchmark_folder={Path(word).parent} if it is that, or else the file another name"
+            )
+        if name in found:
+            raise UserError(f"benchmark names {name} twice: the records of both would be one file")
+        found[name] = load_benchmark(word, folder).problems
+    return found
 
 
 def build_source(data: DictConfig) -> ProblemSource:

@@ -5,7 +5,7 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,12 +20,13 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
+from rlrt.assembly.resolvers import PROJECT, register_resolvers
 from rlrt.assembly.types import require_types
 from rlrt.errors import RunStoppedError, UserError
 from rlrt.leader import leads
 
-PROJECT = Path(__file__).resolve().parents[3]
 CONFIGS = PROJECT / "configs"
 UNKNOWN = re.compile(r"Could not override '([^'@]+)'")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -37,42 +38,11 @@ BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
 Made = TypeVar("Made")
 
 
-def register_resolvers() -> None:
-    """The words that YAML files of this project use beside OmegaConf's own.
+def compose(overrides: list[str], name: str = "train", own_words: Sequence[str] = ()) -> DictConfig:
+    """The configuration ``name`` with these overrides; UserError where they do not fit it.
 
-    ``${project:models/tiny}``: a path under the project root, whatever the working directory.
-    ``${by_kind:{base: 1.0, instruct: 0.5, thinking: 0.2}}``: the value for ``model.kind``.
-    ``${by_method:{sdpo: 1.0e-5, else: 1.0e-6}}``: the value for the module of ``credit._target_``.
-    ``${run_name:<experiment>,<credit>,<model>}``: the experiment, or credit and model without one.
-    ``${share:0.2,${training.max_response_tokens}}``: so much of a count, rounded, at least 1.
+    ``own_words`` are those of the command, to be named beside the settings.
     """
-
-    def by_kind(values: DictConfig, *, _root_: DictConfig) -> Any:
-        kind = _root_.model.kind
-        if kind not in values:
-            raise ValueError(f"model.kind is {kind}, it must be one of {', '.join(values)}")
-        return values[kind]
-
-    def by_method(values: DictConfig, *, _root_: DictConfig) -> Any:
-        target = str(OmegaConf.select(_root_, "credit._target_", default=""))
-        method = target.rpartition(".")[0].rpartition(".")[2]  # of rlrt.credit.sdpo.SDPO: sdpo
-        return values.get(method, values["else"])
-
-    def run_name(experiment: str | None, credit: str, model: str) -> str:
-        return f"{credit}_{model}" if experiment in (None, "null") else f"{experiment}_{model}"
-
-    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-    OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
-    OmegaConf.register_new_resolver("by_kind", by_kind, replace=True)
-    OmegaConf.register_new_resolver("by_method", by_method, replace=True)
-    OmegaConf.register_new_resolver(
-        "share", lambda part, count: max(1, round(part * count)), replace=True
-    )
-
-
-def compose(overrides: list[str], name: str = "train") -> DictConfig:
-    """The configuration ``name`` with these overrides; UserError where they do not fit it."""
-    register_resolvers()
     for word in overrides:
         group, _, choice = word.partition("=")
         if choice == "null" and (CONFIGS / group).is_dir():  # of which Hydra names no group
@@ -92,14 +62,16 @@ def compose(overrides: list[str], name: str = "train") -> DictConfig:
                     f"{group} is {choice}, it must be one of {', '.join(error.options or ['none'])}"
                 ) from error
             except ConfigCompositionException as error:
-                raise UserError(_unknown_setting(error, overrides, name)) from error
+                raise UserError(_unknown_setting(error, overrides, name, own_words)) from error
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(first_sentence(error)) from error
     return config
 
 
-def _unknown_setting(error: Exception, overrides: list[str], config: str) -> str:
+def _unknown_setting(
+    error: Exception, overrides: list[str], config: str, own_words: Sequence[str]
+) -> str:
     """Hydra's report; of a setting that does not exist, what does exist in its place."""
     found = UNKNOWN.match(str(error))
     if found is None:
@@ -114,9 +86,36 @@ def _unknown_setting(error: Exception, overrides: list[str], config: str) -> str
         )
     if group and not isinstance(there, DictConfig):
         return f"{name} is no setting: there is no group {group}"
-    names = (there or hydra.compose(config, others)).keys()
+    names = there.keys() if there else [*own_words, *hydra.compose(config, others)]
     choices = ", ".join(str(key) for key in names if not str(key).startswith("_"))
     return f"{last} is no setting{f' of {group}' if group else ''}; allowed: {choices}"
+
+
+def load_yaml(path: Path) -> DictConfig:
+    """The settings of a YAML file, with all interpolations resolved; UserError where it holds none."""
+    try:
+        config = OmegaConf.load(path)
+        OmegaConf.resolve(config)
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__})") from error
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path} is damaged: it holds no settings")
+    return config
+
+
+def leaves(config: DictConfig) -> dict[str, Any]:
+    """Every value by its full name; a list is one value."""
+    found: dict[str, Any] = {}
+
+    def walk(node: Any, prefix: str) -> None:
+        if not isinstance(node, dict):
+            found[prefix] = node
+            return
+        for key, value in node.items():
+            walk(value, f"{prefix}.{key}" if prefix else str(key))
+
+    walk(OmegaConf.to_container(config, resolve=True), "")
+    return found
 
 
 def build(node: DictConfig | None, **arguments: Any) -> Any:
@@ -233,3 +232,6 @@ def first_sentence(error: BaseException) -> str:
         line for line in lines if not line.startswith(("full_key:", "object_type", "Set the env"))
     ]
     return " ".join(lines).removeprefix(RESOLVING) or type(error).__name__
+
+
+register_resolvers()

@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from rlrt.assembly.configuration import compose
+from rlrt.assembly.configuration import compose, leaves, load_yaml
 from rlrt.assembly.types import shown
 from rlrt.errors import UserError
 from rlrt.leader import leads
@@ -85,15 +82,8 @@ def _completed(checkpoint: Path) -> int:
 
 def _stored_with_changes(path: Path, given: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The stored configuration with what FREE lets the command line change."""
-    try:
-        stored = OmegaConf.load(path)
-        before = leaves(stored)
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__})") from error
-    if not isinstance(stored, DictConfig):
-        raise UserError(f"{path} is no configuration of a run")
-    usual = compose([])
-    now, defaults = leaves(given), leaves(usual)
+    stored, usual = load_yaml(path), compose([])
+    before, now, defaults = leaves(stored), leaves(given), leaves(usual)
     named = [override.lstrip("+~").split("=")[0] for override in overrides]
     if "strategy" in named:  # a group whose settings are the trainer's
         named += ["trainer.strategy", "trainer.devices", "trainer.num_nodes"]
@@ -116,18 +106,3 @@ def _stored_with_changes(path: Path, given: DictConfig, overrides: Sequence[str]
 
 def _within(name: str, groups: Sequence[str]) -> bool:
     return any(name == group or name.startswith(f"{group}.") for group in groups)
-
-
-def leaves(config: Any) -> dict[str, Any]:
-    """Every value by its full name; a list is one value."""
-    leaves: dict[str, Any] = {}
-
-    def walk(node: Any, prefix: str) -> None:
-        if not isinstance(node, dict):
-            leaves[prefix] = node
-            return
-        for key, value in node.items():
-            walk(value, f"{prefix}.{key}" if prefix else str(key))
-
-    walk(OmegaConf.to_container(config, resolve=True), "")
-    return leaves

@@ -7,18 +7,25 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 from transformers import PreTrainedModel
-from yaml import YAMLError
 
-from rlrt.assembly.configuration import CONFIGS, checked, compose
+from rlrt.assembly.configuration import CONFIGS, checked, compose, load_yaml
 from rlrt.errors import UserError
 from rlrt.model.load import load_policy, policy_folder
-from rlrt.training.checkpoint import AtomicCheckpointIO, find_checkpoint, run_folder
-from rlrt.training.checkpoint_files import SUFFIX
+from rlrt.training.checkpoint import PATTERN, AtomicCheckpointIO, find_checkpoint, run_folder
+from rlrt.training.checkpoint_files import MANIFEST, SUFFIX
 
 PREFIX = "policy."  # of the policy's tensors in a checkpoint
+USED = (  # settings of a run that its evaluations and analyses read
+    "seed", "data._target_", "engine._target_", "reward._target_", "credit._target_",
+    "prompts._target_", "model.path", "model.random_init_seed", "training.temperature",
+    "training.token_budget", "training.max_prompt_tokens", "training.max_response_tokens",
+    "training.rollouts_per_problem",
+)  # fmt: skip
+
+
+DAMAGE = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -39,18 +46,25 @@ class StoredPolicy:
             return checked(load_policy, checked(policy_folder, self.folder), dtype)
         seed = self.config.model.random_init_seed if self.config is not None else None
         policy = checked(load_policy, checked(policy_folder, self.folder), dtype, seed)
-        policy.load_state_dict(self._checkpoint_weights())
+        weights = self._checkpoint_weights()
+        try:
+            policy.load_state_dict(weights)
+        except RuntimeError as error:  # names or shapes that differ, or no tensors
+            raise UserError(
+                f"the weights of {self.checkpoint} do not fit the model at {self.folder} "
+                f"(model.path): it is not the one that the run began with"
+            ) from error
         return policy
 
     def digest(self) -> str:
         """Of the weights' bytes: two policies with the same digest are the same."""
         if self.checkpoint is not None:
-            whole = self.checkpoint.is_dir()
-            files = sorted(self.checkpoint.iterdir()) if whole else [self.checkpoint]
+            folder = self.checkpoint.is_dir()
+            files = sorted(self.checkpoint.iterdir()) if folder else [self.checkpoint]
         else:
             files = sorted(Path(checked(policy_folder, self.folder)).glob("*.safetensors"))
         sums = []
-        for path in files:
+        for path in filter(Path.is_file, files):
             with path.open("rb") as file:
                 sums.append(hashlib.file_digest(file, "blake2b").hexdigest())
         return hashlib.blake2b("".join(sums).encode(), digest_size=8).hexdigest()
@@ -59,29 +73,30 @@ class StoredPolicy:
         assert self.checkpoint is not None
         try:
             state = AtomicCheckpointIO().load_checkpoint(self.checkpoint)["state_dict"]
-        except (RuntimeError, UnpicklingError, LookupError, TypeError, ValueError) as error:
+            return {
+                name.removeprefix(PREFIX): tensor
+                for name, tensor in state.items()
+                if name.startswith(PREFIX)
+            }
+        except (UnpicklingError, *DAMAGE) as error:
             raise UserError(
                 f"{self.checkpoint} is no checkpoint of a run ({type(error).__name__})"
             ) from error
-        return {
-            name.removeprefix(PREFIX): tensor
-            for name, tensor in state.items()
-            if name.startswith(PREFIX)
-        }
 
 
 def find_policy(word: str) -> StoredPolicy:
     """A preset's name, a run folder, one of its checkpoints, a model folder, or a name on the hub.
 
-    Of a run folder its export, or while it has none its newest checkpoint. UserError where it is
-    nothing of these. A hub repository is fetched when it is loaded.
+    Of a run folder its export, or its newest checkpoint while that is newer: the run has no export
+    yet, or has gone on since. UserError where it is nothing of these. A hub repository is fetched when
+    it is loaded.
     """
     path = Path(word).expanduser()
     if (CONFIGS / "model" / f"{word}.yaml").is_file():
         return StoredPolicy(word, str(compose([f"model={word}"]).model.path), None, None)
     if path.is_dir() and (path / "config.yaml").is_file() and path.suffix != SUFFIX:
         config = read_config(path)
-        if (path / "export" / "config.json").is_file():
+        if _is_exported(path):
             return StoredPolicy(_name(path), str(path / "export"), None, config)
         newest = find_checkpoint(path)
         if newest is None:
@@ -106,19 +121,51 @@ def find_policy(word: str) -> StoredPolicy:
     )
 
 
+def _is_exported(folder: Path) -> bool:
+    """Whether the run's last weights are its export: a run that goes on leaves an earlier one."""
+    exported = folder / "export" / "config.json"
+    if not exported.is_file():
+        return False
+    saved = sorted((folder / "checkpoints").glob(PATTERN))
+    written = [path / MANIFEST if path.is_dir() else path for path in saved[-1:]]
+    return not any(
+        path.is_file() and path.stat().st_mtime > exported.stat().st_mtime for path in written
+    )
+
+
+def policies_by_step(folder: Path) -> dict[int, str]:
+    """The words for ``find_policy`` of a run's policies, by the rollout steps behind them.
+
+    So each is the one that sampled the step of its number. Step 0 is what the run began with, and
+    is not there where its weights were drawn at random; the others are the checkpoints that are left.
+    """
+    model = read_config(folder).model
+    found = {} if model.get("random_init_seed") is not None else {0: str(model.path)}
+    for path in sorted((folder / "checkpoints").glob(PATTERN)):
+        found[int(path.stem.removeprefix("step-"))] = str(path)
+    return found
+
+
 def read_config(folder: Path) -> DictConfig:
-    """The configuration of a run folder; UserError where it has none or it is damaged."""
+    """The configuration of a run folder; UserError where it has none, or one that is damaged or of
+    another format.
+    """
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is no run folder: it holds no config.yaml")
-    try:
-        config = OmegaConf.load(path)
-        OmegaConf.resolve(config)
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__})") from error
-    if not isinstance(config, DictConfig) or not {"model", "credit", "training"} <= config.keys():
-        raise UserError(f"{path} is damaged: it holds no settings of a run")
+    config = load_yaml(path)
+    if lacking := [name for name in USED if not _has(config, name)]:
+        raise UserError(f"{path} is of another format: it lacks {', '.join(lacking)}")
     return config
+
+
+def _has(config: DictConfig, name: str) -> bool:
+    node: Any = config
+    for key in name.split("."):
+        if not isinstance(node, DictConfig) or key not in node:
+            return False
+        node = node[key]
+    return True
 
 
 def _name(folder: Path) -> str:

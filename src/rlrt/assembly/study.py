@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -43,10 +44,11 @@ class Study:
         """Tokens of a pass."""
         return int(self.config.training.token_budget)
 
-    @property
+    @cached_property
     def stop_token_ids(self) -> tuple[int, ...]:
-        """Ids that end a response."""
-        return stop_token_ids(policy_folder(self.stored.folder, weights=False), self.tokenizer)
+        """Ids that end a response; read from files once."""
+        path = checked(policy_folder, self.stored.folder, weights=False)
+        return checked(stop_token_ids, path, self.tokenizer)
 
     def teacher_prompts(
         self, rollouts: Sequence[Rollout], step: int

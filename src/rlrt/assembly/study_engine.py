@@ -13,16 +13,13 @@ from rlrt.assembly.study import Study
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.data.module import ProblemSource, fitting
 from rlrt.engine.engine import Engine, EngineSpec, Sampling
-from rlrt.engine.probe import logprob_gap, require_fresh
+from rlrt.engine.probe import prove
 from rlrt.engine.weights import engine_weights
 from rlrt.errors import UserError
 from rlrt.evaluation.judging import Judge
-from rlrt.functional.seeds import derive_seed
 from rlrt.model.load import policy_folder
 from rlrt.model.views import score_responses
 from rlrt.training.sampler import RolloutSettings, Sampler
-
-PROBE_PROMPTS, PROBE_TOKENS = 4, 32
 
 
 @dataclass(frozen=True)
@@ -69,17 +66,17 @@ class StudyEngine:
                 f"{self.study.stored.name}: compare policies that grew from one model"
             ) from error
         self.engine.sync(engine_weights(self.policy, self.policy.dtype))
-        probed = problems[:PROBE_PROMPTS]
-        gap = logprob_gap(
+        prove(
             self.engine,
             lambda prompts, responses: score_responses(
                 self.policy, prompts, responses, self.study.temperature, self.study.token_budget
             )[0],
-            [self.study.prompts.student_ids(problem.question) for problem in probed],
-            [derive_seed(self.seed, "probe", step, number) for number in range(len(probed))],
-            Sampling(min(PROBE_TOKENS, self.settings.max_response_tokens), self.study.temperature),
+            (self.study.prompts.student_ids(problem.question) for problem in problems),
+            Sampling(self.settings.max_response_tokens, self.study.temperature),
+            self.seed,
+            step,
+            self.policy.dtype,
         )
-        require_fresh(gap, self.policy.dtype, self.engine.max_logprob_gap, step)
 
     def rollouts(self, problems: Sequence[Problem], samples: int, step: int) -> list[Rollout]:
         """``samples`` judged rollouts of each problem, in one call; group g is ``problems[g]``.

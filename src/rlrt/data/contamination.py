@@ -9,7 +9,8 @@ alike by the weight of the words that they share in order (their longest common 
 with df of N texts holding the word: ELEVEN for ELLIPSE costs more than "Find" for "What is".
 Before, two things are set apart that copies of a problem change: how the answer is to be given
 ("Express your answer as m/n, and find m + n"), and drawings (``[asy]``), which are compared with
-each other where both texts have one.
+each other where both texts have one. A training text that holds a whole evaluation question, inside an
+instruction of any length, is alike by 1.
 """
 
 import math
@@ -31,6 +32,7 @@ DEFAULT_SIMILARITY = 0.82  # docs/contamination.md says what lies on either side
 _RUN = 3  # words in a row that two texts must share before they are compared at all ...
 _SHARED_RUNS = 0.2  # ... and the least share of such runs of the text that has fewer
 _LEAST_CORE = 1 / 3  # of a text's words
+_LEAST_HELD = 6  # words of a question that is looked for inside another text; fewer stand anywhere
 
 _DRAWING = re.compile(r"\[asy\](.*?)(?:\[/asy\]|\Z)", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\})(?=\d{3}(?!\d))")
@@ -154,7 +156,7 @@ def _index(texts: Sequence[_Text]) -> Callable[[_Text], list[int]]:
             holders[run].append(number)
 
     def candidates(text: _Text) -> list[int]:
-        own = _runs(text.core)
+        own = _runs(text.words)  # an instruction before the question may end what counts as core
         shared = Counter(number for run in own for number in holders.get(run, ()))
         return sorted(
             number
@@ -168,12 +170,20 @@ def _index(texts: Sequence[_Text]) -> Callable[[_Text], list[int]]:
 def _compare(one: _Text, other: _Text, weight: Callable[[str], float]) -> tuple[Kind, float]:
     if one.words == other.words and one.drawing == other.drawing:
         return "exact", 1.0
-    shared = _shared(one.core, other.core)
-    similarity = 2 * sum(map(weight, shared)) / sum(map(weight, (*one.core, *other.core)))
+    drawn = 1.0
     if one.drawing and other.drawing:
-        similarity = min(similarity, LCSseq.normalized_similarity(one.drawing, other.drawing))
+        drawn = LCSseq.normalized_similarity(one.drawing, other.drawing)
+    if _holds(one.words, other.words):
+        return "near", drawn
+    shared = _shared(one.core, other.core)
+    alike = 2 * sum(map(weight, shared)) / sum(map(weight, (*one.core, *other.core)))
+    similarity = min(alike, drawn)
     numbers = min(_count_numbers(one.core), _count_numbers(other.core))
     return "near" if _count_numbers(shared) == numbers else "variant", similarity
+
+
+def _holds(words: tuple[str, ...], part: tuple[str, ...]) -> bool:
+    return len(part) >= _LEAST_HELD and f" {' '.join(part)} " in f" {' '.join(words)} "
 
 
 def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,8 @@
 """The proof, after every sync, that the engine serves the trainer's weights."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor
 from rlrt import ranks
 from rlrt.engine.engine import Engine, Sampling
 from rlrt.errors import RunStoppedError
+from rlrt.functional.seeds import derive_seed
 
+PROBE_PROMPTS = 4
+PROBE_TOKENS = 32
 Score = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
 
 
@@ -29,6 +33,32 @@ class Gap:
 # float32 noise is near 1e-6. In bfloat16 both sides round at every layer, differently: single tokens
 # may be far apart while the mean stays near 2e-3, so there the mean is what tells.
 LIMITS = {torch.float32: Gap(1e-4, 1e-4), torch.bfloat16: Gap(2.0, 0.02)}
+
+
+def prove(
+    engine: Engine,
+    score: Score,
+    prompts: Iterable[Sequence[int]],
+    sampling: Sampling,
+    seed: int,
+    step: int,
+    dtype: torch.dtype,
+) -> Gap:
+    """The gap on a few short responses to the first of ``prompts``, which are read no further.
+
+    ``score`` as in ``logprob_gap``; ``dtype`` is the engine's. A function of the weights, ``seed`` and
+    ``step``. StaleEngineError where the engine does not serve the trainer's weights.
+    """
+    probed = list(islice(prompts, PROBE_PROMPTS))
+    gap = logprob_gap(
+        engine,
+        score,
+        probed,
+        [derive_seed(seed, "probe", step, number) for number in range(len(probed))],
+        replace(sampling, max_response_tokens=min(PROBE_TOKENS, sampling.max_response_tokens)),
+    )
+    require_fresh(gap, dtype, engine.max_logprob_gap, step)
+    return gap
 
 
 def logprob_gap(

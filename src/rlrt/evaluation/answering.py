@@ -27,20 +27,13 @@ class Interview:
     engine: Callable[[], Engine]
     told: Told
 
-    def answer(
-        self, questions: Sequence[Question], known: Mapping[Key, Known]
-    ) -> dict[str, list[Rollout]]:
-        """The rollouts of each benchmark, in the order of its questions."""
+    def answer(self, questions: Sequence[Question], known: Mapping[Key, Known]) -> list[Rollout]:
+        """One rollout per question, in order."""
         found = self._taken_over(questions, known)
         missing = [question for question in questions if question.key not in found]
         if missing:
             found |= self._sampled(missing)
-        rollouts: dict[str, list[Rollout]] = {}
-        for question in questions:
-            rollouts.setdefault(question.benchmark, []).append(
-                question.rollout(*found[question.key])
-            )
-        return rollouts
+        return [question.rollout(*found[question.key]) for question in questions]
 
     def _taken_over(
         self, questions: Sequence[Question], known: Mapping[Key, Known]

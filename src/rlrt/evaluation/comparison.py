@@ -19,11 +19,16 @@ WEAK_BELOW = Fraction(3, 5)  # of its samples right: there the teacher view is w
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share of 1, or a difference of two, and its 95 % interval."""
+    """A share of 1, or a difference of two, and its 95 % interval; None where one problem is all."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether all problems are alike: the bootstrap cannot say how sure the value is."""
+        return self.low is not None and self.low == self.high
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,9 @@ def resample_measures(measures_PMV: NDArray[np.float64], seed: int, name: str) -
     return resample(measures_PMV, derive_seed(seed, f"bootstrap {name}"))
 
 
-def results(resampled: Resampled, ks: Sequence[int]) -> tuple[Result, ...]:
+def results(resampled: Resampled, problems: int, ks: Sequence[int]) -> tuple[Result, ...]:
     """A result per model, of means ``[M, 2 + K]`` in the order of ``scores.measures``."""
-    values, gains = estimates(resampled), estimates(over_first(resampled))
+    values, gains = estimates(resampled, problems), estimates(over_first(resampled), problems)
     return tuple(
         Result(
             average=row[0],
@@ -65,8 +70,10 @@ def over_first(resampled: Resampled) -> Resampled:
     return Resampled(resampled.mean - resampled.mean[:1], resampled.draws - resampled.draws[:, :1])
 
 
-def estimates(resampled: Resampled) -> list[list[Estimate]]:
-    """Of means ``[M, V]``, model by model."""
+def estimates(resampled: Resampled, problems: int) -> list[list[Estimate]]:
+    """Of means ``[M, V]`` over so many problems (of the smallest of several strata), model by model."""
+    if problems == 1:
+        return [[Estimate(float(value), None, None) for value in row] for row in resampled.mean]
     low_MV, high_MV = resampled.interval()
     return [
         [Estimate(*map(float, three)) for three in zip(*rows, strict=True)]

@@ -18,7 +18,6 @@ class _Sample(NamedTuple):
     """What the metrics need of a response, on its way between ranks."""
 
     problem: int
-    reward: float
     verdict: Verdict
     tokens: int
     truncated: bool
@@ -89,7 +88,7 @@ class Evaluator:
             judge,
         )
         measured = [
-            _Sample(problem, seen.reward, seen.verdict, len(response.ids), response.truncated)
+            _Sample(problem, seen.verdict, len(response.ids), response.truncated)
             for (problem, _), (response, seen) in zip(asked, answered, strict=True)
         ]
         everywhere = [sample for part in ranks.gathered(measured) for sample in part]
@@ -100,10 +99,11 @@ class Evaluator:
         average = AvgAtK()
         passes = {k: PassAtK(k) for k in self.pass_at}
         for first in range(0, len(samples), self.samples):
-            rewards_K = torch.tensor([s.reward for s in samples[first : first + self.samples]])
-            average.update(rewards_K)
+            asked = samples[first : first + self.samples]
+            right_K = torch.tensor([sample.verdict is Verdict.RIGHT for sample in asked])
+            average.update(right_K)
             for metric in passes.values():
-                metric.update(rewards_K)
+                metric.update(right_K)
         return {
             f"avg@{self.samples}": float(average.compute()),
             **{f"pass@{k}": float(metric.compute()) for k, metric in passes.items()},

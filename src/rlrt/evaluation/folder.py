@@ -1,7 +1,7 @@
 """The folder of an evaluation: its journal while it lasts, its records when it is complete."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -22,15 +22,19 @@ JUDGED_BY = b"judged_by"  # digest of the verifier's settings, beside the column
 
 @dataclass(frozen=True)
 class Known:
-    """A response that need not be sampled again; ``judged`` is None where its verdict is due."""
+    """A response that need not be sampled again; ``judged`` is None where its verdict is due.
+
+    ``question`` is None where it comes from the journal, which does not say what was asked.
+    """
 
     response: Response
     judged: Judged | None
-    answer: str | None
+    question: Question | None
 
     def verdict_for(self, answer: str) -> Judged | None:
         """What was said of it, unless the answer has changed since."""
-        return self.judged if self.answer == answer else None
+        same = self.question is not None and self.question.problem.answer == answer
+        return self.judged if same else None
 
 
 class EvaluationFolder:
@@ -69,8 +73,8 @@ class EvaluationFolder:
         for rollout in rollouts_of(table):
             asked = (rollout.problem, rollout.group, rollout.sample, rollout.prompt_ids)
             judged = Judged(rollout.text, rollout.verdict, rollout.reward)
-            key = Question(view, benchmark, *asked).key
-            found[key] = Known(rollout.response, judged if valid else None, rollout.problem.answer)
+            question = Question(view, benchmark, *asked)
+            found[question.key] = Known(rollout.response, judged if valid else None, question)
         return found
 
     def write(
@@ -80,7 +84,8 @@ class EvaluationFolder:
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         """The records of a view, a file for each benchmark; one that says the same stays as it is."""
-        for benchmark, asked in rollouts.items():
+        for benchmark, answered in rollouts.items():
+            asked = sorted(answered, key=lambda one: (one.group, one.problem.id, one.sample))
             prompts = tokenizer.batch_decode([list(rollout.prompt_ids) for rollout in asked])
             schema = pa.schema(FIELDS, metadata={JUDGED_BY: self._judged_by})
             table = pa.table(columns(asked, prompts), schema=schema)
@@ -88,9 +93,9 @@ class EvaluationFolder:
             if not path.exists() or not _same(read_table(path), table):
                 write_atomically(path, partial(write_table, table))
 
-    def finish(self, benchmarks: Iterable[str]) -> None:
-        """Take the journal away, unless it holds more than the records of these benchmarks do."""
-        if {key.benchmark for key in self._journaled} <= set(benchmarks):
+    def finish(self, written: Iterable[Key]) -> None:
+        """Take the journal away, unless it holds more than the records, in which these are."""
+        if set(map(_anywise, self._journaled)) <= set(map(_anywise, written)):
             self.journal.path.unlink(missing_ok=True)
 
     def _records(self, view: str, benchmark: str) -> Path:
@@ -103,23 +108,46 @@ def _same(before: pa.Table, after: pa.Table) -> bool:
     return rules[0] == rules[1] and bool(before.equals(after))
 
 
-def changed(questions: Sequence[Question], known: Mapping[Key, Known]) -> dict[str, int]:
+def beyond(
+    questions: Sequence[Question], everything: Sequence[Question], known: Mapping[Key, Known]
+) -> list[Question]:
+    """What the records hold and nobody asks now, of more problems or samples; it stays there.
+
+    Not where ``everything`` that could be asked has the problem in other words.
+    """
+    asked = {_anywise(question.key) for question in questions}
+    now = {(one.benchmark, one.problem.id): one for one in everything}
+    found = []
+    for key, one in known.items():
+        question = one.question
+        if question is None or _anywise(key) in asked:
+            continue
+        same = now.get((key.benchmark, key.problem), question)
+        if same.prompt_ids == question.prompt_ids:
+            found.append(replace(question, problem=same.problem, group=same.group))
+    return found
+
+
+def changed(
+    questions: Sequence[Question], everything: Sequence[Question], known: Mapping[Key, Known]
+) -> dict[str, int]:
     """Of each benchmark, how many of its questions were asked in other words before.
 
-    UserError where that is all that stands of a benchmark: it is another one of the same name.
+    UserError where nothing that stands of a benchmark is among ``everything`` that could be asked of
+    it: it is another one of the same name.
     """
     before = {_anywise(key) for key in known}
+    problems = {(one.key.benchmark, one.key.problem, one.key.prompt) for one in everything}
     found: dict[str, int] = {}
     for benchmark in dict.fromkeys(question.benchmark for question in questions):
-        keys = [question.key for question in questions if question.benchmark == benchmark]
-        new = [key for key in keys if key not in known]
-        found[benchmark] = sum(_anywise(key) in before for key in new)
-        stands = any(key.benchmark == benchmark for key in known)
-        if stands and len(new) == len(keys):
+        stands = [key for key in known if key.benchmark == benchmark]
+        if stands and not any((benchmark, key.problem, key.prompt) in problems for key in stands):
             raise UserError(
                 f"the records hold another benchmark of the name {benchmark}, with other problems: "
                 "choose another out="
             )
+        new = [one.key for one in questions if one.benchmark == benchmark and one.key not in known]
+        found[benchmark] = sum(_anywise(key) in before for key in new)
     return {benchmark: count for benchmark, count in found.items() if count}
 
 

@@ -20,7 +20,7 @@ FORMAT = 1
 class Journal:
     """Responses by key, in the file ``path``; of the evaluation with this ``fingerprint`` alone.
 
-    Reading does not create the file. Append within a ``with``.
+    Reading does not create the file. Append within a ``with``; the folder is the caller's alone.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -60,13 +60,9 @@ class Journal:
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            kept = sum(map(len, self._whole_lines()))
-            self._file = self.path.open("r+b", buffering=0)
-            self._file.truncate(kept)
-            self._file.seek(kept)
-        else:
-            kept, self._file = 0, self.path.open("wb", buffering=0)
+        self._file = self.path.open("a+b", buffering=0)
+        kept = sum(map(len, self._whole_lines()))
+        self._file.truncate(kept)
         if not kept:
             self._write(self._head)
         return self
@@ -94,6 +90,7 @@ class Journal:
 
 def _entry(entry: dict[str, Any]) -> tuple[Key, Response]:
     key = Key(**{name: entry[name] for name in Key._fields})
-    return key, Response(
-        tuple(entry["ids"]), tuple(entry["engine_logprobs"]), bool(entry["truncated"])
-    )
+    ids, logprobs = entry["ids"], entry["engine_logprobs"]
+    if not all(type(i) is int for i in ids) or not all(type(x) in (int, float) for x in logprobs):
+        raise TypeError
+    return key, Response(tuple(ids), tuple(logprobs), bool(entry["truncated"]))

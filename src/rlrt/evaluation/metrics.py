@@ -4,28 +4,27 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from rlrt.batch import SUCCESS_REWARD
 from rlrt.functional.pass_at_k import pass_at_k
 
 
 class AvgAtK(Metric):
-    """Mean reward over all samples of all problems: avg@k for k samples of each."""
+    """Share of right samples among all of all problems: avg@k for k samples of each."""
 
-    total: Tensor
+    right: Tensor
     samples: Tensor
 
     def __init__(self) -> None:
         super().__init__(sync_on_compute=False)
-        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("right", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("samples", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, rewards_K: Tensor) -> None:
-        """Take the rewards of one problem's samples."""
-        self.total += rewards_K.double().sum()
-        self.samples += rewards_K.numel()
+    def update(self, right_K: Tensor) -> None:
+        """Take which of one problem's samples are right."""
+        self.right += right_K.sum()
+        self.samples += right_K.numel()
 
     def compute(self) -> Tensor:
-        return self.total / self.samples.clamp(min=1)
+        return self.right.double() / self.samples.clamp(min=1)
 
 
 class PassAtK(Metric):
@@ -42,9 +41,9 @@ class PassAtK(Metric):
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("problems", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, rewards_K: Tensor) -> None:
-        """Take the rewards of one problem's samples, at least k of them."""
-        self.total += pass_at_k(rewards_K.numel(), int((rewards_K >= SUCCESS_REWARD).sum()), self.k)
+    def update(self, right_K: Tensor) -> None:
+        """Take which of one problem's samples, at least k of them, are right."""
+        self.total += pass_at_k(right_K.numel(), int(right_K.sum()), self.k)
         self.problems += 1
 
     def compute(self) -> Tensor:

@@ -65,27 +65,28 @@ def student_questions(
     benchmarks: Mapping[str, Sequence[Problem]],
     prompts: Prompts,
     samples: int,
-    max_prompt_tokens: int,
 ) -> list[Question]:
-    """Every problem of every benchmark, ``samples`` times.
-
-    UserError where a prompt is longer than ``max_prompt_tokens``: an evaluation leaves nothing out.
-    """
-    questions, longest, too_long = [], 0, 0
+    """Every problem of every benchmark, ``samples`` times."""
+    questions = []
     for benchmark, problems in benchmarks.items():
         for group, problem in enumerate(problems):
             ids = prompts.student_ids(problem.question)
-            longest, too_long = max(longest, len(ids)), too_long + (len(ids) > max_prompt_tokens)
             questions += [
                 Question(STUDENT, benchmark, problem, group, sample, ids)
                 for sample in range(samples)
             ]
-    if too_long:
-        raise UserError(
-            f"sampling.max_prompt_tokens is {max_prompt_tokens}, and the prompts of {too_long} "
-            f"problem{'s are' if too_long > 1 else ' is'} longer: it must be at least {longest}"
-        )
     return questions
+
+
+def require_room(questions: Sequence[Question], max_prompt_tokens: int, model_tokens: int) -> None:
+    """UserError where a prompt is longer than ``max_prompt_tokens``: an evaluation leaves nothing out."""
+    lengths = [len(question.prompt_ids) for question in questions if not question.sample]
+    if too_long := sum(length > max_prompt_tokens for length in lengths):
+        are = f"prompts of {too_long} problems are" if too_long > 1 else "prompt of 1 problem is"
+        raise UserError(
+            f"sampling.max_prompt_tokens is {max_prompt_tokens}, and the {are} longer: it must be at "
+            f"least {max(lengths)}, and the model takes {model_tokens} tokens of prompt and response"
+        )
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,19 @@ from dataclasses import dataclass
 
 from rlrt.evaluation.comparison import WEAK_BELOW, Estimate, Result
 from rlrt.evaluation.paper import SIX, PaperCell, PaperRow
-from rlrt.evaluation.summary import Benchmark, Mean, Summary
+from rlrt.evaluation.summary import BenchmarkResult, Mean, Summary
 
 NONE = "–"
+PAPER_CELLS = "avg@16 / pass@16"
 WEAK = {True: f"< {float(WEAK_BELOW):.0%}", False: f"≥ {float(WEAK_BELOW):.0%}", None: "no context"}
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table before it is shown. The first ``names`` columns hold names; a cell may have two lines."""
+    """A table before it is shown. The first ``names`` columns hold names.
+
+    A cell's lines may also stand beside each other, with a space between.
+    """
 
     title: str
     headings: Sequence[str]
@@ -37,18 +41,18 @@ def sheets(summary: Summary) -> Iterator[Sheet]:
 
 
 def _overview(summary: Summary) -> Sheet:
-    groups = _groups(summary)
+    columns = groups(summary)
     counts = {benchmark.samples for benchmark in summary.benchmarks}
     n = counts.pop() if len(counts) == 1 else "n"
     rows = []
     for model, (name, paper) in enumerate(zip(summary.models, summary.papers, strict=True)):
-        found = [group.results[model] for group in groups]
+        found = [group.results[model] for group in columns]
         rows.append([name, *(_pair(one.average.value, one.solved.value) for one in found)])
-        if paper:
-            cells = [paper_cell(paper, group) for group in groups]
+        cells = [paper_cell(paper, group) for group in columns]
+        if paper and any(cells):
             pairs = [_pair(cell.average, cell.solved) if cell else NONE for cell in cells]
-            rows.append([f"paper: {paper.model} {paper.method}", *pairs])
-    return Sheet(f"avg@{n} / pass@{n}", ["model", *map(_heading, groups)], rows, 1)
+            rows.append([f"{paper.model} {paper.method}: {PAPER_CELLS} of the paper", *pairs])
+    return Sheet(f"avg@{n} / pass@{n}", ["model", *map(_heading, columns)], rows, 1)
 
 
 def _details(summary: Summary) -> Sheet:
@@ -88,9 +92,8 @@ def _weak_and_strong(summary: Summary) -> Sheet:
     rows = []
     for part in summary.split:
         names = [_shown(part.benchmark or "all"), WEAK[part.weak]]
-        averages: Sequence[Estimate | None] = part.averages or [None] * len(summary.models)
-        gains = [None, *(part.gains or [None] * (len(summary.models) - 1))]
-        for model, average, gain in zip(summary.models, averages, gains, strict=True):
+        gains = [None, *part.gains]
+        for model, average, gain in zip(summary.models, part.averages, gains, strict=True):
             rows.append([*names, model, str(part.problems), _told(average), _told(gain, "+")])
             names = ["", ""]
     headings = ["benchmark", "teacher view", "model", "problems", "avg@n", "gain"]
@@ -100,19 +103,21 @@ def _weak_and_strong(summary: Summary) -> Sheet:
 
 def _results(summary: Summary) -> Iterator[tuple[list[str], Result]]:
     """Benchmark and model, and the result; the benchmark's name stands before its first model."""
-    for group in _groups(summary):
+    for group in groups(summary):
         for number, (model, result) in enumerate(zip(summary.models, group.results, strict=True)):
             yield [_heading(group) if number == 0 else "", model], result
 
 
-def _groups(summary: Summary) -> list[Benchmark | Mean]:
+def groups(summary: Summary) -> list[BenchmarkResult | Mean]:
+    """All that has a column of Table 1: the benchmarks, and their mean where there are several."""
     return [*summary.benchmarks, *([summary.mean] if summary.mean else [])]
 
 
-def _heading(group: Benchmark | Mean) -> str:
+def _heading(group: BenchmarkResult | Mean) -> str:
     if isinstance(group, Mean):
         return "mean of\nthe six" if group.of_the_six else f"mean of\n{len(group.benchmarks)}"
-    return _shown(group.name)
+    cut = "" if group.whole else f"\n({group.problems} of {group.size})"
+    return f"{_shown(group.name)}{cut}"
 
 
 def _shown(benchmark: str) -> str:
@@ -120,9 +125,9 @@ def _shown(benchmark: str) -> str:
     return benchmark.upper() if benchmark in SIX else benchmark
 
 
-def paper_cell(row: PaperRow | None, group: Benchmark | Mean) -> PaperCell | None:
-    """The paper's figures for the same benchmark or mean; None where it has none."""
-    if row is None:
+def paper_cell(row: PaperRow | None, group: BenchmarkResult | Mean) -> PaperCell | None:
+    """The paper's figures for the same benchmark or mean; None where it has none, or asked more."""
+    if row is None or not group.whole:
         return None
     return row.mean(group.benchmarks) if isinstance(group, Mean) else row.cells.get(group.name)
 
@@ -138,30 +143,7 @@ def _pair(average: float, solved: float) -> str:
 def _told(estimate: Estimate | None, sign: str = "") -> str:
     if estimate is None:
         return NONE
-    value, low, high = (
-        _percent(share, sign) for share in (estimate.value, estimate.low, estimate.high)
-    )
-    return f"{value}\n[{low}, {high}]"
-
-
-def notes(summary: Summary) -> list[str]:
-    """What a reader has to know about the numbers."""
-    found = [
-        "Per cent; in brackets 95 % bootstrap intervals over problems. "
-        "An undecided response counts as wrong."
-    ]
-    if len(summary.models) > 1:
-        found.append(f"Gains are over {summary.models[0]}, paired over problems.")
-    if summary.mean and not summary.mean.of_the_six:
-        found.append(
-            f"The mean is over the {len(summary.mean.benchmarks)} benchmarks that are here, "
-            "not over the paper's six."
-        )
-    if any(part.weak is None for part in summary.split):
-        found.append(
-            "No context: the teacher view saw no more than the student. Where contexts are the first "
-            "model's own right samples, it has none there, and gains over it are too large."
-        )
-    if any(summary.papers):
-        found.append("Rows of the paper: arXiv:2605.10781, Table 1, avg@16 / pass@16.")
-    return found
+    value, low, high = estimate.value, estimate.low, estimate.high
+    if low is None or high is None:
+        return f"{_percent(value, sign)}\n{NONE}"
+    return f"{_percent(value, sign)}\n[{_percent(low, sign)}, {_percent(high, sign)}]"

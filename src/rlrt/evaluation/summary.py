@@ -38,14 +38,23 @@ class EvaluatedModel:
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """What all models came to on the same ``problems``, each asked ``samples`` times."""
+class BenchmarkResult:
+    """What all models came to on the same ``problems``, each asked ``samples`` times.
+
+    The benchmark has ``size`` problems.
+    """
 
     name: str
     problems: int
+    size: int
     samples: int
     scores: tuple[Scores, ...]  # per model
     results: tuple[Result, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all its problems were asked: else it is another benchmark."""
+        return self.problems == self.size
 
 
 @dataclass(frozen=True)
@@ -53,23 +62,23 @@ class Mean:
     """The plain mean over ``benchmarks``; of pass@k those k that all of them have."""
 
     benchmarks: tuple[str, ...]
+    whole: bool  # every one of them
     results: tuple[Result, ...]
 
     @property
     def of_the_six(self) -> bool:
         """Whether it is the paper's headline."""
-        return self.benchmarks == SIX
+        return self.whole and self.benchmarks == SIX
 
 
 @dataclass(frozen=True)
-class Part:
+class TeacherSplit:
     """Problems of a benchmark (None: of all together) by how the first model's teacher view fares.
 
     ``weak``: right in less than 60 % of its samples; False: in at least as many; None: it has none,
     for want of a context. Its samples are none of those that are compared, so that choosing by them
     favours no model. Where contexts are the first model's own right samples, though, a problem
     without one is one that this model got wrong: gains there are too large.
-    ``averages`` and ``gains`` are empty where ``problems`` is 0.
     """
 
     benchmark: str | None
@@ -85,14 +94,17 @@ class Summary:
 
     models: tuple[str, ...]
     papers: tuple[PaperRow | None, ...]
-    benchmarks: tuple[Benchmark, ...]
+    benchmarks: tuple[BenchmarkResult, ...]
     mean: Mean | None  # None where there is one benchmark
-    split: tuple[Part, ...]  # empty where no teacher view was asked
+    split: tuple[TeacherSplit, ...]  # empty where no teacher view was asked
 
 
-def summarise(models: Sequence[EvaluatedModel], seed: int) -> Summary:
-    """Everything that is reported; a function of the rollouts and the seed of the bootstrap.
+def summarise(
+    models: Sequence[EvaluatedModel], seed: int, sizes: Mapping[str, int] | None = None
+) -> Summary:
+    """Everything that is reported; a function of the arguments, with the seed of the bootstrap.
 
+    ``sizes``: how many problems each benchmark has; None: so many as the models answered.
     UserError where the models did not answer the same problems equally often.
     """
     names = _benchmark_names(models)
@@ -103,8 +115,10 @@ def summarise(models: Sequence[EvaluatedModel], seed: int) -> Summary:
         ks = powers_of_two(answers[0].samples)
         values_PMV[name] = np.stack([measures(one, ks) for one in answers], axis=1)
         drawn[name] = resample_measures(values_PMV[name], seed, name)
-        size = len(answers[0].problem_ids), answers[0].samples
-        benchmarks.append(Benchmark(name, *size, scores[name], results(drawn[name], ks)))
+        asked, samples = len(answers[0].problem_ids), answers[0].samples
+        size = asked if sizes is None else sizes[name]
+        found = results(drawn[name], asked, ks)
+        benchmarks.append(BenchmarkResult(name, asked, size, samples, scores[name], found))
     averages = {name: values[:, :, :1] for name, values in values_PMV.items()}
     return Summary(
         models=tuple(model.name for model in models),
@@ -144,7 +158,7 @@ def _scores(models: Sequence[EvaluatedModel], name: str) -> tuple[Scores, ...]:
     return tuple(found)
 
 
-def _mean(benchmarks: Sequence[Benchmark], drawn: Mapping[str, Resampled]) -> Mean:
+def _mean(benchmarks: Sequence[BenchmarkResult], drawn: Mapping[str, Resampled]) -> Mean:
     """Over the six where all are there, and whatever else is; over all else."""
     there = {benchmark.name: benchmark for benchmark in benchmarks}
     names = SIX if there.keys() >= set(SIX) else tuple(there)
@@ -155,7 +169,9 @@ def _mean(benchmarks: Sequence[Benchmark], drawn: Mapping[str, Resampled]) -> Me
         columns = [0, 1, *(2 + found.index(k) for k in ks)]
         resampled = drawn[name]
         parts.append(Resampled(resampled.mean[:, columns], resampled.draws[:, :, columns]))
-    return Mean(names, results(mean_of(parts), ks))
+    fewest = min(there[name].problems for name in names)
+    whole = all(there[name].whole for name in names)
+    return Mean(names, whole, results(mean_of(parts), fewest, ks))
 
 
 def _split(
@@ -163,7 +179,7 @@ def _split(
     scores: Mapping[str, Sequence[Scores]],
     averages_PM1: Mapping[str, NDArray[np.float64]],
     seed: int,
-) -> tuple[Part, ...]:
+) -> tuple[TeacherSplit, ...]:
     """By the teacher view of the first model: for all benchmarks that it was asked, then for each."""
     weak: dict[str | None, list[bool | None]] = {}
     for name, rollouts in (first.teacher or {}).items():
@@ -181,7 +197,7 @@ def _split(
         _part(name, kind, values[[one is kind for one in weak[name]]], seed)
         for name, values in groups.items()
         for kind in (True, False, None)
-        if kind is not None or None in weak[name]
+        if kind in weak[name]
     )
 
 
@@ -193,15 +209,14 @@ def _with_context(teacher: Sequence[Rollout], student: Sequence[Rollout]) -> lis
 
 def _part(
     name: str | None, weak: bool | None, averages_PM1: NDArray[np.float64], seed: int
-) -> Part:
-    if not len(averages_PM1):
-        return Part(name, weak, 0, (), ())
+) -> TeacherSplit:
     drawn = resample_measures(averages_PM1, seed, f"{name or ''} {weak}")
-    averages, gains = estimates(drawn), estimates(over_first(drawn))
-    return Part(
+    problems = len(averages_PM1)
+    averages, gains = estimates(drawn, problems), estimates(over_first(drawn), problems)
+    return TeacherSplit(
         name,
         weak,
-        len(averages_PM1),
+        problems,
         tuple(row[0] for row in averages),
         tuple(row[0] for row in gains[1:]),
     )

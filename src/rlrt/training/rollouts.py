@@ -16,11 +16,10 @@ from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec, Sampling
-from rlrt.engine.probe import logprob_gap, require_fresh
+from rlrt.engine.probe import prove
 from rlrt.engine.weights import engine_weights
 from rlrt.evaluation.evaluator import Evaluator
 from rlrt.evaluation.judging import Judge
-from rlrt.functional.seeds import derive_seed
 from rlrt.training.checkpoint import Checkpoints
 from rlrt.training.module import NonFiniteError, PolicyModule
 from rlrt.training.offload import HostOptimizerState
@@ -43,9 +42,6 @@ from rlrt.training.updates import (
     split_updates,
     without_rows,
 )
-
-PROBE_PROMPTS = 4
-PROBE_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -158,18 +154,16 @@ class RolloutCallback(L.Callback):
         with self._clock("sync"):
             self.engine.sync(engine_weights(module.policy, dtype))
         with self._clock("probe"):
-            probed = [prompts.student_ids(p.question) for p in problems[:PROBE_PROMPTS]]
-            gap = logprob_gap(
+            gap = prove(
                 self.engine,
                 lambda prompts, responses: module.score(prompts, responses)[0],
-                probed,
-                [derive_seed(self.settings.seed, "probe", step, i) for i in range(len(probed))],
-                Sampling(
-                    min(PROBE_TOKENS, self.settings.max_response_tokens), self.settings.temperature
-                ),
+                (prompts.student_ids(problem.question) for problem in problems),
+                Sampling(self.settings.max_response_tokens, self.settings.temperature),
+                self.settings.seed,
+                step,
+                dtype,
             )
         self.row |= {"sync/logprob_gap": gap.max, "sync/logprob_gap_mean": gap.mean}
-        require_fresh(gap, dtype, self.engine.max_logprob_gap, step)
 
     def evaluate(self, module: PolicyModule, data: ProblemDataModule, step: int) -> None:
         """Evaluate the weights that the engine serves; ``step`` rollout steps made them."""

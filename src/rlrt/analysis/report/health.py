@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from rlrt.analysis.report_charts import told, told_ratio
-from rlrt.analysis.report_runs import ReportedRun
-from rlrt.analysis.report_text import visible
+from rlrt.analysis.report.charts import told, told_ratio
+from rlrt.analysis.report.runs import ReportedRun
 from rlrt.analysis.runs import curve
+from rlrt.analysis.text import visible
 from rlrt.engine.probe import LIMITS
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}  # trainer.precision -> engine's

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from rlrt.assembly.configuration import build, checked
-from rlrt.assembly.evaluation_settings import (
+from rlrt.assembly.evaluating.command import Words
+from rlrt.assembly.evaluating.settings import (
     EvaluationSettings,
     compose_for,
     fit_responses,
@@ -18,7 +19,6 @@ from rlrt.assembly.evaluation_settings import (
 )
 from rlrt.assembly.stored import StoredPolicy, find_policy
 from rlrt.assembly.types import require_types
-from rlrt.assembly.words import Words
 from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec
@@ -27,6 +27,7 @@ from rlrt.model.load import load_config, load_tokenizer, policy_folder, stop_tok
 from rlrt.reward.verifier import Verifier
 
 JUDGING = ("extract", "tail_characters", "max_answer_characters", "timeout_s", "memory_gib")
+UNREAD = ("_name_or_path", "transformers_version", "dtype")  # of a shape: no response hangs on them
 TEACHER_WORDS = 512  # tokens of a teacher prompt beside the question and the demonstration
 
 
@@ -54,17 +55,21 @@ class Plan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that decides which responses come back. Reads the weights once."""
+        """All that decides how a question is answered; not how many are asked. Reads the weights once."""
         config = OmegaConf.to_container(self.config, resolve=True)
         assert isinstance(config, dict)
+        shape = {k: v for k, v in self.shape.to_dict().items() if k not in UNREAD}
         return {
             "policy": self.stored.digest(),
+            "model_settings": digest(shape),
+            "stop_token_ids": list(self.spec.stop_token_ids),
+            "tokenizer": digest(_spelling(self.tokenizer)),
             "seed": self.settings.seed,
             "dtype": str(self.settings.number).removeprefix("torch."),
-            "max_problems": self.settings.max_problems,
             "engine": {"_target_": config["engine"]["_target_"]},
             "context": config["context"] or None,
-            **{name: config[name] for name in ("sampling", "prompts")},
+            "sampling": {k: v for k, v in config["sampling"].items() if k != "samples"},
+            "prompts": config["prompts"],
         }
 
     @property
@@ -81,6 +86,16 @@ def digest(settings: object) -> str:
     """Eight hexadecimal digits that stand for plain settings."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def _spelling(tokenizer: PreTrainedTokenizerBase) -> list[object]:
+    """What decides how messages become ids, and ids text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # of all but the slow ones
+    words = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
+    if backend is not None:
+        words |= {"truncation": None, "padding": None}  # of the last call
+    special = sorted(map(str, tokenizer.all_special_ids))
+    return [words, special, tokenizer.chat_template]
 
 
 def make_plan(word: str, words: Words, with_context: bool) -> Plan:

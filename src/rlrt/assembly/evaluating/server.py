@@ -4,23 +4,18 @@ import gc
 import json
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 import torch
 from omegaconf import OmegaConf
 from transformers import PreTrainedModel
 
 from rlrt.assembly.console import say
-from rlrt.assembly.plan import Plan
+from rlrt.assembly.evaluating.plan import Plan
 from rlrt.engine.engine import Engine, Sampling
-from rlrt.engine.probe import logprob_gap, require_fresh
+from rlrt.engine.probe import prove
 from rlrt.engine.weights import engine_weights
-from rlrt.functional.seeds import derive_seed
 from rlrt.model.views import score_responses
 
-PROBE_PROMPTS = 4
-PROBE_TOKENS = 32
 TOKEN_BUDGET = 8192  # of a pass of the probe
 
 
@@ -66,17 +61,17 @@ class Server:
         assert self._engine is not None
         assert self._policy is not None
         policy, temperature = self._policy, plan.sampling.temperature or 1.0
-        prompts = probed[:PROBE_PROMPTS]
-        gap = logprob_gap(
+        gap = prove(
             self._engine,
             lambda prompts, responses: score_responses(
                 policy, prompts, responses, temperature, TOKEN_BUDGET
             )[0],
-            prompts,
-            [derive_seed(plan.settings.seed, "probe", 0, i) for i in range(len(prompts))],
-            Sampling(min(PROBE_TOKENS, plan.sampling.max_response_tokens), temperature),
+            probed,
+            Sampling(plan.sampling.max_response_tokens, temperature),
+            plan.settings.seed,
+            0,
+            plan.spec.dtype,
         )
-        require_fresh(gap, plan.spec.dtype, self._engine.max_logprob_gap, 0)
         return gap.max
 
     def close(self) -> None:
@@ -87,17 +82,6 @@ class Server:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _kind(plan: Plan) -> str:

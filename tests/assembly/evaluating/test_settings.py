@@ -7,14 +7,14 @@ import pytest
 from omegaconf import DictConfig
 
 from rlrt.assembly.configuration import CONFIGS, compose
-from rlrt.assembly.evaluation_settings import (
+from rlrt.assembly.evaluating.command import parse
+from rlrt.assembly.evaluating.settings import (
     EvaluationSettings,
     compose_for,
     fit_responses,
     model_settings,
 )
 from rlrt.assembly.stored import StoredPolicy, find_policy
-from rlrt.assembly.words import parse
 from rlrt.errors import UserError
 
 BASE = ["model=any", "benchmark=arithmetic"]

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlrt.analysis.html import render
-from rlrt.analysis.report_charts import Chart, evaluation_table, final_metrics, sections, told
-from rlrt.analysis.report_health import checks, stage_seconds, sync_limit
-from rlrt.analysis.report_runs import ReportedRun
-from rlrt.analysis.report_samples import HEAD, TAIL, Row, Samples
-from rlrt.analysis.report_text import Settings, differences, visible
+from rlrt.analysis.report.charts import Chart, evaluation_table, final_metrics, sections, told
+from rlrt.analysis.report.health import checks, stage_seconds, sync_limit
+from rlrt.analysis.report.runs import ReportedRun
+from rlrt.analysis.report.samples import HEAD, TAIL, Row, Samples
+from rlrt.analysis.report.settings import Settings, by_method, differences
+from rlrt.analysis.text import visible
 
-COLOURS, DASHES = 6, 4  # that report.css has classes for
+COLOUR_COUNT, DASH_COUNT = 6, 4  # that report.css has classes for
 Defaults = tuple[str, Settings]  # the command whose settings they are
 
 
@@ -30,6 +31,8 @@ def page(
     marks = _marks(runs)
     weights = [sample.weights for sample in samples]
     health = checks(runs, weights)
+    members = _members(runs)
+    between = differences([run.settings for run in runs])
     rollouts = [row | {"run": i} for i, part in enumerate(samples) for row in part.rollouts]
     summaries = [
         _summary(run, mark, part, [row[2][number] for row in health])
@@ -39,7 +42,8 @@ def page(
         "report",
         title=_title(runs),
         runs=summaries,
-        between=differences([run.settings for run in runs]),
+        members=members,
+        between=by_method(between, members),
         own=[_own(run, default) for run, default in zip(runs, defaults, strict=True)],
         settings=[sorted(run.settings.items()) for run in runs],
         charts=charts,
@@ -88,18 +92,27 @@ def _title(runs: Sequence[ReportedRun]) -> str:
     return f"{' · '.join(methods)} – {seeds}"
 
 
+def _members(runs: Sequence[ReportedRun]) -> list[list[int]]:
+    """The numbers of the runs of each method."""
+    methods = dict.fromkeys(run.method for run in runs)
+    return [[i for i, run in enumerate(runs) if run.method == method] for method in methods]
+
+
 def _marks(runs: Sequence[ReportedRun]) -> list[dict[str, int]]:
     """Colour and dash of each run: a colour for a method and a dash for each of its runs, or where
     there is only one method a colour for each run.
     """
     methods = list(dict.fromkeys(run.method for run in runs))
     if len(methods) == 1:
-        return [{"colour": i % COLOURS, "dash": i // COLOURS % DASHES} for i, _ in enumerate(runs)]
+        return [
+            {"colour": i % COLOUR_COUNT, "dash": i // COLOUR_COUNT % DASH_COUNT}
+            for i, _ in enumerate(runs)
+        ]
     before = [[other.method for other in runs[:i]].count(run.method) for i, run in enumerate(runs)]
     return [
         {
-            "colour": methods.index(run.method) % COLOURS,
-            "dash": (methods.index(run.method) // COLOURS + earlier) % DASHES,
+            "colour": methods.index(run.method) % COLOUR_COUNT,
+            "dash": (methods.index(run.method) // COLOUR_COUNT + earlier) % DASH_COUNT,
         }
         for run, earlier in zip(runs, before, strict=True)
     ]
@@ -123,6 +136,7 @@ def _summary(
     states = [check.state for check in health]
     return mark | {
         "name": run.name,
+        "method": run.method,
         "folder": visible(run.folder, kept=""),
         "model": run.settings.get("model.name", ""),
         "data": run.settings.get("data._target_", "").rpartition(".")[2],

@@ -7,10 +7,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rlrt.assembly.configuration import CONFIGS, build, compose
+from rlrt.assembly.evaluating.command import OWN, Words
 from rlrt.assembly.settings import MAX_SEED
 from rlrt.assembly.stored import StoredPolicy
 from rlrt.assembly.types import shown
-from rlrt.assembly.words import Words
 from rlrt.errors import UserError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -72,7 +72,7 @@ def compose_for(stored: StoredPolicy, model: DictConfig | None, words: Words) ->
     """The settings with what fits the policy where the command says nothing."""
     thinking = shown(None if model is None else model.enable_thinking)
     given = [f"model.enable_thinking={thinking}", *words.settings]
-    config = compose(given, "eval")
+    config = compose(given, "eval", OWN)
     for group in GROUPS:
         if not config.get(group):
             raise UserError(f"{group} is missing, it must name a file of configs/{group}")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlrt.analysis.report_runs import ReportedRun
-from rlrt.analysis.report_text import visible
+from rlrt.analysis.report.runs import ReportedRun
 from rlrt.analysis.runs import Row, curve
+from rlrt.analysis.text import visible
 
 MOST_POINTS = 2000  # of a curve; of longer ones the least and the most of every stretch are drawn
 TABLE_ROWS = 9  # of the table of values behind a curve

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rlrt.analysis.report_charts import plain, told
-from rlrt.analysis.report_text import Pieces, visible
+from rlrt.analysis.report.charts import plain, told
+from rlrt.analysis.text import Pieces, visible
 from rlrt.errors import UserError
 from rlrt.records import FIELDS, TOKENS, read_table, record_files
 
@@ -25,7 +25,6 @@ SCHEMA = pa.schema(
         *((name, TOKENS) for name in NUMBERS),
     ]
 )
-REQUIRED = ["step", *(name for name, _ in FIELDS if name not in ("solution", "feedback"))]
 
 Row = dict[str, Any]
 
@@ -82,10 +81,8 @@ def _checked(path: Path) -> pa.Table:
     try:
         table = table.select(SCHEMA.names).cast(SCHEMA)
         table.validate(full=True)  # text that is no UTF-8
-        if empty := [name for name in REQUIRED if table[name].null_count]:
-            raise UserError(
-                f"{path} is a record of another format: {', '.join(empty)} hold nothing"
-            )
+        if table["step"].null_count:
+            raise UserError(f"{path} is a record of another format: rows of no step")
     except pa.ArrowException as error:
         why = str(error).splitlines()[0]
         raise UserError(f"{path} is a record of another format ({why})") from error

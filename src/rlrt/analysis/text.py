@@ -1,4 +1,4 @@
-"""Text that others wrote, as a report shows it: every sign visible, every token on its own."""
+"""Text that others wrote, as a page shows it: every sign visible, every token on its own."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,10 +6,8 @@ from typing import Any
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 KEPT = "\n\t"
-ABSENT = "–"  # of a setting that a run does not have
 
 Pieces = Callable[[Sequence[int], str], list[str] | None]
-Settings = dict[str, str]  # by full name, as in credit.mixing
 
 
 def visible(text: object, kept: str = KEPT) -> str:
@@ -50,32 +48,3 @@ def pieces_of(tokenizer: Any) -> Pieces:
         return [piece(number) for number in ids]
 
     return pieces
-
-
-def flat(settings: Any, name: str = "") -> Settings:
-    """Nested settings by their full names, each value as one line of text; ``{}`` where a group is
-    empty.
-    """
-    if isinstance(settings, dict) and (settings or not name):
-        prefix = f"{name}." if name else ""
-        parts = [flat(value, f"{prefix}{key}") for key, value in settings.items()]
-    elif isinstance(settings, list) and any(isinstance(part, dict | list) for part in settings):
-        parts = [flat(part, f"{name}[{number}]") for number, part in enumerate(settings)]
-    else:
-        return {visible(name, kept=""): visible(_shown(settings), kept="")}
-    return {key: value for part in parts for key, value in part.items()}
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_shown, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
-
-
-def differences(settings: Sequence[Settings]) -> dict[str, list[str]]:
-    """The settings whose values are not the same in all of these, by name; ABSENT where one has none."""
-    names = dict.fromkeys(name for one in settings for name in one)
-    rows = {name: [one.get(name, ABSENT) for one in settings] for name in names}
-    return {name: values for name, values in rows.items() if len(set(values)) > 1}

@@ -1,6 +1,5 @@
 """Run folders as a report reads them: whatever is there, and a sentence for whatever is not."""
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +8,10 @@ from typing import Any
 
 import yaml
 
-from rlrt.analysis.report_text import Settings, flat, visible
-from rlrt.analysis.runs import METHOD, Row, Run, group_runs, read_table
+from rlrt.analysis.methods import has_method, method_names, method_settings
+from rlrt.analysis.report.settings import Settings, flat
+from rlrt.analysis.runs import Row, read_numbers
+from rlrt.analysis.text import visible
 from rlrt.errors import UserError
 
 PARTS = ("config.yaml", "metrics.csv", "evaluation.csv", "rollouts")
@@ -96,12 +97,9 @@ def _rows(path: Path, notes: list[str]) -> list[Row]:
         notes.append(f"{path.name} is not there")
         return []
     try:
-        rows = read_table(path)
+        rows = read_numbers(path)
     except UserError as error:
         notes.append(visible(str(error).replace(str(path), path.name), kept=""))
-        return []
-    except (OSError, csv.Error) as error:
-        notes.append(f"{path.name} is damaged ({visible(error, kept='')})")
         return []
     whole = {row["step"]: row for row in rows if 0 <= row["step"] < math.inf}
     if len(whole) < len(rows):
@@ -136,21 +134,9 @@ def _named(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
 
 
 def _methods(runs: Sequence[ReportedRun]) -> list[str]:
-    """The method of each as analysis.runs.group_runs names them; the folder's name where the settings
-    are not there.
-    """
-    known = [i for i, run in enumerate(runs) if "." in str(_within(run.config, "credit._target_"))]
-    # two runs of a method may have the same seed here, so each is told by its position
-    positions = [Run(runs[i].folder, i, _method_settings(runs[i].settings), [], []) for i in known]
-    found = {run.seed: name for name, members in group_runs(positions).items() for run in members}
-    folders = [visible(run.folder.resolve().name, kept="") for run in runs]
-    return [found.get(number, folder) for number, folder in enumerate(folders)]
-
-
-def _method_settings(settings: Settings) -> dict[str, Any]:
-    """Of the groups that make a method, without the run's seed."""
-    return {
-        name: value
-        for name, value in settings.items()
-        if name.split(".")[0].split("[")[0] in METHOD and not name.endswith(".seed")
-    }
+    """The name of each run's method; the folder's name where the settings are not there."""
+    known = [i for i, run in enumerate(runs) if has_method(run.config)]
+    names = method_names([method_settings(runs[i].config) for i in known])
+    found = dict(zip(known, names, strict=True))
+    folders = [run.folder.resolve().name for run in runs]
+    return [visible(found.get(i, folder), kept="") for i, folder in enumerate(folders)]

@@ -1,0 +1,92 @@
+"""What of a run is well and what is not."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.analysis.report.folders import CONFIG, METRICS, Make, one, whole_page
+
+from rlrt.analysis.report.charts import sections
+from rlrt.analysis.report.health import checks, stage_seconds
+from rlrt.analysis.report.runs import ReportedRun
+
+
+def state_of(run: ReportedRun, title: str) -> tuple[str, str]:
+    found = {row[0]: row[2][0] for row in checks([run], [None])}[title]
+    return found.state, found.text
+
+
+def test_health_of_a_run_with_known_numbers(make: Make) -> None:
+    run = one(make())
+    assert state_of(run, "Sync gap") == ("fine", "3.00e−06 nats at step 1, limit 1.00e−04")
+    assert state_of(run, "Numbers") == ("fine", "37 values")
+    assert state_of(run, "Truncated responses")[0] == "look"  # (0 + 3 * 0.5) / 4 is above 10 %
+    assert state_of(run, "Undecided answers")[0] == "unknown"
+    assert state_of(run, "Steps") == ("fine", "4 of 4 done")
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "title", "state"),
+    [
+        ("3,1,2e-4,0,3,2,", {}, "Sync gap", "wrong"),
+        ("3,1,nan,0,3,2,", {}, "Sync gap", "wrong"),
+        ("3,1,2e-4,0,3,2,", {"engine": {"max_logprob_gap": 1e-3}}, "Sync gap", "fine"),
+        ("3,1,2e-4,0,3,2,", {"trainer": {"precision": "bf16-mixed"}}, "Sync gap", "fine"),
+        ("3,1,2e-4,0,3,2,", {"trainer": {}}, "Sync gap", "unknown"),
+        ("3,inf,0,0,3,2,", {}, "Numbers", "wrong"),
+        ("4,1,0,0,3,2,", {}, "Steps", "look"),
+    ],
+)
+def test_what_is_not_well_is_told(
+    make: Make, row: str, settings: dict[str, Any], title: str, state: str
+) -> None:
+    run = one(make(config=CONFIG | settings, metrics=[*METRICS[:4], row]))
+    assert state_of(run, title)[0] == state
+    assert "NaN" not in str(sections([run], [])) or "nan" in row
+    whole_page([run])  # broken numbers stop nothing
+
+
+def rows(column: str, values: Sequence[float]) -> list[str]:
+    return [f"step,{column}", *(f"{step},{value!r}" for step, value in enumerate(values))]
+
+
+@pytest.mark.parametrize(
+    ("column", "title", "values", "state"),
+    [
+        ("sync/logprob_gap", "Sync gap", [1e-4], "fine"),  # the limit of float32
+        ("sync/logprob_gap", "Sync gap", [1.001e-4, 0.0], "wrong"),
+        ("update/ratio_mean", "Importance ratio", [1.0999, 0.9001], "fine"),
+        ("update/ratio_mean", "Importance ratio", [1.1001, 1.0], "look"),
+        ("update/ratio_mean", "Importance ratio", [0.8999, 1.0], "look"),
+        ("update/clip_fraction", "Clipped tokens", [0.2], "fine"),
+        ("update/clip_fraction", "Clipped tokens", [0.201], "look"),
+        ("rollout/zero_signal_groups", "Groups without signal", [0.8], "fine"),
+        ("rollout/zero_signal_groups", "Groups without signal", [0.801], "look"),
+        ("reward/undecided", "Undecided answers", [0.01], "fine"),
+        ("reward/undecided", "Undecided answers", [0.011], "look"),
+        ("rollout/truncated", "Truncated responses", [0.1], "fine"),
+        ("rollout/truncated", "Truncated responses", [0.101], "look"),
+        ("rollout/truncated", "Truncated responses", [1.0, *[0.0] * 10], "fine"),  # the last 10
+        ("rollout/truncated", "Truncated responses", [0.0, 1.01, *[0.0] * 9], "look"),
+    ],
+)
+def test_rules_hold_up_to_their_borders(
+    make: Make, column: str, title: str, values: list[float], state: str
+) -> None:
+    assert state_of(one(make(metrics=rows(column, values))), title)[0] == state
+
+
+@pytest.mark.parametrize(("above", "state"), [(1, "fine"), (2, "look")])
+def test_one_weight_in_a_hundred_may_lie_above_the_limit(
+    make: Make, above: int, state: str
+) -> None:
+    values = np.array([2.0] * (100 - above) + [2.01] * above)  # the limit is 2.0
+    weights = {"step": 3, "tokens": 100, "marks": [2.0] * 4 + [2.01], "values": values}
+    found = {row[0]: row[2][0] for row in checks([one(make())], [weights])}
+    assert found["Importance weights"].state == state
+
+
+def test_seconds_of_stages_add_up(make: Make) -> None:
+    # steps of 3 s, 1.5 s of them sampling on average; an evaluation of 8 s in one of four
+    assert stage_seconds(one(make())) == {"rollout": 1.5, "other": 1.5, "evaluation": 2.0}
