@@ -53,6 +53,8 @@ def parsed(steps: str) -> list[int]:
         first, _, last = part.partition("-")
         if not (first.isascii() and first.isdigit()) or not (last or first).isdigit():
             raise UserError(f"--steps is {steps}, it must be last, all, or as in 0,50,90-99")
+        if int(last or first) < int(first):
+            raise UserError(f"--steps is {steps}, and {part} names no step: the first comes first")
         found.update(range(int(first), int(last or first) + 1))
     return sorted(found)
 

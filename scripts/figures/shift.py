@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quiet_libraries()
     tuned = labelled(options.runs)
     configs = [read_config(folder) for folder in options.runs]
-    base = find_policy(options.base or str(configs[0].model.path))
+    base = find_policy(options.base or str(configs[0].model.path), "--base")
     require_alike(options.runs, configs)
     require_tokenizer(base, list(tuned.values()))
     study = open_study(options.runs[0])

@@ -174,3 +174,12 @@ def test_the_real_files(shared: Path, name: str, count: int) -> None:
     found = load_benchmark(name, shared / "data").problems
     assert len({problem.id for problem in found}) == count
     assert {problem.source for problem in found} == {name}
+
+
+def test_a_home_that_cannot_be_reached_names_the_settings_of_a_local_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    nowhere = Benchmark("three", "three.jsonl", str(tmp_path / "no"), "test", "question", "id", 3)
+    with pytest.raises(ValueError, match=r"could not be loaded: .*benchmark_folder= \(data\.over"):
+        nowhere.read()

@@ -89,6 +89,7 @@ def refused(script: ModuleType, tmp_path: Path, *arguments: str | Path) -> str:
         (["--steps", "3"], "no records of rollout step 3"),
         (["--steps", "first"], "--steps is first"),
         (["--steps", "1-x"], "--steps is 1-x"),
+        (["--steps", "0,2-1"], "--steps is 0,2-1, and 2-1 names no step"),
         (["--min-count", "0"], "--min-count is 0"),
         (["--z", "nan"], "--z is nan"),
         (["--steps", "all", "--min-count", "100000"], "no token is there 100000 times"),

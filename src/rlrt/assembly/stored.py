@@ -84,7 +84,7 @@ class StoredPolicy:
             ) from error
 
 
-def find_policy(word: str) -> StoredPolicy:
+def find_policy(word: str, setting: str = "model") -> StoredPolicy:
     """A preset's name, a run folder, one of its checkpoints, a model folder, or a name on the hub.
 
     Of a run folder its export, or its newest checkpoint while that is newer: the run has no export
@@ -116,7 +116,7 @@ def find_policy(word: str) -> StoredPolicy:
         return StoredPolicy(word, word, None, None)
     presets = ", ".join(sorted(preset.stem for preset in (CONFIGS / "model").glob("*.yaml")))
     raise UserError(
-        f"model is {word}, and no such run, checkpoint or model folder exists; allowed: one of these, "
+        f"{setting} is {word}, and no such run, checkpoint or model folder exists; allowed: one of these, "
         f"a name on the hub such as Qwen/Qwen3-4B-Base, or a preset ({presets})"
     )
 

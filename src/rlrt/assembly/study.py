@@ -93,7 +93,7 @@ def open_study(folder: Path, model: str | None = None, context: str | None = Non
     ``context`` names a file of configs/context. UserError where something is not there.
     """
     config = read_config(folder)
-    stored = find_policy(str(folder) if model is None else model)
+    stored = find_policy(str(folder) if model is None else model, "--model")
     path = checked(policy_folder, stored.folder, weights=False)
     tokenizer = checked(load_tokenizer, path)
     settings = {k: v for k, v in config.prompts.items() if not str(k).startswith("_")}

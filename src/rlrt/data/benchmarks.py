@@ -9,6 +9,11 @@ from rlrt.data.columns import Columns
 from rlrt.data.questions import convert, gather
 from rlrt.data.rows import Row, check_file, read_file, read_hub
 
+ADVICE = (
+    "check the network, or name the folder of local copies by benchmark_folder= "
+    "(data.overlap_folder= in a training)"
+)
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -30,7 +35,7 @@ class Benchmark:
         """
         if folder is None:
             columns = Columns(self.question_column, "answer", self.id_column)
-            rows, what = read_hub(self.hub, None, self.split), f"{self.hub}/{self.split}"
+            rows, what = read_hub(self.hub, None, self.split, ADVICE), f"{self.hub}/{self.split}"
             found = _read(rows, self.name, what, columns)
         else:
             file = check_file(Path(folder) / self.file, f"the file of {self.name}")

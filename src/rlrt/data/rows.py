@@ -59,11 +59,16 @@ def read_file(path: Path) -> Iterator[Row]:
         raise ValueError(f"{path} cannot be read: {_first_line(error)}") from error
 
 
-def read_hub(name: str, config: str | None, split: str) -> Iterator[Row]:
+ADVICE = (
+    "check data.name, the config, the split and the network, or read a local copy through data.path"
+)
+
+
+def read_hub(name: str, config: str | None, split: str, advice: str = ADVICE) -> Iterator[Row]:
     """All rows of one split of a hub data set, from the local cache where it holds them.
 
     Whatever keeps it from loading (no network, no such name, config or split) becomes one
-    ValueError that names the three settings.
+    ValueError that names the three settings and ends with ``advice``.
     """
     import datasets  # takes a second, and a local file does not need it
     import huggingface_hub
@@ -81,8 +86,7 @@ def read_hub(name: str, config: str | None, split: str) -> Iterator[Row]:
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
             f"the data set {name!r} (config {config!r}, split {split!r}) could not be loaded: "
-            f"{_first_line(error)}; check data.name, the config, the split and the network, or "
-            f"read a local copy through data.path"
+            f"{_first_line(error)}; {advice}"
         ) from error
     for number, columns in enumerate(table, 1):
         yield Row(f"{name}/{split}:{number}", columns)
