@@ -1,11 +1,13 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.functional.heads import Made, naive, split_by, two_models
 
-from rlrt.functional.logprobs import token_logprobs
+from rlrt.functional.fused_head import add_product, product
+from rlrt.functional.logprobs import over_vocabulary, token_logprobs
 
 GOLDEN = Path(__file__).parents[2] / "../shared/golden/vectors.json"
 
@@ -52,26 +54,6 @@ def test_entropy_leaves_out_an_excluded_id_but_hides_no_broken_logit(
     head = torch.tensor([[0.0], [0.0], [last]])  # of width 1: with a hidden state of 1, the logits
     _, found = token_logprobs(torch.ones(1, 1), head, torch.tensor([0]), temperature=1.0)
     assert found.tolist() == pytest.approx([entropy], nan_ok=True)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_under_autocast_many_chunks_give_the_gradient_of_one(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The head's gradient adds up in float32: only the products themselves are in bfloat16."""
-    draw = torch.Generator().manual_seed(0)
-    hidden = torch.randn(512, 32, generator=draw, dtype=dtype)
-    head = torch.randn(200, 32, generator=draw, dtype=dtype).requires_grad_()
-    ids = torch.randint(0, 200, (512,), generator=draw)
-    gradients = []
-    for tile in ((512, 200), (4, 30)):
-        split_by(monkeypatch, *tile)
-        with torch.autocast("cpu", torch.bfloat16):
-            logprobs, _ = token_logprobs(hidden, head, ids, 1.0)
-        gradients += torch.autograd.grad(logprobs.mean(), head)
-    one, many = gradients
-    assert one.dtype == dtype
-    assert (one - many).norm() / one.norm() < 3e-3
 
 
 def test_the_chunks_share_one_buffer_for_the_gradient_of_the_head(
@@ -144,7 +126,7 @@ def test_an_id_excluded_over_a_whole_block_has_no_weight(monkeypatch: pytest.Mon
 def test_a_head_of_low_precision_gets_its_gradient_from_a_sum_in_float32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As under FSDP2's mixed precision: states and head are bfloat16, and no autocast is on."""
+    """As under FSDP2's mixed precision: states and head are bfloat16."""
     draw = torch.Generator().manual_seed(0)
     hidden = torch.randn(512, 32, generator=draw).bfloat16().requires_grad_()
     head = torch.randn(200, 32, generator=draw).bfloat16().requires_grad_()
@@ -172,3 +154,44 @@ def test_a_head_whose_storage_is_freed_between_the_passes_is_read_anew() -> None
     with torch.autograd._unsafe_preserve_version_counter(head), torch.no_grad():
         head.copy_(kept)
     torch.testing.assert_close(torch.autograd.grad(found.sum(), (hidden, head)), plain)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_products_of_low_precision_are_not_rounded_to_it(
+    temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same bfloat16 numbers: float32's distance from float64, at logits of up to 40 where
+    bfloat16 knows steps of 0.25 alone.
+    """
+    draw = torch.Generator().manual_seed(0)
+    hidden = 3 * torch.randn(64, 32, generator=draw).bfloat16()
+    head = torch.randn(200, 32, generator=draw).bfloat16()
+    ids = torch.randint(0, 200, (64,), generator=draw)
+    exact = torch.log_softmax(hidden.double() @ head.double().T / temperature, -1)
+    assert (hidden.double() @ head.double().T).abs().max() > 40
+    at_id, entropy = exact[torch.arange(64), ids], -(exact.exp() * exact).sum(-1)
+    split_by(monkeypatch, 10, 30)
+
+    found, found_entropy = token_logprobs(hidden, head, ids, temperature)
+    torch.testing.assert_close(found.double(), at_id, rtol=1e-6, atol=3e-5)
+    torch.testing.assert_close(found_entropy.double(), entropy, rtol=1e-6, atol=3e-5)
+
+    def read(first: torch.Tensor, second: torch.Tensor, ids_n: torch.Tensor) -> dict[str, Any]:
+        return {"logits": first}
+
+    view = (hidden, head)
+    logits = over_vocabulary(view, view, ids, temperature, read)["logits"]
+    wanted = hidden.double() @ head.double().T / temperature
+    torch.testing.assert_close(logits.double(), wanted, rtol=1e-6, atol=3e-5)
+
+
+def test_sums_of_products_of_low_precision_are_not_rounded_to_it() -> None:
+    draw = torch.Generator().manual_seed(0)
+    left = torch.randn(30, 500, generator=draw).bfloat16()
+    right = torch.randn(500, 20, generator=draw).bfloat16()
+    before = torch.randn(30, 20, generator=draw)
+    exact = left.double() @ right.double()
+    sum_ = before.clone()
+    add_product(sum_, left, right)
+    torch.testing.assert_close(sum_.double(), before.double() + exact, rtol=1e-6, atol=3e-5)
+    torch.testing.assert_close(product(left, right).double(), exact, rtol=1e-6, atol=3e-5)

@@ -79,21 +79,6 @@ def test_two_vocabularies_are_refused() -> None:
         )
 
 
-def test_under_autocast_the_backward_repeats_the_forward_wherever_it_is_called(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    split_by(monkeypatch, 3)
-    *models, ids = two_models(7)
-    models = [part.detach().float().requires_grad_() for part in models]
-    gradients = []
-    for state in ({"enabled": False}, {"dtype": torch.float16}):
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = distilled_tokens(*models, ids, 0.7, AlphaDivergence(0.5, 3))[0].sum()
-        with torch.autocast("cpu", **state):
-            gradients.append(torch.autograd.grad(loss, models[:2]))
-    torch.testing.assert_close(*gradients, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("divergence", [None, AlphaDivergence(0.5, 3)], ids=repr)
 def test_gradients_equal_finite_differences_for_hidden_states_and_head_each_alone(

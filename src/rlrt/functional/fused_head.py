@@ -22,6 +22,7 @@ class FusedHead(torch.autograd.Function):
     seen so far, the log-prob is ``l_id - m - log z`` and the entropy ``log z + e / z``. The backward
     computes each tile anew, as ``p - 1[id]`` with p from the saved log-sum-exp: four products of
     ``[N, H]`` and ``[V, H]`` in all. A token's slope stands at its hidden state, not at its logits.
+    States and head have one dtype; logits and sums are float32 or better, never rounded to less.
     """
 
     @staticmethod
@@ -33,15 +34,13 @@ class FusedHead(torch.autograd.Function):
         temperature: float,
         entropy: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        ctx.temperature, ctx.dtype = temperature, product_dtype(hidden_NH)
-        sums = _Running(ids_N, raised(ctx.dtype), entropy)
+        ctx.temperature = temperature
+        sums = _Running(ids_N, raised(hidden_NH.dtype), entropy)
         nothing_N = torch.zeros_like(sums.z_N)
-        with torch.autocast(ids_N.device.type, enabled=False):
-            states_NH = hidden_NH.to(ctx.dtype)
-            for block, part_vH in _blocks(head_VH, ctx.dtype):
-                for rows in _rows(ids_N):
-                    tile = _logits(states_NH[rows], part_vH, temperature, nothing_N[rows])
-                    sums.take_in(rows, block.start, tile)
+        for block in _blocks(head_VH):
+            for rows in _rows(ids_N):
+                tile = _logits(hidden_NH[rows], head_VH[block], temperature, nothing_N[rows])
+                sums.take_in(rows, block.start, tile)
         log_z_N = sums.z_N.log()
         ctx.save_for_backward(hidden_NH, head_VH, ids_N, sums.most_N + log_z_N)
         entropy_N = sums.e_N.div_(sums.z_N).add_(log_z_N) if entropy else None
@@ -62,22 +61,21 @@ class FusedHead(torch.autograd.Function):
         if needs_head and grad_VH is None:
             grad_VH = torch.zeros_like(head_VH)
         sum_NH = torch.zeros_like(hidden_NH, dtype=lse_N.dtype) if needs_hidden else None
-        with torch.autocast(ids_N.device.type, enabled=False):
-            states_NH = hidden_NH.to(ctx.dtype)
-            sloped_NH = (hidden_NH * slope_N1).to(ctx.dtype) if needs_head else None
-            for block, part_vH in _blocks(head_VH, ctx.dtype):
-                sum_vH = None if grad_VH is None else grad_VH[block].to(lse_N.dtype)
-                for rows in _rows(ids_N):
-                    tile_nv = _logits(states_NH[rows], part_vH, ctx.temperature, lse_N[rows]).exp_()
-                    column_n, is_here_n = _columns(ids_N[rows], block.start, tile_nv)
-                    tile_nv.scatter_add_(1, column_n[:, None], -is_here_n[:, None].to(lse_N.dtype))
-                    tile_nv = tile_nv.to(ctx.dtype)
-                    if sum_vH is not None and sloped_NH is not None:
-                        add_product(sum_vH, tile_nv.T, sloped_NH[rows])
-                    if sum_NH is not None:
-                        add_product(sum_NH[rows], tile_nv, part_vH)
-                if grad_VH is not None and sum_vH is not None and sum_vH.dtype != grad_VH.dtype:
-                    grad_VH[block] = sum_vH
+        sloped_NH = (hidden_NH * slope_N1).to(hidden_NH.dtype) if needs_head else None
+        for block in _blocks(head_VH):
+            part_vH = head_VH[block]
+            sum_vH = None if grad_VH is None else grad_VH[block].to(lse_N.dtype)
+            for rows in _rows(ids_N):
+                tile_nv = _logits(hidden_NH[rows], part_vH, ctx.temperature, lse_N[rows]).exp_()
+                column_n, is_here_n = _columns(ids_N[rows], block.start, tile_nv)
+                tile_nv.scatter_add_(1, column_n[:, None], -is_here_n[:, None].to(lse_N.dtype))
+                tile_nv = tile_nv.to(hidden_NH.dtype)
+                if sum_vH is not None and sloped_NH is not None:
+                    add_product(sum_vH, tile_nv.T, sloped_NH[rows])
+                if sum_NH is not None:
+                    add_product(sum_NH[rows], tile_nv, part_vH)
+            if grad_VH is not None and sum_vH is not None and sum_vH.dtype != grad_VH.dtype:
+                grad_VH[block] = sum_vH
         grad_NH = None if sum_NH is None else sum_NH.mul_(slope_N1).to(hidden_NH.dtype)
         return grad_NH, grad_VH if found_VH is None else None, None, None, None
 
@@ -111,31 +109,35 @@ class _Running:
         self.z_N[rows] = self.z_N[rows] * moved_n.exp() + parts_nv.sum(1)
 
 
-def product_dtype(hidden: Tensor) -> torch.dtype:
-    """What a product with the head is computed in: autocast's dtype, or the states' own."""
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-
-
 def raised(dtype: torch.dtype) -> torch.dtype:
     """What logits and sums are kept in: float32 or better."""
     return torch.promote_types(dtype, torch.float32)
 
 
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` in float32 or better, also of factors in bfloat16.
+
+    Multiplied in bfloat16 the result would be rounded to it before anybody could cast it: at a logit of
+    20 that is 0.06 nats.
+    """
+    dtype = raised(left.dtype)
+    if left.is_cuda and left.dtype != dtype:
+        return torch.mm(left, right, out_dtype=dtype)
+    return left.to(dtype) @ right.to(dtype)
+
+
 def add_product(sum_: Tensor, left: Tensor, right: Tensor) -> None:
-    """Adds ``left @ right`` in place, in the dtype of the sum."""
-    if sum_.dtype == left.dtype:
-        sum_.addmm_(left, right)  # makes no tensor of the product
+    """Adds ``left @ right`` in place, in the dtype of the sum, and makes no tensor of the product."""
+    if left.is_cuda and left.dtype != sum_.dtype:
+        torch.addmm(sum_, left, right, out_dtype=sum_.dtype, out=sum_)
     else:
-        sum_.add_(left @ right)
+        sum_.addmm_(left.to(sum_.dtype), right.to(sum_.dtype))
 
 
-def _blocks(head_VH: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of the vocabulary and the head there, in the dtype of the product."""
+def _blocks(head_VH: Tensor) -> Iterator[slice]:
+    """Slices of the vocabulary."""
     _, size = tile_shape(head_VH.device.type)
-    for start in range(0, len(head_VH), size):
-        block = slice(start, start + size)
-        yield block, head_VH[block].to(dtype)
+    return (slice(start, start + size) for start in range(0, len(head_VH), size))
 
 
 def _rows(ids_N: Tensor) -> Iterator[slice]:
@@ -145,10 +147,11 @@ def _rows(ids_N: Tensor) -> Iterator[slice]:
 
 def _logits(hidden_nH: Tensor, head_vH: Tensor, temperature: float, less_n: Tensor) -> Tensor:
     """Logits at the temperature, less a number per token, in that number's dtype."""
-    if hidden_nH.dtype == less_n.dtype:
-        return torch.addmm(less_n[:, None], hidden_nH, head_vH.T, beta=-1, alpha=1 / temperature)
-    product_nv = (hidden_nH @ head_vH.T).to(less_n.dtype)
-    return product_nv.div_(temperature).sub_(less_n[:, None])
+    scaled = {"beta": -1, "alpha": 1 / temperature}
+    less_n1, dtype = less_n[:, None], less_n.dtype
+    if hidden_nH.is_cuda and hidden_nH.dtype != dtype:
+        return torch.addmm(less_n1, hidden_nH, head_vH.T, out_dtype=dtype, **scaled)
+    return torch.addmm(less_n1, hidden_nH.to(dtype), head_vH.T.to(dtype), **scaled)
 
 
 def _columns(ids_n: Tensor, first: int, tile_nv: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rlrt.functional.divergences import SampledToken
-from rlrt.functional.fused_head import FusedHead, add_product, product_dtype, raised
+from rlrt.functional.fused_head import FusedHead, add_product, product, raised
 
 Score = Callable[..., Tensor]
 Read = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
@@ -85,10 +85,9 @@ def over_vocabulary(
     of tokens, and returns tensors by name whose first dimension is n; here it is N. Logits exist for
     a chunk alone, so memory does not grow with N × V. No gradient.
     """
-    dtype = product_dtype(first[0])
-    hidden, heads = _lowered((*first, *second), dtype)
+    hidden, heads = (first[0], second[0]), (first[1], second[1])
     parts = []
-    with torch.no_grad(), torch.autocast(ids_N.device.type, enabled=False):
+    with torch.no_grad():
         for ids_n, *hidden_n in _chunks(len(heads[0]), ids_N, *hidden):
             first_nV, second_nV = _logits(hidden_n, heads, temperature)
             parts.append(read(first_nV, second_nV, ids_n))
@@ -105,8 +104,7 @@ class _InChunks(torch.autograd.Function):
     ``views`` are hidden states and head of one view after the other; only the score has a gradient, to
     the first view alone. Chunks of tokens hold whole rows of logits, and the backward computes them
     anew. By hand, since autograd sums the chunks' ``[V, H]`` gradients of the head out of place. Here
-    they add up in one buffer, of float32 or better: autocast's dtype is that of the matrix products
-    alone, in the backward too.
+    they add up in one buffer, of float32 or better.
     """
 
     @staticmethod
@@ -118,19 +116,18 @@ class _InChunks(torch.autograd.Function):
         ids_N: Tensor,
         *views: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        ctx.score, ctx.temperature, ctx.dtype = score, temperature, product_dtype(views[0])
+        ctx.score, ctx.temperature = score, temperature
         ctx.save_for_backward(ids_N, *views)
-        hidden_N, heads = _lowered(views, ctx.dtype)
+        hidden_N, heads = views[::2], views[1::2]
         scores, besides = [], []
-        with torch.autocast(ids_N.device.type, enabled=False):
-            for ids_n, *hidden_n in _chunks(len(heads[0]), ids_N, *hidden_N):
-                logits = _logits(hidden_n, heads, temperature)
-                if beside is not None:
-                    besides.append(beside(logits[0], ids_n))
-                scores.append(score(*logits, ids_n))
-                del logits  # before the next chunk's are made
-            scores_N = torch.cat(scores)
-            beside_N = torch.cat(besides) if besides else None
+        for ids_n, *hidden_n in _chunks(len(heads[0]), ids_N, *hidden_N):
+            logits = _logits(hidden_n, heads, temperature)
+            if beside is not None:
+                besides.append(beside(logits[0], ids_n))
+            scores.append(score(*logits, ids_n))
+            del logits  # before the next chunk's are made
+        scores_N = torch.cat(scores)
+        beside_N = torch.cat(besides) if besides else None
         if beside_N is not None:
             ctx.mark_non_differentiable(beside_N)
         return scores_N, beside_N
@@ -140,7 +137,7 @@ class _InChunks(torch.autograd.Function):
     def backward(ctx: Any, grad_N: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         ids_N, *views = ctx.saved_tensors
         needs_hidden, needs_head = ctx.needs_input_grad[4:6]
-        hidden_N, heads = _lowered(views, ctx.dtype)
+        hidden_N, heads = views[::2], views[1::2]
         head_VH = views[1]
         found_VH = head_VH.grad if needs_head and head_VH.is_leaf else None  # as in FusedHead
         sum_VH = found_VH
@@ -154,16 +151,15 @@ class _InChunks(torch.autograd.Function):
                 scores_n = ctx.score(first_nV.requires_grad_(), *others, ids_n)
             del others  # of the logits' size, and needed no more
             (slopes_nV,) = torch.autograd.grad(scores_n, first_nV, grad_n / ctx.temperature)
-            slopes_nV = slopes_nV.to(ctx.dtype)
+            slopes_nV = slopes_nV.to(head_VH.dtype)
             if sum_VH is not None:
                 add_product(sum_VH, slopes_nV.T, hidden_n[0])
-            return slopes_nV @ heads[0] if needs_hidden else None
+            return product(slopes_nV, head_VH) if needs_hidden else None
 
-        with torch.autocast(ids_N.device.type, enabled=False):
-            chunks = _chunks(len(head_VH), grad_N, ids_N, *hidden_N)
-            parts = [add_to_sum(*chunk) for chunk in chunks]
-            found = [part_nH for part_nH in parts if part_nH is not None]
-            grad_NH = torch.cat(found).to(views[0].dtype) if found else None
+        chunks = _chunks(len(head_VH), grad_N, ids_N, *hidden_N)
+        parts = [add_to_sum(*chunk) for chunk in chunks]
+        found = [part_nH for part_nH in parts if part_nH is not None]
+        grad_NH = torch.cat(found).to(views[0].dtype) if found else None
         grad_VH = None if sum_VH is None or found_VH is not None else sum_VH.to(head_VH.dtype)
         return None, None, None, None, grad_NH, grad_VH, *(None for _ in views[2:])
 
@@ -173,12 +169,6 @@ def _chunks(vocabulary: int, *rows_N: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(rows.split(tokens) for rows in rows_N), strict=True)
 
 
-def _lowered(views: Sequence[Tensor], dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
-    """Hidden states and heads of the views, in the dtype of their product."""
-    parts = [part.to(dtype) for part in views]
-    return parts[::2], parts[1::2]
-
-
 def _logits(hidden: Sequence[Tensor], heads: Sequence[Tensor], temperature: float) -> list[Tensor]:
-    products = map(torch.nn.functional.linear, hidden, heads)
-    return [logits_nV.to(raised(logits_nV.dtype)).div_(temperature) for logits_nV in products]
+    pairs = zip(hidden, heads, strict=True)
+    return [product(states_nH, head_VH.T).div_(temperature) for states_nH, head_VH in pairs]

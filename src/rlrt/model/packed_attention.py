@@ -6,6 +6,7 @@ outputs back. A forward without a pack behaves as transformers' ``sdpa`` (genera
 """
 
 from functools import cached_property
+from inspect import signature
 from itertools import accumulate
 
 import torch
@@ -20,6 +21,8 @@ from rlrt.functional.packing import AttentionBlocks, Packed, attention_blocks
 
 NAME = "packed"
 FULL = "full_attention"
+# torch 2.11 hands keys of fewer heads on as they are; later versions want to be told of them
+_GROUPED = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
 REFUSED = ("sliding_window", "s_aux", "softcap", "position_bias")  # of other models' attention
 
 
@@ -111,13 +114,8 @@ def _attention(
     assert query.shape[::2] == (1, packing.packed.tokens), query.shape
     packing.readers += 1
     parts = [part[0].transpose(0, 1) for part in (query, key, value)]  # [L, heads, width]
-    dtype = _autocast_dtype(query)
-    if _has_varlen(query.device, dtype):
-        # of query and key, the weights of float32 norms make float32
-        outputs = _varlen(packing, scaling, *(part.to(dtype) for part in parts))
-    else:
-        outputs = _in_blocks(packing, scaling, *parts)
-    return outputs[None], None
+    attend = _varlen if _has_varlen(query.device, query.dtype) else _in_blocks
+    return attend(packing, scaling, *parts)[None], None
 
 
 def _in_blocks(
@@ -168,7 +166,7 @@ def _varlen(
         longest,
         scale=scaling,
         window_size=(-1, 0),  # causal
-        enable_gqa=True,
+        **_GROUPED,
     )
     assert isinstance(output, Tensor)
     return output.index_select(0, packed.kept_L) if shared else output
@@ -177,11 +175,6 @@ def _varlen(
 def _has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
     half = dtype in (torch.bfloat16, torch.float16)
     return half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def _autocast_dtype(part: Tensor) -> torch.dtype:
-    kind = part.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else part.dtype
 
 
 AttentionInterface.register(NAME, _attention)

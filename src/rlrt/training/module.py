@@ -105,15 +105,9 @@ class PolicyModule(L.LightningModule):
     def _score(
         self, policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
     ) -> tuple[Tensor, Tensor]:
-        with self.trainer.precision_plugin.forward_context():
-            return score_responses(
-                policy,
-                prompts,
-                responses,
-                self.temperature,
-                self.token_budget,
-                self._count("score", policy),
-            )
+        count = self._count("score", policy)
+        budget = self.token_budget
+        return score_responses(policy, prompts, responses, self.temperature, budget, count)
 
     def score_divergence(
         self,
@@ -122,17 +116,16 @@ class PolicyModule(L.LightningModule):
         responses: Sequence[Ids],
     ) -> Tensor:
         """``KL(student || teacher)`` over the vocabulary, ``[B, T]``, current weights."""
-        with self.trainer.precision_plugin.forward_context():
-            return score_divergence(
-                self.policy,
-                self.teacher_policy,
-                prompts,
-                teacher_prompts,
-                responses,
-                self.temperature,
-                self.token_budget,
-                self._count("score", self.policy),
-            )
+        return score_divergence(
+            self.policy,
+            self.teacher_policy,
+            prompts,
+            teacher_prompts,
+            responses,
+            self.temperature,
+            self.token_budget,
+            self._count("score", self.policy),
+        )
 
     def training_step(self, update: Update, index: int) -> None:
         weights_BT = self.objective.aggregation(update.counted_BT, update.advantages_BT.dtype)
@@ -189,7 +182,11 @@ class PolicyModule(L.LightningModule):
             head_VH = head_weight(self.policy)
             loss = hidden_NH[:0].sum()  # without rows the layers' backward runs all the same
             sums: dict[str, Tensor] = {}
-            if (batch.advantages_N != 0).any():
+            has_advantages = bool((batch.advantages_N != 0).any())
+            if not (has_advantages or batch.distilled_rows):
+                # FSDP2 reduces only what has a gradient, and an untied head would have none on this rank
+                loss = loss + head_VH[:0].sum()
+            if has_advantages:
                 part, sums, reading = self.objective.surrogate(
                     batch, hidden_NH, head_VH, self.temperature
                 )
@@ -204,8 +201,7 @@ class PolicyModule(L.LightningModule):
                 loss, sums = loss + part, sums | more
             return loss, sums
 
-        with self.trainer.precision_plugin.forward_context():
-            loss, sums = both_unsharded(self.policy, teacher, work)
+        loss, sums = both_unsharded(self.policy, teacher, work)
         self.manual_backward(loss)
         if teacher is not self.policy:
             released(teacher)
@@ -217,8 +213,7 @@ class PolicyModule(L.LightningModule):
         assert len(prompts) == len(rows), "a rollout without a context is distilled"
         responses = [update.responses[row] for row in rows]
         count = self._count("update", self.teacher_policy)
-        with self.trainer.precision_plugin.forward_context():
-            return teacher_hidden(self.teacher_policy, prompts, responses, self.token_budget, count)
+        return teacher_hidden(self.teacher_policy, prompts, responses, self.token_budget, count)
 
     def _count(self, stage: str, policy: PreTrainedModel, backward: bool = False) -> Seen:
         """Adds the packs that a stage reads to its work."""
