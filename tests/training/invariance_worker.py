@@ -1,16 +1,16 @@
 """One rank of the invariance test: the same update in every way that it can be cut, skipped, packed.
 
-torchrun --nproc-per-node N invariance_worker.py <teacher> <file to write>
+torchrun --nproc-per-node N invariance_worker.py <file to write> <policy folder> …
 """
 
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
-from tests.conftest import TINY
 from tests.training.one_update import OneUpdate
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from rlrt import ranks
 from rlrt.functional.divergences import AlphaDivergence
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.surrogate import ClippedSurrogate
-from rlrt.model.load import load_policy
+from rlrt.model.load import hollow_policy, load_policy
 from rlrt.model.teacher import Frozen, Live
 from rlrt.training.module import PolicyModule
 from rlrt.training.objective import Objective
@@ -28,9 +28,13 @@ from rlrt.training.updates import Update
 
 GROUPS, SAMPLES, LONGEST = 6, 2, 23
 LENGTHS = [7, 1, 23, 0, 12, 3, 18, 5, 2, 9, 4, 11]
-WITHOUT_CREDIT = (2, 3, 8, 9, 10, 11)  # groups 1, 4 and 5: the last of three ranks has no credit
+# groups 1, 4 and 5: the last of three ranks has no credit and makes as many empty passes as the others
+# have passes, which are not equally many for these two
+WITHOUT_CREDIT = (2, 3, 8, 9, 10, 11)
 DISTILLED = (0, 5)
 BUDGETS = (1, 40, 10**6)  # every response alone, some packs, one pack
+SCORED = ((), (0, 4), tuple(range(len(LENGTHS))))
+TEACHERS = ("live", "frozen")
 
 
 def whole_update() -> Update:
@@ -78,6 +82,7 @@ class Scored(PolicyModule):
     """Has the student view of some rollouts scored before the update, as a step would."""
 
     scored: tuple[int, ...] = ()
+    views: list[tuple[int, Tensor]]
 
     def training_step(self, update: Update, index: int) -> None:
         rows = [place for place, row in enumerate(update.rows) if row in self.scored]
@@ -86,45 +91,73 @@ class Scored(PolicyModule):
         student_BT, scored_B = update.student_logprobs_BT.clone(), update.student_scored_B.clone()
         student_BT[rows, : logprobs_bT.shape[1]] = logprobs_bT
         scored_B[rows] = True
+        self.views = [(update.rows[row], student_BT[row]) for row in rows]
         update = replace(update, student_logprobs_BT=student_BT, student_scored_B=scored_B)
         super().training_step(update, index)
 
 
-def one_way(teacher: str, budget: int, scored: tuple[int, ...], folder: Path) -> dict[str, Tensor]:
-    """The whole gradient, and the metrics."""
-    settings = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "default_root_dir": folder}
+def one_way(
+    folder: str, precision: Any, teacher: str, budget: int, scored: tuple[int, ...], scratch: Path
+) -> dict[str, Tensor]:
+    """The whole gradient, the student's log-probs before it, and the metrics."""
+    settings = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "default_root_dir": scratch}
     quiet = dict.fromkeys(
         ("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    several = {"strategy": FullySharded(), "devices": count} if count > 1 else {"devices": 1}
-    trainer = L.Trainer(**settings, **quiet, **several)
+    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    sharded = count > 1 or precision == "bf16-mixed"
+    strategy: Any = FullySharded() if sharded else "auto"
+    trainer = L.Trainer(**settings, **quiet, strategy=strategy, devices=count, precision=precision)
     objective = Objective(
         ClippedSurrogate(), Aggregation("sequence_mean"), AlphaDivergence(0.5, 20), 2.0
     )
+    loaded = load_policy(folder, torch.float32) if rank == 0 else None
     module = Scored(
-        load_policy(TINY, torch.float32),
+        hollow_policy(folder) if sharded or loaded is None else loaded,
         Frozen() if teacher == "frozen" else Live(),
         objective,
         Optimization(learning_rate=1e-3, max_grad_norm=1e9, warmup_steps=0),
         1.0,
         budget,
+        loaded if sharded else None,
     )
     module.scored = scored
-    update, rank = whole_update(), int(os.environ.get("RANK", "0"))
     share = GROUPS // count * SAMPLES
     own = list(range(rank * share, (rank + 1) * share))
-    trainer.fit(module, datamodule=OneUpdate(of_rows(update, own)))
+    trainer.fit(module, datamodule=OneUpdate(of_rows(whole_update(), own)))
     grads = [ranks.whole(part.grad) for part in module.policy.parameters() if part.grad is not None]
     metrics = {name: torch.tensor(value) for name, value in module.update_metrics[0].items()}
-    return {"gradient": torch.cat([grad.flatten() for grad in grads]), **metrics}
+    views = {f"view_{row}": view_T for part in ranks.gathered(module.views) for row, view_T in part}
+    return {"gradient": torch.cat([grad.flatten() for grad in grads]), **views, **metrics}
+
+
+def ways(policies: int) -> list[Any]:
+    """Every policy and teacher with every budget, and every budget with every choice of scored views;
+    in bfloat16 two ways of cutting.
+    """
+    exact = [
+        (policy, "32-true", teacher, budget, SCORED[(policy + number + place) % len(SCORED)])
+        for policy in range(policies)
+        for number, teacher in enumerate(TEACHERS)
+        for place, budget in enumerate(BUDGETS)
+    ]
+    low = [
+        (policy, "bf16-mixed", "frozen", budget, SCORED[-1])
+        for policy in range(policies)
+        for budget in BUDGETS[1:]
+    ]
+    return [*exact, *low]
+
+
+def main() -> None:
+    path, *folders = sys.argv[1:]
+    found = {}
+    for way in ways(len(folders)):
+        policy, precision, *how = way
+        found[way] = one_way(folders[policy], precision, *how, scratch=Path(path).parent)
+    if ranks.rank() == 0:
+        torch.save(found, path)
 
 
 if __name__ == "__main__":
-    found = {
-        (budget, scored): one_way(sys.argv[1], budget, scored, Path(sys.argv[2]).parent)
-        for budget in BUDGETS
-        for scored in ((), (0, 4), tuple(range(len(LENGTHS))))
-    }
-    if ranks.rank() == 0:
-        torch.save(found, sys.argv[2])
+    main()

@@ -7,7 +7,8 @@ import pytest
 import torch
 from tests.conftest import ROOT, TINY
 from tests.processes import run_ranks
-from tests.training.invariance_worker import BUDGETS, DISTILLED, whole_update
+from tests.training.invariance_worker import DISTILLED, ways, whole_update
+from tests.untied import untied_tiny
 from torch import Tensor
 
 from rlrt.functional.divergences import AlphaDivergence
@@ -16,9 +17,9 @@ from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.load import load_policy
 
 
-def reference_gradient() -> Tensor:
+def reference_gradient(folder: str) -> Tensor:
     """Response by response through the plain model, float64, nothing packed, split, skipped, shared."""
-    policy, update = load_policy(TINY, torch.float64), whole_update()
+    policy, update = load_policy(folder, torch.float64), whole_update()
     weights_BT = Aggregation("sequence_mean")(update.counted_BT, torch.float64)
     surrogate, divergence = ClippedSurrogate(), AlphaDivergence(0.5, 20)
     loss = torch.zeros((), dtype=torch.float64)
@@ -50,37 +51,44 @@ def reference_gradient() -> Tensor:
     return torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
 
 
-def every_way(processes: int, teacher: str, folder: Path) -> dict[Any, dict[str, Tensor]]:
-    """The results of all packs, splits and scorings with so many processes."""
-    path = folder / f"{teacher}_{processes}.pt"
+def every_way(processes: int, folder: Path, *policies: str) -> dict[Any, dict[str, Tensor]]:
+    """The results of all packs, splits, scorings and teachers with so many processes."""
+    path = folder / f"{processes}.pt"
     worker = str(ROOT / "tests/training/invariance_worker.py")
-    run_ranks(processes, worker, teacher, str(path), timeout_s=240)
+    run_ranks(processes, worker, str(path), *policies, timeout_s=280)
     return torch.load(path)  # type: ignore[no-any-return]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("teacher", ["live", "frozen"])
-def test_packing_splitting_skipping_and_processes_change_nothing(
-    tmp_path: Path, teacher: str
-) -> None:
-    """Every combination's gradient is the plain loop's to 1e-5 (float32 against float64), and every
-    other's to 3e-6: the order of float32 sums is all that differs. So are the loss and the metrics.
+@pytest.mark.timeout(900)
+def test_packing_splitting_skipping_and_processes_change_nothing(tmp_path: Path) -> None:
+    """In float32 every combination's gradient is the plain loop's to 1e-5 (float64), and every other's
+    to 3e-6: the order of float32 sums is all that differs. So are the loss and the metrics.
 
-    Nine ways (three budgets; no, some, all student views scored before) times 1, 2 and 3 processes. With
-    three the last has no credit at all, so it makes empty passes.
+    Tied and untied heads, live and frozen teachers, three budgets, and no, some or all student views
+    scored before, with 1, 2 and 3 processes. With three the last has no credit at all, and the others
+    not equally many passes.
+
+    In bfloat16 the views are the same to float32's noise wherever they are read. A gradient is rounded
+    to it in every layer and once more at the end of every pass, before the float32 sums over passes and
+    ranks: 2^-6 is how far two ways of cutting may be apart (2^-8 is a single rounding's).
     """
-    expected = reference_gradient()
-    first: dict[str, Tensor] | None = None
+    policies = (TINY, untied_tiny(tmp_path / "untied"))
+    expected = [reference_gradient(policy) for policy in policies]
+    first: dict[Any, dict[str, Tensor]] = {}
     for processes in (1, 2, 3):
-        found = every_way(processes, teacher, tmp_path)
-        assert len(found) == 3 * len(BUDGETS)
+        found = every_way(processes, tmp_path, *policies)
+        assert list(found) == ways(len(policies))
         for way, result in found.items():
+            policy, precision, *_ = way
+            exact = precision == "32-true"
+            what = f"{processes} processes, {way}"
             gradient = result["gradient"]
-            apart = (gradient.double() - expected).norm() / expected.norm()
-            assert apart < 1e-5, f"{processes} processes, {way}: {apart:.1e} from the loop"
-            first = first or result
-            apart = (gradient - first["gradient"]).norm() / first["gradient"].norm()
-            assert apart < 3e-6, f"{processes} processes, {way}: {apart:.1e} from the first"
-            for name in result.keys() - {"gradient"}:
-                torch.testing.assert_close(result[name], first[name], rtol=3e-6, atol=3e-6)
+            apart = (gradient.double() - expected[policy]).norm() / expected[policy].norm()
+            assert apart < (1e-5 if exact else 0.05), f"{what}: {apart:.1e} from the loop"
+            other = first.setdefault((policy, precision), result)
+            apart = (gradient - other["gradient"]).norm() / other["gradient"].norm()
+            assert apart < (3e-6 if exact else 2**-6), f"{what}: {apart:.1e} from the first"
+            for name in (result.keys() & other.keys()) - {"gradient"}:
+                near = 3e-6 if exact or name.startswith("view") else 2e-3
+                torch.testing.assert_close(result[name], other[name], rtol=near, atol=near, msg=what)

@@ -24,6 +24,7 @@ from rlrt.files import write_atomically
 from rlrt.leader import leads
 from rlrt.model.load import (
     export,
+    hollow_policy,
     load_config,
     load_policy,
     load_tokenizer,
@@ -38,6 +39,7 @@ from rlrt.training.module import PolicyModule
 from rlrt.training.objective import Objective
 from rlrt.training.rollouts import RolloutCallback, RolloutParts
 from rlrt.training.sampler import RolloutSettings
+from rlrt.training.strategy import FullySharded
 from rlrt.training.view import LiveView
 
 
@@ -114,7 +116,7 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     watch = RankWatch(folder)
     views = [LiveView(rollouts, console)] if leads() else []
     trainer = _trainer(config, folder, first_step, [watch, rollouts, *views, checkpoints])
-    module = _policy_module(parts, policy_path)
+    module = _policy_module(parts, policy_path, isinstance(trainer.strategy, FullySharded))
     if leads():
         write_atomically(
             folder / "config.yaml", lambda partial: OmegaConf.save(config, partial, resolve=True)
@@ -126,8 +128,11 @@ def _trainer(
     config: DictConfig, folder: Path, first_step: int, callbacks: list[L.Callback]
 ) -> L.Trainer:
     loggers = [build(logger, save_dir=str(folder)) for logger in config.logger.values()]
+    # one card casts and gathers layers as several do, so that both compute the same
+    one_card = config.trainer.strategy == "auto" and config.trainer.precision == "bf16-mixed"
     trainer: L.Trainer = build(
         config.trainer,
+        **({"strategy": FullySharded()} if one_card else {}),
         logger=[MetricsCSV(folder, first_step), *loggers],
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
@@ -136,8 +141,16 @@ def _trainer(
     return trainer
 
 
-def _policy_module(parts: CheapParts, policy_path: str) -> PolicyModule:
-    policy = checked(load_policy, policy_path, torch.float32, parts.model.random_init_seed)
+def _policy_module(parts: CheapParts, policy_path: str, sharded: bool) -> PolicyModule:
+    """With the policy itself, or a hollow one whose values rank 0 alone loads."""
+    policy = source = None
+    if leads() or not sharded:
+        source = checked(load_policy, policy_path, torch.float32, parts.model.random_init_seed)
+    if not sharded:
+        policy, source = source, None
+    else:
+        policy = checked(hollow_policy, policy_path)
+    assert policy is not None
     if parts.model.gradient_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
     objective = Objective(
@@ -151,6 +164,7 @@ def _policy_module(parts: CheapParts, policy_path: str) -> PolicyModule:
         parts.training.optimization,
         parts.training.temperature,
         parts.training.token_budget,
+        source,
     )
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from rlrt.batch import Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
+from rlrt.functional.fused_head import product
 
 
 class _SeededSampler(LogitsProcessor):
@@ -50,6 +52,12 @@ def _nucleus(logits_BV: Tensor, top_p: float) -> Tensor:
     return torch.empty_like(logits_BV).scatter(-1, order_BV, sorted_BV)
 
 
+def _exact_logits(head: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    """As the trainer has them: a layer of bfloat16 would round its own to it."""
+    (hidden,) = inputs
+    return product(hidden.flatten(0, -2), head.weight.T).unflatten(0, hidden.shape[:-1])
+
+
 class HFEngine:
     """Generates with the live policy. ``batch_size`` responses are drawn at a time."""
 
@@ -71,9 +79,6 @@ class HFEngine:
     def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
         self.policy = policy
         self.stop_token_ids = spec.stop_token_ids
-        self.autocast = torch.autocast(
-            policy.device.type, spec.dtype, enabled=spec.dtype != policy.dtype
-        )  # the trainer's own precision, or log-probs would differ
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Nothing to do: it samples with the trainer's own tensors."""
@@ -111,7 +116,8 @@ class HFEngine:
         # repetition penalty or a minimum length there would change the distribution
         self.policy.generation_config = GenerationConfig()
         self.policy.eval()  # dropout off; gradient checkpointing would switch the cache off
-        with torch.no_grad(), self.autocast:
+        exact = self.policy.get_output_embeddings().register_forward_hook(_exact_logits)
+        with torch.no_grad():
             output = self.policy.generate(
                 input_ids.to(self.policy.device),
                 attention_mask=mask.to(self.policy.device),
@@ -124,6 +130,9 @@ class HFEngine:
                     pad_token_id=self.stop_token_ids[0],
                 ),
             )
+        exact.remove()
+        if isinstance(self.policy, FSDPModule):
+            self.policy.reshard()  # what stays gathered would miss the next update
         self.policy.train(training)
         self.policy.generation_config = own
         logprobs_BT = torch.stack(sampler.logprobs, dim=1)

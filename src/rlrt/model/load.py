@@ -94,6 +94,13 @@ def load_policy(
     return _prepared(policy)
 
 
+def hollow_policy(folder: str, setting: str = "model.path") -> PreTrainedModel:
+    """The policy's shape in float32 on the meta device, tied where it is tied, without any values."""
+    config = load_config(folder, setting)
+    with torch.device("meta"), _border(folder, "its config.json fits no policy", setting):
+        return _prepared(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+
+
 def _prepared(policy: PreTrainedModel) -> PreTrainedModel:
     use_packed_attention(policy)
     return policy.train()

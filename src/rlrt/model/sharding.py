@@ -5,6 +5,7 @@ from types import MethodType
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint.state_dict as dcp
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -38,6 +39,40 @@ def shard(policy: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype) -> None
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
     policy.while_unsharded = MethodType(lambda self, work: work(), policy)
     register_fsdp_forward_method(policy, "while_unsharded")
+
+
+def keep_in(policy: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Have the parameters in ``dtype``, in place. Buffers stay: rotary frequencies need float32."""
+    for parameter in policy.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def is_hollow(policy: PreTrainedModel) -> bool:
+    """Whether the policy has a shape and no values yet."""
+    return policy.device.type == "meta"
+
+
+def fill(policy: PreTrainedModel, source: PreTrainedModel | None, device: torch.device) -> None:
+    """Give a sharded hollow policy the values of ``source``, which rank 0 alone has; collective.
+
+    Every rank gets its part on ``device``, in the policy's dtype, from one whole tensor at a time; of
+    the ranks rank 0 alone ever holds all of them, on the host.
+    """
+    assert (source is not None) == (dist.get_rank() == 0), "rank 0 has the values, and no other"
+    policy.to_empty(device=device)
+    policy.tie_weights()  # each name has got a tensor of its own
+    state: dict[str, Any] = {}
+    if source is not None:
+        dtypes = {name: value.dtype for name, value in policy.state_dict().items()}
+        state = {name: value.to(dtypes[name]) for name, value in source.state_dict().items()}
+    stored = policy.state_dict().keys()
+    options = dcp.StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    dcp.set_model_state_dict(policy, state, options=options)
+    for name, buffer in policy.named_buffers():
+        if name not in stored:  # rotary frequencies
+            if source is not None:
+                buffer.copy_(source.get_buffer(name))
+            dist.broadcast(buffer, 0)
 
 
 def is_sharded(policy: PreTrainedModel) -> bool:

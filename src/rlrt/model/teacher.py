@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 import torch
 from transformers import PreTrainedModel
 
-from rlrt.model.load import load_policy, policy_folder
+from rlrt.model.load import hollow_policy, load_policy, policy_folder
+from rlrt.model.sharding import is_hollow
 
 
 class Teacher(ABC):
@@ -22,7 +23,13 @@ class Teacher(ABC):
 
     @abstractmethod
     def start(self, policy: PreTrainedModel) -> PreTrainedModel:
-        """The teacher's model at the start of a run, from the policy's initial weights."""
+        """The teacher's model at the start of a run, from the policy's initial weights; hollow where the
+        policy is.
+        """
+
+    def source(self, policy: PreTrainedModel | None) -> PreTrainedModel | None:
+        """What a hollow teacher gets its values from, where ``policy`` is that of a hollow policy."""
+        return policy
 
     def follow(self, weights: PreTrainedModel, policy: PreTrainedModel, steps: int) -> None:
         """Change ``weights`` in place after a rollout step; ``steps`` are done by then."""
@@ -90,8 +97,18 @@ class Separate(Teacher):
         self.path = path
 
     def start(self, policy: PreTrainedModel) -> PreTrainedModel:
-        folder = policy_folder(str(self.path), setting="teacher.path")
-        return _still(load_policy(folder, policy.dtype, setting="teacher.path"))
+        if is_hollow(policy):
+            return _still(hollow_policy(self._folder, setting="teacher.path"))
+        return _still(load_policy(self._folder, policy.dtype, setting="teacher.path"))
+
+    def source(self, policy: PreTrainedModel | None) -> PreTrainedModel | None:
+        if policy is None:
+            return None
+        return load_policy(self._folder, policy.dtype, setting="teacher.path")
+
+    @property
+    def _folder(self) -> str:
+        return policy_folder(str(self.path), setting="teacher.path")
 
 
 def _still(weights: PreTrainedModel) -> PreTrainedModel:

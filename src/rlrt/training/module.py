@@ -15,7 +15,15 @@ from rlrt.errors import RunStoppedError
 from rlrt.functional.flops import BACKWARD, Shape
 from rlrt.functional.packing import Packed
 from rlrt.model.comparison import score_divergence
-from rlrt.model.sharding import both_unsharded, released, shard
+from rlrt.model.sharding import (
+    both_unsharded,
+    fill,
+    is_hollow,
+    is_sharded,
+    keep_in,
+    released,
+    shard,
+)
 from rlrt.model.teacher import Teacher
 from rlrt.model.views import (
     Ids,
@@ -40,7 +48,8 @@ class NonFiniteError(RunStoppedError):
 class PolicyModule(L.LightningModule):
     """One epoch is one rollout step, one training step one optimiser update.
 
-    Of several ranks each holds its own groups' rollouts; all make every pass and update together.
+    Of several ranks each holds its own groups' rollouts; all make every pass and update together. A
+    hollow policy is filled once it is sharded, from ``source``, which rank 0 alone holds.
     """
 
     def __init__(
@@ -51,6 +60,7 @@ class PolicyModule(L.LightningModule):
         optimization: Optimization,
         temperature: float,
         token_budget: int,
+        source: PreTrainedModel | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -60,6 +70,7 @@ class PolicyModule(L.LightningModule):
         if teacher.changes:
             self.teacher_weights = weights  # a part of this module, so checkpoints hold it
         self._teacher = (weights,)  # in a tuple it is none
+        self._sources = (source, teacher.source(source))  # neither are these
         self.objective = objective
         self.optimization = optimization
         self.temperature = temperature
@@ -75,10 +86,20 @@ class PolicyModule(L.LightningModule):
         return self._teacher[0]
 
     def configure_model(self) -> None:
-        strategy = self.trainer.strategy
-        if isinstance(strategy, FullySharded):
-            for weights in {id(part): part for part in (self.policy, self.teacher_policy)}.values():
-                shard(weights, strategy.ranks_mesh, strategy.compute_dtype)
+        strategy, sources = self.trainer.strategy, self._sources
+        self._sources = (None, None)  # a whole policy each, on the host
+        if not isinstance(strategy, FullySharded):
+            return
+        dtype = strategy.compute_dtype
+        if not (self.teacher.is_policy or self.teacher.changes):
+            # What follows the policy adds up differences too small for bfloat16; what stands still is
+            # read in ``dtype`` alone.
+            keep_in(self.teacher_policy, dtype)
+        for weights, source in zip((self.policy, self.teacher_policy), sources, strict=True):
+            if not is_sharded(weights):
+                shard(weights, strategy.ranks_mesh, dtype)
+                if is_hollow(weights):
+                    fill(weights, source, strategy.root_device)
 
     def on_fit_start(self) -> None:
         self.teacher_policy.to(self.device)

@@ -4,6 +4,7 @@ from datetime import timedelta
 from functools import cached_property
 
 import torch
+from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
@@ -14,6 +15,7 @@ PATIENCE = timedelta(hours=12)
 class FullySharded(ModelParallelStrategy):
     """Parameters, gradients and optimiser state spread over all ranks; a layer is gathered when used.
 
+    One rank is enough: its float32 weights then are cast to bfloat16 layer by layer, as with several.
     ``sharded_checkpoints``: every rank writes its own part, into a folder; else rank 0 writes one file.
     ``offload_optimizer``: the optimiser's state waits in the host's memory while the engine samples.
     Either kind of checkpoint continues on any number of ranks.
@@ -34,7 +36,21 @@ class FullySharded(ModelParallelStrategy):
         return init_device_mesh(self.root_device.type, (self.world_size,))
 
     @property
+    def precision_plugin(self) -> Precision:
+        """What Lightning wraps every step in: nothing."""
+        return super().precision_plugin
+
+    @precision_plugin.setter
+    def precision_plugin(self, plugin: Precision | None) -> None:
+        self._precision_plugin = Gathered() if isinstance(plugin, MixedPrecision) else plugin
+
+    @property
     def compute_dtype(self) -> torch.dtype:
         """Of gathered layers; the shards are float32."""
-        mixed = self.precision_plugin.precision == "bf16-mixed"
-        return torch.bfloat16 if mixed else torch.float32
+        return torch.bfloat16 if isinstance(self.precision_plugin, Gathered) else torch.float32
+
+
+class Gathered(Precision):
+    """bf16-mixed by layers that are gathered in bfloat16: autocast would raise parts to float32 again."""
+
+    precision = "bf16-mixed"
