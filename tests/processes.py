@@ -17,7 +17,8 @@ def run_ranks(processes: int, *program: str, timeout_s: float = 300) -> None:
     done = subprocess.run(
         [sys.executable, *(torchrun(processes) if processes > 1 else []), *program],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"},
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"},
         capture_output=True,
         text=True,
         timeout=timeout_s,

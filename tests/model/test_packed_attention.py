@@ -3,10 +3,12 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -18,7 +20,12 @@ from transformers import (
 )
 
 from rlrt.functional.packing import pack
-from rlrt.model.packed_attention import decoder_hidden, use_packed_attention
+from rlrt.model.packed_attention import (
+    _ATTENTION_OPS,
+    checkpoint_activations,
+    decoder_hidden,
+    use_packed_attention,
+)
 
 Policies = Callable[[torch.dtype], PreTrainedModel]
 Ids = Sequence[int]
@@ -209,3 +216,36 @@ def test_an_architecture_with_its_own_attention_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="BloomForCausalLM does not take its attention"):
         use_packed_attention(policy)
+
+
+class Calls(TorchDispatchMode):
+    """Counts how often attention is computed."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.count += func in _ATTENTION_OPS
+        return func(*args, **kwargs or {})
+
+
+def test_saved_attention_is_not_computed_again_and_changes_no_gradient(
+    random_policy: Policies,
+) -> None:
+    found = []
+    for saved in (None, False, True):
+        policy = random_policy(torch.float32)
+        if saved is not None:
+            checkpoint_activations(policy, saved)
+        with Calls() as calls:
+            hidden_NH = _packed(policy, PROMPTS, RESPONSES)
+            forward = calls.count
+            gradients = _gradients(policy, hidden_NH)
+        found.append((forward, calls.count, gradients))
+    plain, again, kept = found
+    assert plain[0] == again[0] == kept[0] > 0
+    assert (plain[1], again[1], kept[1]) == (plain[0], 2 * plain[0], plain[0])
+    for one, other, third in zip(plain[2], again[2], kept[2], strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one, third)

@@ -144,7 +144,7 @@ def ways(policies: int) -> list[Any]:
     low = [
         (policy, "bf16-mixed", "frozen", budget, SCORED[-1])
         for policy in range(policies)
-        for budget in BUDGETS[1:]
+        for budget in (1, 10**6)
     ]
     return [*exact, *low]
 

@@ -69,9 +69,10 @@ def test_packing_splitting_skipping_and_processes_change_nothing(tmp_path: Path)
     scored before, with 1, 2 and 3 processes. With three the last has no credit at all, and the others
     not equally many passes.
 
-    In bfloat16 the views are the same to float32's noise wherever they are read. A gradient is rounded
-    to it in every layer and once more at the end of every pass, before the float32 sums over passes and
-    ranks: 2^-6 is how far two ways of cutting may be apart (2^-8 is a single rounding's).
+    In bfloat16 a pass of the same tokens has the same log-probs in any number of processes, to
+    float32's noise; other neighbours in a pass are other sums, rounded otherwise. A gradient is rounded
+    in every layer and once more at the end of every pass, before the float32 sums over passes and ranks:
+    2^-6 is how far two ways of cutting may be apart (2^-8 is a single rounding's).
     """
     policies = (TINY, untied_tiny(tmp_path / "untied"))
     expected = [reference_gradient(policy) for policy in policies]
@@ -80,15 +81,16 @@ def test_packing_splitting_skipping_and_processes_change_nothing(tmp_path: Path)
         found = every_way(processes, tmp_path, *policies)
         assert list(found) == ways(len(policies))
         for way, result in found.items():
-            policy, precision, *_ = way
-            exact = precision == "32-true"
-            what = f"{processes} processes, {way}"
+            policy, precision, _, budget, _ = way
+            exact, what = precision == "32-true", f"{processes} processes, {way}"
             gradient = result["gradient"]
             apart = (gradient.double() - expected[policy]).norm() / expected[policy].norm()
             assert apart < (1e-5 if exact else 0.05), f"{what}: {apart:.1e} from the loop"
-            other = first.setdefault((policy, precision), result)
+            other = first.setdefault((policy, precision, exact or budget), result)
             apart = (gradient - other["gradient"]).norm() / other["gradient"].norm()
             assert apart < (3e-6 if exact else 2**-6), f"{what}: {apart:.1e} from the first"
             for name in (result.keys() & other.keys()) - {"gradient"}:
-                near = 3e-6 if exact or name.startswith("view") else 2e-3
-                torch.testing.assert_close(result[name], other[name], rtol=near, atol=near, msg=what)
+                alike = exact or (budget == 1 and name.startswith("view"))
+                apart = (result[name] - other[name]).abs().max()
+                limit = (3e-6 if alike else 0.05) * max(1.0, float(other[name].abs().max()))
+                assert apart <= limit, f"{what}: {name} is {apart:.1e} from the first"

@@ -22,6 +22,9 @@ FREE = (  # of these: what leaves the computed numbers as they are, rounding apa
     "model.accelerator",
     "model.precision",  # the default of trainer.precision
     "model.gradient_checkpointing",
+    "model.save_attention",
+    "model.kernels",
+    "model.attention",
     "training.rollout_steps",  # how long a run is, which may be resumed for more
     "training.token_budget",
     "training.score_all",

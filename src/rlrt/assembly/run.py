@@ -22,6 +22,7 @@ from rlrt.errors import UserError
 from rlrt.evaluation.judging import Judge
 from rlrt.files import write_atomically
 from rlrt.leader import leads
+from rlrt.model.kernels import chosen_attention, chosen_kernels, use_kernels
 from rlrt.model.load import (
     export,
     hollow_policy,
@@ -32,6 +33,7 @@ from rlrt.model.load import (
     policy_folder,
     stop_token_ids,
 )
+from rlrt.model.packed_attention import checkpoint_activations
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.liveness import RankWatch
 from rlrt.training.metrics_csv import MetricsCSV
@@ -99,6 +101,7 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     if config.trainer.accelerator == "gpu":
         card = torch.cuda.get_device_properties(0).total_memory
         require_room(_held(config, parts, policy_path), rank_count(config), card)
+    kernels = _kernels(config, parts, policy_path)
     problems = read_problems(parts, prompts)
     sizes = (training.problems_per_step, training.problems_per_update)
     if model.random_init_seed is None:  # a download of many gigabytes: after all that may be wrong
@@ -116,7 +119,8 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     watch = RankWatch(folder)
     views = [LiveView(rollouts, console)] if leads() else []
     trainer = _trainer(config, folder, first_step, [watch, rollouts, *views, checkpoints])
-    module = _policy_module(parts, policy_path, isinstance(trainer.strategy, FullySharded))
+    sharded = isinstance(trainer.strategy, FullySharded)
+    module = _policy_module(parts, policy_path, sharded, kernels)
     if leads():
         write_atomically(
             folder / "config.yaml", lambda partial: OmegaConf.save(config, partial, resolve=True)
@@ -141,7 +145,19 @@ def _trainer(
     return trainer
 
 
-def _policy_module(parts: CheapParts, policy_path: str, sharded: bool) -> PolicyModule:
+def _kernels(config: DictConfig, parts: CheapParts, policy_path: str) -> tuple[str, str]:
+    """Of the layers and of attention; UserError where those asked for cannot be had."""
+    device = "cuda" if config.trainer.accelerator == "gpu" else "cpu"
+    kind = checked(load_config, policy_path).model_type
+    return (
+        checked(chosen_kernels, parts.model.kernels, kind, device),
+        checked(chosen_attention, parts.model.attention, device),
+    )
+
+
+def _policy_module(
+    parts: CheapParts, policy_path: str, sharded: bool, kernels: tuple[str, str]
+) -> PolicyModule:
     """With the policy itself, or a hollow one whose values rank 0 alone loads."""
     policy = source = None
     if leads() or not sharded:
@@ -151,8 +167,9 @@ def _policy_module(parts: CheapParts, policy_path: str, sharded: bool) -> Policy
     else:
         policy = checked(hollow_policy, policy_path)
     assert policy is not None
+    use_kernels(policy, *kernels)
     if parts.model.gradient_checkpointing:
-        policy.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_activations(policy, parts.model.save_attention)
     objective = Objective(
         parts.loss, parts.aggregation, parts.credit.divergence, parts.credit.importance_limit
     )

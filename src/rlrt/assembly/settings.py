@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlrt.model.kernels import ATTENTION, KERNELS
 from rlrt.training.optimization import Optimization
 
 MAX_SEED = 2**32 - 1  # NumPy takes no larger one
@@ -68,7 +69,8 @@ class Training:
 class Model:
     """Which policy is trained. ``path`` is a folder or a name on the hub.
 
-    ``accelerator`` and ``precision`` are what its preset hands to the trainer, checked there.
+    ``accelerator`` and ``precision`` are what its preset hands to the trainer, checked there; whether
+    ``kernels`` and ``attention`` can be had here, model/kernels.py.
     """
 
     name: str
@@ -79,11 +81,20 @@ class Model:
     accelerator: str
     precision: str
     gradient_checkpointing: bool
+    save_attention: bool
+    kernels: str
+    attention: str
 
     def __post_init__(self) -> None:
         kinds = ("base", "instruct", "thinking")
-        if self.kind not in kinds:
-            raise ValueError(f"model.kind is {self.kind}, it must be one of {', '.join(kinds)}")
+        for name, allowed in (("kind", kinds), ("kernels", KERNELS), ("attention", ATTENTION)):
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"model.{name} is {value}, it must be one of {', '.join(allowed)}")
+        if self.save_attention and not self.gradient_checkpointing:
+            raise ValueError(
+                "model.save_attention is true, which is for model.gradient_checkpointing=true: without "
+                "it everything is saved"
+            )
         if self.random_init_seed is not None:
             _at_least(0, "model", random_init_seed=self.random_init_seed)
         folder = Path(self.path).expanduser()

@@ -5,7 +5,7 @@ gathers the tokens of each sequence (its prompt, shared or not, and its response
 outputs back. A forward without a pack behaves as transformers' ``sdpa`` (generation, for one).
 """
 
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import signature
 from itertools import accumulate
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -23,6 +24,13 @@ NAME = "packed"
 FULL = "full_attention"
 # torch 2.11 hands keys of fewer heads on as they are; later versions want to be told of them
 _GROUPED = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
+# what ``_varlen`` and ``_in_blocks`` come down to, on a GPU and on the CPU
+_ATTENTION_OPS = (
+    torch.ops.torch_attn._varlen_attn.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+)
 REFUSED = ("sliding_window", "s_aux", "softcap", "position_bias")  # of other models' attention
 
 
@@ -67,6 +75,18 @@ def use_packed_attention(policy: PreTrainedModel) -> None:
             f"model.path: {type(policy).__name__} does not take its attention from transformers' "
             "attention interface, so it cannot be packed"
         )
+
+
+def checkpoint_activations(policy: PreTrainedModel, save_attention: bool) -> None:
+    """Have a backward pass compute each layer again from its input, instead of keeping what is in it.
+
+    With ``save_attention`` the output of its attention is kept: as large as the input of a layer or
+    twice, and the one part whose time grows with the square of a sequence.
+    """
+    settings: dict[str, object] = {"use_reentrant": False}
+    if save_attention:
+        settings["context_fn"] = partial(create_selective_checkpoint_contexts, list(_ATTENTION_OPS))
+    policy.gradient_checkpointing_enable(settings)
 
 
 def decoder_hidden(policy: PreTrainedModel, packed: Packed) -> Tensor:
