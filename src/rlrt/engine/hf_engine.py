@@ -4,10 +4,17 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from rlrt.batch import Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
+from rlrt.engine.weights import engine_weights
 
 
 class _SeededSampler(LogitsProcessor):
@@ -50,6 +57,10 @@ def _nucleus(logits_BV: Tensor, top_p: float) -> Tensor:
     return torch.empty_like(logits_BV).scatter(-1, order_BV, sorted_BV)
 
 
+def _same(first: Tensor | None, second: Tensor | None) -> bool:
+    return first is not None and second is not None and torch.equal(first, second)
+
+
 class HFEngine:
     """Generates with the live policy. ``batch_size`` responses are drawn at a time."""
 
@@ -68,15 +79,24 @@ class HFEngine:
                 "engine=vllm"
             )
 
+    def require_shape(self, shape: PretrainedConfig) -> None:
+        """It serves every shape."""
+
     def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
         self.policy = policy
         self.stop_token_ids = spec.stop_token_ids
+        self.dtype = spec.dtype
         self.autocast = torch.autocast(
             policy.device.type, spec.dtype, enabled=spec.dtype != policy.dtype
         )  # the trainer's own precision, or log-probs would differ
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Nothing to do: it samples with the trainer's own tensors."""
+
+    def differing(self, weights: Iterable[tuple[str, Tensor]]) -> list[str]:
+        own = dict(engine_weights(self.policy, self.dtype))
+        sent = dict(weights)
+        return [name for name in own | sent if not _same(own.get(name), sent.get(name))]
 
     def sample(
         self,
