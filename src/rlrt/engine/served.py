@@ -1,6 +1,7 @@
 """Whether the tensors inside a vLLM model are, to the bit, those of a policy."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ def differing(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> list[s
 
 def _names(model: nn.Module) -> dict[str, None]:
     """The Hugging Face names of all parameters of a vLLM model, in its order."""
-    packed: dict[str, list[str]] = model.packed_modules_mapping  # type: ignore[assignment]
+    packed: Any = model.packed_modules_mapping
     names: dict[str, None] = {}
     for name, _ in model.named_parameters():
         module, _, leaf = name.rpartition(".")
@@ -56,17 +57,18 @@ def _place(model: nn.Module, name: str) -> tuple[Tensor, int, int]:
     """
     path, _, leaf = name.rpartition(".")
     parent, _, last = path.rpartition(".")
-    packed: dict[str, list[str]] = model.packed_modules_mapping  # type: ignore[assignment]
+    packed: Any = model.packed_modules_mapping
+    module: Any  # of vLLM's own classes
     for together, parts in packed.items():
         if last not in parts:
             continue
         module = model.get_submodule(f"{parent}.{together}")
         at, rank = parts.index(last), module.tp_rank
-        sizes = [size // module.tp_size for size in module.output_sizes]  # type: ignore[union-attr]
+        sizes = [size // module.tp_size for size in module.output_sizes]
         if at > 0:  # several ranks hold the same keys and values where there are fewer heads
             rank //= getattr(module, "num_kv_head_replicas", 1)
         held = module.get_parameter(leaf).narrow(0, sum(sizes[:at]), sizes[at])
-        return held, rank * sizes[at], module.tp_rank  # type: ignore[return-value]
+        return held, rank * sizes[at], module.tp_rank
     module = model.get_submodule(path)
     held, rank = module.get_parameter(leaf), int(getattr(module, "tp_rank", 0))
     if hasattr(module, "shard_indices"):  # of the vocabulary
@@ -84,11 +86,11 @@ def _stale_copies(model: nn.Module) -> list[str]:
     for name, module in model.named_modules():
         if not hasattr(module, "cpu_linear"):
             continue
-        weight: Tensor = module.weight  # type: ignore[assignment]
+        weight: Any = module.weight
         columns = torch.linspace(0, weight.shape[1] - 1, _COLUMNS).long()
         unit = torch.zeros(_COLUMNS, weight.shape[1], dtype=weight.dtype)
         unit[torch.arange(_COLUMNS), columns] = 1
-        found = module.cpu_linear(unit, weight, None)  # type: ignore[operator]
+        found = module.cpu_linear(unit, weight, None)
         if not torch.equal(found, weight[:, columns].T):
             stale.append(f"{name}.weight (packed)")
     return stale
