@@ -19,6 +19,7 @@ FREE = (
     "logger",
     "checkpoint",
     "record_rollouts",
+    "engine.attention_backend",
     "engine.max_logprob_gap",
     "engine.gpu_memory_utilization",
     "engine.tensor_parallel",

@@ -18,6 +18,7 @@ from rlrt.assembly.trainer import rank_count
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
+from rlrt.engine.vllm_engine import GPU_SHARE
 from rlrt.errors import UserError
 from rlrt.evaluation.judging import Judge
 from rlrt.files import write_atomically
@@ -194,9 +195,16 @@ def _held(config: DictConfig, parts: CheapParts, policy_path: str) -> Held:
     return Held(
         policy,
         0 if parts.teacher.is_policy else teacher,
-        float(config.engine.get("gpu_memory_utilization", 0.0)),
+        _engine_share(config),
         bool(OmegaConf.select(config, "trainer.strategy.offload_optimizer", default=False)),
     )
+
+
+def _engine_share(config: DictConfig) -> float:
+    """What the engine takes of a card; 0 for one that has no such setting."""
+    if "gpu_memory_utilization" not in config.engine:
+        return 0.0
+    return float(config.engine.gpu_memory_utilization or GPU_SHARE)
 
 
 def _lengths(
@@ -205,6 +213,7 @@ def _lengths(
     """What engine and rollouts may fill of the model's context; UserError where it is too short."""
     training = parts.training
     shape = checked(load_config, policy_path)
+    checked(parts.engine.require_shape, shape)
     require_vocabulary(parts.credit.divergence, shape.vocab_size)
     model_tokens = shape.max_position_embeddings
     if parts.teacher.path is not None:

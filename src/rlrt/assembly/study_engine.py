@@ -13,7 +13,7 @@ from rlrt.assembly.study import Study
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.data.module import ProblemSource, fitting
 from rlrt.engine.engine import Engine, EngineSpec, Sampling
-from rlrt.engine.probe import prove
+from rlrt.engine.probe import sync_and_prove
 from rlrt.engine.weights import engine_weights
 from rlrt.errors import UserError
 from rlrt.evaluation.judging import Judge
@@ -65,9 +65,9 @@ class StudyEngine:
                 f"the weights of {stored.name} are of another shape than those of "
                 f"{self.study.stored.name}: compare policies that grew from one model"
             ) from error
-        self.engine.sync(engine_weights(self.policy, self.policy.dtype))
-        prove(
+        sync_and_prove(
             self.engine,
+            lambda: engine_weights(self.policy, self.policy.dtype),
             lambda prompts, responses: score_responses(
                 self.policy, prompts, responses, self.study.temperature, self.study.token_budget
             )[0],

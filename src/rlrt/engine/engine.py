@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from rlrt.batch import Response
 
@@ -38,6 +38,9 @@ class EngineSpec:
     stop_token_ids: tuple[int, ...]
     dtype: torch.dtype
     max_model_tokens: int  # prompt and response together
+    gpu_memory_share: float | None = (
+        None  # of a card, for weights and cache, where no setting says it
+    )
 
 
 class Engine(Protocol):
@@ -55,11 +58,20 @@ class Engine(Protocol):
     def require_ranks(self, count: int) -> None:
         """ValueError where it cannot serve a run of so many processes; before anything starts."""
 
+    def require_shape(self, shape: PretrainedConfig) -> None:
+        """ValueError where it cannot serve a model of this shape; before any weights load."""
+
     def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
         """Get ready; ``sync`` comes before the first ``sample``."""
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Serve these weights from now on: (Hugging Face name, tensor), lazily, in layer order."""
+
+    def differing(self, weights: Iterable[tuple[str, Tensor]]) -> list[str]:
+        """Names of what it does not serve to the bit, of ``weights`` as for ``sync`` or of its own.
+
+        Between ``sync`` and ``sample``. Each rank answers for its part of the engine.
+        """
 
     def sample(
         self,

@@ -5,10 +5,17 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from rlrt.batch import Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
+from rlrt.engine.weights import engine_weights
 from rlrt.functional.fused_head import product
 
 
@@ -58,6 +65,10 @@ def _exact_logits(head: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Ten
     return product(hidden.flatten(0, -2), head.weight.T).unflatten(0, hidden.shape[:-1])
 
 
+def _same(first: Tensor | None, second: Tensor | None) -> bool:
+    return first is not None and second is not None and torch.equal(first, second)
+
+
 class HFEngine:
     """Generates with the live policy. ``batch_size`` responses are drawn at a time."""
 
@@ -76,12 +87,21 @@ class HFEngine:
                 "engine=vllm"
             )
 
+    def require_shape(self, shape: PretrainedConfig) -> None:
+        """It serves every shape."""
+
     def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
         self.policy = policy
         self.stop_token_ids = spec.stop_token_ids
+        self.dtype = spec.dtype
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Nothing to do: it samples with the trainer's own tensors."""
+
+    def differing(self, weights: Iterable[tuple[str, Tensor]]) -> list[str]:
+        own = dict(engine_weights(self.policy, self.dtype))
+        sent = dict(weights)
+        return [name for name in own | sent if not _same(own.get(name), sent.get(name))]
 
     def sample(
         self,

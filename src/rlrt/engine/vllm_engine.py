@@ -4,21 +4,23 @@ import gc
 import importlib.util
 import logging
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
 
 from rlrt import ranks
 from rlrt.batch import Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.memory import within_memory
+from rlrt.engine.served import differing
 from rlrt.engine.sharing import Sharers, name_this_rank, process_group_kept
 
 PREFILL_TOKENS = 8192  # read at a time by the CPU build
+GPU_SHARE = 0.4  # where neither a setting nor the run says more
 GIB = 2**30
 
 
@@ -26,17 +28,19 @@ class VLLMEngine:
     """Colocated vLLM, CPU or GPU build, that gets its weights from the trainer and none from disk.
 
     ``max_sequences`` are decoded at a time; ``gpu_memory_utilization`` is the share of a GPU that
-    weights and cache may take; ``cpu_cache_gib`` the cache of the CPU build, of each process.
-    ``tensor_parallel``: so many neighbouring ranks hold one engine together.
+    weights and cache may take, null for the spec's; ``cpu_cache_gib`` the cache of the CPU build, of
+    each process. ``tensor_parallel``: so many neighbouring ranks hold one engine together.
+    ``attention_backend`` is one of vLLM's names, null for its own choice.
     """
 
     def __init__(
         self,
         max_sequences: int = 256,
-        gpu_memory_utilization: float = 0.4,
+        gpu_memory_utilization: float | None = None,
         cpu_cache_gib: int = 1,
         enforce_eager: bool = False,
         tensor_parallel: int = 1,
+        attention_backend: str | None = None,
         max_logprob_gap: float | None = None,
     ) -> None:
         if importlib.util.find_spec("vllm") is None:
@@ -46,9 +50,10 @@ class VLLMEngine:
             )
         if max_sequences < 1:
             raise ValueError(f"engine.max_sequences is {max_sequences}, it must be at least 1")
-        if not 0 < gpu_memory_utilization <= 1:
+        if gpu_memory_utilization is not None and not 0 < gpu_memory_utilization <= 1:
             raise ValueError(
-                f"engine.gpu_memory_utilization is {gpu_memory_utilization}, it must lie in (0, 1]"
+                f"engine.gpu_memory_utilization is {gpu_memory_utilization}, it must be null or lie in "
+                "(0, 1]"
             )
         if cpu_cache_gib < 1:
             raise ValueError(f"engine.cpu_cache_gib is {cpu_cache_gib}, it must be at least 1")
@@ -65,16 +70,29 @@ class VLLMEngine:
         self.cpu_cache_gib = cpu_cache_gib
         self.enforce_eager = enforce_eager
         self.tensor_parallel = tensor_parallel
+        self.attention_backend = attention_backend
         if max_logprob_gap is not None and max_logprob_gap <= 0:
             raise ValueError(f"engine.max_logprob_gap is {max_logprob_gap}, it must be null or > 0")
         self.max_logprob_gap = max_logprob_gap
-        self.asleep = False
+        self.asleep: list[str] = []  # which of "weights" and "kv_cache"
 
     def require_ranks(self, count: int) -> None:
         if count % self.tensor_parallel:
             raise ValueError(
                 f"engine.tensor_parallel is {self.tensor_parallel}, it must divide the number of "
                 f"processes, {count}"
+            )
+
+    def require_shape(self, shape: PretrainedConfig) -> None:
+        heads, keys, size = (
+            shape.num_attention_heads,
+            shape.num_key_value_heads,
+            self.tensor_parallel,
+        )
+        if heads % size or (keys % size and size % keys):
+            raise ValueError(
+                f"engine.tensor_parallel is {size}, it must divide the model's {heads} attention heads, "
+                f"and divide its {keys} key/value heads or be a multiple of them"
             )
 
     def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
@@ -94,7 +112,7 @@ class VLLMEngine:
         self.launched = ranks.is_distributed()  # the trainer's processes are the engine's
         if self.launched:
             name_this_rank(policy.device)
-        with within_memory(self.share, "started"):
+        with within_memory(self.share, "started"), _threads_kept(), _weights_kept():
             self.llm = LLM(spec.model_path, **self._arguments(spec))
 
     def _arguments(self, spec: EngineSpec) -> dict[str, Any]:
@@ -108,17 +126,21 @@ class VLLMEngine:
             # shares nothing of a short prompt; 32 is the least that the kernels like.
             "block_size": 32,
         }
+        share = self.gpu_memory_utilization or spec.gpu_memory_share or GPU_SHARE
+        # Logits in float32, as the trainer's, though the weights are those of ``dtype``.
+        float32_head = {} if spec.dtype == torch.float32 else {"head_dtype": "float32"}
         return {
             "dtype": str(spec.dtype).removeprefix("torch."),
             "load_format": "dummy",
-            # The CPU build keeps a stale output head when tied embeddings are reloaded: untie them
-            # in the engine and send lm_head.weight by itself.
-            "hf_overrides": {"tie_word_embeddings": False},
+            # The head is sent by itself: the CPU build's products read a copy of it.
+            "hf_overrides": {"tie_word_embeddings": False, **float32_head},
             "max_model_len": spec.max_model_tokens,
             "max_num_seqs": self.max_sequences,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "gpu_memory_utilization": share,
             "enforce_eager": self.enforce_eager or not self.on_gpu,
             "enable_sleep_mode": self.on_gpu,
+            "sleep_mode_offload_cudagraph": self.on_gpu,  # graphs leave the card as well
+            "attention_backend": self.attention_backend,
             "enable_prefix_caching": True,
             "logprobs_mode": "processed_logprobs",  # after temperature; the default is before it
             "generation_config": "vllm",  # sampling comes from the caller alone
@@ -129,16 +151,21 @@ class VLLMEngine:
         }
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        rest = iter(weights)
         with within_memory(self.share, "took the weights"):
-            if self.asleep:
-                self.llm.wake_up(tags=["weights"])
-            rest = iter(weights)
-            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": rest})
+            self._wake("weights")
+            self.llm.apply_model(lambda model: _load(model, rest))
             for _ in rest:  # gathering them is collective, whatever this engine left
                 pass
-            if self.asleep:
-                self.llm.wake_up(tags=["kv_cache"])
-        self.asleep = False
+
+    def differing(self, weights: Iterable[tuple[str, Tensor]]) -> list[str]:
+        found: list[list[str]] = self.llm.apply_model(lambda model: differing(model, weights))
+        return found[0]  # this process has one worker
+
+    def _wake(self, part: str) -> None:
+        if part in self.asleep:
+            self.llm.wake_up(tags=[part])
+            self.asleep.remove(part)
 
     def sample(
         self,
@@ -159,6 +186,7 @@ class VLLMEngine:
                 on_finished(index - before, response)
 
         with within_memory(self.share, "sampled"):
+            self._wake("kv_cache")  # as late as that: casts of the weights have had its room
             self._generate([request for part in parts for request in part], sampling, finished)
         return [own[index] for index in range(len(prompts))]
 
@@ -213,14 +241,71 @@ class VLLMEngine:
 
     def sleep(self) -> None:
         if self.on_gpu:  # the CPU build has nothing to give back
+            self._wake("kv_cache")  # vLLM puts all to sleep, or nothing
             self.llm.sleep(level=2)
-            self.asleep = True
+            self.asleep = ["weights", "kv_cache"]
 
     def close(self) -> None:
         with process_group_kept() if self.launched else nullcontext():
             self.llm.llm_engine.engine_core.shutdown()
         del self.llm
         gc.collect()  # it refers to itself, and holds the cache until it is collected
+
+
+@torch.no_grad()
+def _load(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Copy weights into the parameters of a vLLM model, where they are.
+
+    ``reload_weights`` would build every layer anew, load that, and copy it back: for quantised weights,
+    which nothing here has.
+    """
+    model.load_weights(weights)  # type: ignore[operator]
+    for module in model.modules():
+        if hasattr(module, "cpu_linear"):
+            _pack(module)
+
+
+def _pack(module: nn.Module) -> None:
+    """Have the CPU build's products read a matrix as it is now; they read a packed copy."""
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    dispatch_cpu_unquantized_gemm(module, remove_weight=False)
+
+
+@contextmanager
+def _weights_kept() -> Iterator[None]:
+    """Keeps the matrices that the CPU build drops as soon as it has packed them: what is not there
+    cannot be written to or compared. They take their memory twice, on the host.
+    """
+    from vllm.model_executor.layers import utils, vocab_parallel_embedding
+
+    embedding = vocab_parallel_embedding.VocabParallelEmbedding
+    pack = utils.dispatch_cpu_unquantized_gemm
+
+    def pack_only(layer: nn.Module, remove_weight: bool) -> None:
+        if type(layer) is not embedding:  # it is read by row, and the head is untied
+            pack(layer, remove_weight=False)
+
+    utils.dispatch_cpu_unquantized_gemm = pack_only
+    try:
+        yield
+    finally:
+        utils.dispatch_cpu_unquantized_gemm = pack
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Gives PyTorch back the threads that vLLM takes away: they are the trainer's too.
+
+    The GPU build leaves one; the CPU build as many as it has cores, and no way to set another number.
+    """
+    count, set_count = torch.get_num_threads(), torch.set_num_threads
+    try:
+        yield
+    finally:
+        torch.set_num_threads = set_count
+        if torch.get_num_threads() != count:
+            torch.set_num_threads(count)
 
 
 def _number(request_id: str) -> int:

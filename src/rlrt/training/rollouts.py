@@ -16,7 +16,7 @@ from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec, Sampling
-from rlrt.engine.probe import prove
+from rlrt.engine.probe import sync_and_prove
 from rlrt.engine.weights import engine_weights
 from rlrt.evaluation.evaluator import Evaluator
 from rlrt.evaluation.judging import Judge
@@ -151,19 +151,24 @@ class RolloutCallback(L.Callback):
         """Give the engine the policy's weights and prove that it serves them."""
         prompts, dtype = self.parts.prompts, self.parts.engine_spec.dtype
         module.policy.zero_grad(set_to_none=True)  # their memory is the engine's while it samples
-        with self._clock("sync"):
-            self.engine.sync(engine_weights(module.policy, dtype))
-        with self._clock("probe"):
-            gap = prove(
-                self.engine,
-                lambda prompts, responses: module.score(prompts, responses)[0],
-                (prompts.student_ids(problem.question) for problem in problems),
-                Sampling(self.settings.max_response_tokens, self.settings.temperature),
-                self.settings.seed,
-                step,
-                dtype,
-            )
-        self.row |= {"sync/logprob_gap": gap.max, "sync/logprob_gap_mean": gap.mean}
+        synced = sync_and_prove(
+            self.engine,
+            lambda: engine_weights(module.policy, dtype),
+            lambda prompts, responses: module.score(prompts, responses)[0],
+            (prompts.student_ids(problem.question) for problem in problems),
+            Sampling(self.settings.max_response_tokens, self.settings.temperature),
+            self.settings.seed,
+            step,
+            dtype,
+        )
+        self.row |= {
+            "time/sync_s": synced.sync_s,
+            "time/proof_s": synced.proof_s,
+            "time/probe_s": synced.probe_s,
+            "sync/proven_tensors": synced.tensors,
+            "sync/logprob_gap": synced.gap.max,
+            "sync/logprob_gap_mean": synced.gap.mean,
+        }
 
     def evaluate(self, module: PolicyModule, data: ProblemDataModule, step: int) -> None:
         """Evaluate the weights that the engine serves; ``step`` rollout steps made them."""

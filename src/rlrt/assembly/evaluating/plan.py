@@ -120,7 +120,7 @@ def make_plan(word: str, words: Words, with_context: bool) -> Plan:
         config,
         settings,
         sampling,
-        _engine(config),
+        _engine(config, shape),
         build(config.reward),
         build(config.context),
         tokenizer,
@@ -135,9 +135,10 @@ def make_plan(word: str, words: Words, with_context: bool) -> Plan:
     )
 
 
-def _engine(config: DictConfig) -> Engine:
+def _engine(config: DictConfig, shape: PretrainedConfig) -> Engine:
     engine: Engine = build(config.engine)
     checked(engine.require_ranks, 1)
+    checked(engine.require_shape, shape)
     return engine
 
 

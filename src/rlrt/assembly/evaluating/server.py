@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from rlrt.assembly.console import say
 from rlrt.assembly.evaluating.plan import Plan
 from rlrt.engine.engine import Engine, Sampling
-from rlrt.engine.probe import prove
+from rlrt.engine.probe import sync_and_prove
 from rlrt.engine.weights import engine_weights
 from rlrt.model.views import score_responses
 
@@ -48,8 +48,7 @@ class Server:
             plan.engine.start(self._policy, plan.spec)
             self._engine, self._kind = plan.engine, kind
         del policy
-        self._engine.sync(engine_weights(self._policy, plan.spec.dtype))
-        gap = self._prove(plan, probed)
+        gap = self._sync(plan, probed)
         self._served = plan
         say(
             f"{plan.stored.name}: {type(self._engine).__name__} ready after "
@@ -57,12 +56,13 @@ class Server:
         )
         return self._engine
 
-    def _prove(self, plan: Plan, probed: Sequence[Sequence[int]]) -> float:
+    def _sync(self, plan: Plan, probed: Sequence[Sequence[int]]) -> float:
         assert self._engine is not None
         assert self._policy is not None
         policy, temperature = self._policy, plan.sampling.temperature or 1.0
-        gap = prove(
+        synced = sync_and_prove(
             self._engine,
+            lambda: engine_weights(policy, plan.spec.dtype),
             lambda prompts, responses: score_responses(
                 policy, prompts, responses, temperature, TOKEN_BUDGET
             )[0],
@@ -72,7 +72,7 @@ class Server:
             0,
             plan.spec.dtype,
         )
-        return gap.max
+        return synced.gap.max
 
     def close(self) -> None:
         """Give the engine and the policy back."""
