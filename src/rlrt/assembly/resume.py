@@ -29,6 +29,7 @@ FREE = (
     "trainer.max_epochs",
     "training.rollout_steps",  # the default of trainer.max_epochs
     "training.score_all",
+    "training.optimization.moments",
 )
 
 
