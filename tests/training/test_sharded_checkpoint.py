@@ -36,7 +36,7 @@ def train(
         env={**os.environ, "OMP_NUM_THREADS": "1", **(limits or {})},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     assert done.returncode == status, done.stderr[-3000:]

@@ -19,6 +19,7 @@ from rlrt.engine.memory import within_memory
 from rlrt.engine.sharing import Sharers, name_this_rank, process_group_kept
 
 PREFILL_TOKENS = 8192  # read at a time by the CPU build
+GPU_SHARE = 0.4  # where neither a setting nor the run says more
 GIB = 2**30
 
 
@@ -26,14 +27,15 @@ class VLLMEngine:
     """Colocated vLLM, CPU or GPU build, that gets its weights from the trainer and none from disk.
 
     ``max_sequences`` are decoded at a time; ``gpu_memory_utilization`` is the share of a GPU that
-    weights and cache may take; ``cpu_cache_gib`` the cache of the CPU build, of each process.
+    weights and cache may take (None: what the spec says is left); ``cpu_cache_gib`` the cache of the
+    CPU build, of each process.
     ``tensor_parallel``: so many neighbouring ranks hold one engine together.
     """
 
     def __init__(
         self,
         max_sequences: int = 256,
-        gpu_memory_utilization: float = 0.4,
+        gpu_memory_utilization: float | None = None,
         cpu_cache_gib: int = 1,
         enforce_eager: bool = False,
         tensor_parallel: int = 1,
@@ -46,9 +48,10 @@ class VLLMEngine:
             )
         if max_sequences < 1:
             raise ValueError(f"engine.max_sequences is {max_sequences}, it must be at least 1")
-        if not 0 < gpu_memory_utilization <= 1:
+        if gpu_memory_utilization is not None and not 0 < gpu_memory_utilization <= 1:
             raise ValueError(
-                f"engine.gpu_memory_utilization is {gpu_memory_utilization}, it must lie in (0, 1]"
+                f"engine.gpu_memory_utilization is {gpu_memory_utilization}, it must be null or lie "
+                "in (0, 1]"
             )
         if cpu_cache_gib < 1:
             raise ValueError(f"engine.cpu_cache_gib is {cpu_cache_gib}, it must be at least 1")
@@ -108,6 +111,7 @@ class VLLMEngine:
             # shares nothing of a short prompt; 32 is the least that the kernels like.
             "block_size": 32,
         }
+        share = self.gpu_memory_utilization or spec.gpu_memory_share or GPU_SHARE
         return {
             "dtype": str(spec.dtype).removeprefix("torch."),
             "load_format": "dummy",
@@ -116,7 +120,7 @@ class VLLMEngine:
             "hf_overrides": {"tie_word_embeddings": False},
             "max_model_len": spec.max_model_tokens,
             "max_num_seqs": self.max_sequences,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "gpu_memory_utilization": share,
             "enforce_eager": self.enforce_eager or not self.on_gpu,
             "enable_sleep_mode": self.on_gpu,
             "enable_prefix_caching": True,

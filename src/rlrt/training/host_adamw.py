@@ -22,8 +22,8 @@ class HostAdamW(AdamW):
     A step brings them to the device in chunks, updates parameter and moments there by AdamW's own fused
     kernel, and writes them back; on a GPU from and to page-locked memory, on streams of their own,
     while the next chunk arrives. The device holds ``2 · SLOTS · chunk`` entries during a step and
-    nothing between steps. All parameters lie on one device. The state dict is AdamW's: a checkpoint of either goes on with the other.
-    Of a sharded parameter every rank keeps its own part.
+    nothing between steps. All parameters lie on one device; of a sharded one every rank keeps its own
+    part. The state dict is AdamW's: a checkpoint of either goes on with the other.
     """
 
     def __init__(self, params: Any, *, chunk: int = CHUNK, **settings: Any) -> None:

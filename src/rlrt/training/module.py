@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import lightning as L
@@ -26,6 +27,7 @@ from rlrt.model.views import (
     score_responses,
     teacher_hidden,
 )
+from rlrt.training.memory import within_memory
 from rlrt.training.objective import SUMS, MicroBatch, Objective, Reading
 from rlrt.training.optimization import Optimization
 from rlrt.training.performance import Work
@@ -105,7 +107,7 @@ class PolicyModule(L.LightningModule):
     def _score(
         self, policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
     ) -> tuple[Tensor, Tensor]:
-        with self.trainer.precision_plugin.forward_context():
+        with self._within_memory("a reading of responses"), self._forward_context():
             return score_responses(
                 policy,
                 prompts,
@@ -122,7 +124,7 @@ class PolicyModule(L.LightningModule):
         responses: Sequence[Ids],
     ) -> Tensor:
         """``KL(student || teacher)`` over the vocabulary, ``[B, T]``, current weights."""
-        with self.trainer.precision_plugin.forward_context():
+        with self._within_memory("a reading of both views"), self._forward_context():
             return score_divergence(
                 self.policy,
                 self.teacher_policy,
@@ -135,6 +137,10 @@ class PolicyModule(L.LightningModule):
             )
 
     def training_step(self, update: Update, index: int) -> None:
+        with self._within_memory("an update"):
+            self._update(update)
+
+    def _update(self, update: Update) -> None:
         weights_BT = self.objective.aggregation(update.counted_BT, update.advantages_BT.dtype)
         # Without credit a response adds exactly 0 to loss and gradient; its tokens stay in weights_BT.
         credited_BT = (update.advantages_BT != 0) | (update.distillation_BT != 0)
@@ -219,6 +225,20 @@ class PolicyModule(L.LightningModule):
         count = self._count("update", self.teacher_policy)
         with self.trainer.precision_plugin.forward_context():
             return teacher_hidden(self.teacher_policy, prompts, responses, self.token_budget, count)
+
+    def _forward_context(self) -> AbstractContextManager[None]:
+        context: AbstractContextManager[None] = self.trainer.precision_plugin.forward_context()
+        return context
+
+    def _within_memory(self, doing: str) -> AbstractContextManager[None]:
+        """Memory that is full ends the run, with the settings that this run could lower."""
+        cures = [f"a training.token_budget below {self.token_budget}"]
+        if not self.policy.is_gradient_checkpointing:
+            cures.append("model.gradient_checkpointing=true")
+        if self.device.type == "cuda" and self.optimization.moments != "host":
+            cures.append("training.optimization.moments=host")
+        cures.append("more processes with strategy=fsdp")
+        return within_memory(f"{doing} of rollout step {self.current_epoch}", cures)
 
     def _count(self, stage: str, policy: PreTrainedModel, backward: bool = False) -> Seen:
         """Adds the packs that a stage reads to its work."""
