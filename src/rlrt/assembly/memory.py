@@ -255,7 +255,7 @@ def _pass(demand: Demand) -> dict[str, float]:
     states = tokens * shape.hidden * (3 * demand.number + FLOAT)
     return {
         "saved layer inputs" if demand.checkpointing else "activations of all layers": saved,
-        "one recomputed layer, its gradients": (layer if demand.checkpointing else 0.0) + gradients,
+        "a recomputed layer, its gradients": (layer if demand.checkpointing else 0.0) + gradients,
         "head: tiles, hidden states": tiles + states,
     }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from rlrt.assembly.memory import GB, Demand, Estimate, estimate
@@ -10,13 +11,12 @@ from rlrt.assembly.memory import GB, Demand, Estimate, estimate
 def memory_table(columns: Sequence[tuple[Demand, float]], title: str) -> Table:
     """Rows of every estimate in GB; each column is a run and the bytes of one of its cards."""
     found = [estimate(demand, card) for demand, card in columns]
-    table = Table(
-        title=title, title_justify="left", caption="estimates, GB = 1e9 bytes on each card"
-    )
-    table.add_column("")
+    table = Table(title=f"{title}, GB = 1e9 bytes on each card, estimated", box=SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
     for demand, card in columns:
-        where = f"moments on the {'host' if demand.on_host else 'device'}"
-        table.add_column(f"{demand.cards} x {card / GB:.0f} GB\n{where}", justify="right")
+        table.add_column(f"{demand.cards} x {card / GB:.0f} GB", justify="right", no_wrap=True)
+    where = ["host" if demand.on_host else "device" for demand, _ in columns]
+    table.add_row("AdamW's moments on the", *where)
     _section(table, "in an update", [one.updating for one in found])
     _section(table, "while the engine samples", [one.sampling for one in found])
     if any(one.engine_share for one in found):

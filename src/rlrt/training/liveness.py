@@ -80,12 +80,12 @@ class RankWatch(L.Callback):
                 f"the ranks have different run folders ({folders[0]} and others): name one for all by "
                 "hydra.run.dir"
             )
-        self._require_same_settings()
+        self.require_same_settings()
         for thread in threading.enumerate():
             if thread.name == "child-process-observer":  # Lightning's own: it kills without a word
                 thread._child_processes = []  # type: ignore[attr-defined] # no public way
 
-    def _require_same_settings(self) -> None:
+    def require_same_settings(self) -> None:
         """UserError that names the first setting in which a rank differs from rank 0; collective."""
         text = json.dumps(sorted(self._settings.items())).encode()
         if len(set(ranks.gathered(hashlib.sha256(text).hexdigest()))) == 1:

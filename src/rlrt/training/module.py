@@ -107,7 +107,8 @@ class PolicyModule(L.LightningModule):
     def _score(
         self, policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
     ) -> tuple[Tensor, Tensor]:
-        with self._within_memory("a reading of responses"), self._forward_context():
+        forward = self.trainer.precision_plugin.forward_context()
+        with self._within_memory("a reading of responses"), forward:
             return score_responses(
                 policy,
                 prompts,
@@ -124,7 +125,8 @@ class PolicyModule(L.LightningModule):
         responses: Sequence[Ids],
     ) -> Tensor:
         """``KL(student || teacher)`` over the vocabulary, ``[B, T]``, current weights."""
-        with self._within_memory("a reading of both views"), self._forward_context():
+        forward = self.trainer.precision_plugin.forward_context()
+        with self._within_memory("a reading of both views"), forward:
             return score_divergence(
                 self.policy,
                 self.teacher_policy,
@@ -225,10 +227,6 @@ class PolicyModule(L.LightningModule):
         count = self._count("update", self.teacher_policy)
         with self.trainer.precision_plugin.forward_context():
             return teacher_hidden(self.teacher_policy, prompts, responses, self.token_budget, count)
-
-    def _forward_context(self) -> AbstractContextManager[None]:
-        context: AbstractContextManager[None] = self.trainer.precision_plugin.forward_context()
-        return context
 
     def _within_memory(self, doing: str) -> AbstractContextManager[None]:
         """Memory that is full ends the run, with the settings that this run could lower."""
