@@ -134,11 +134,11 @@ def test_a_checkpoint_of_two_processes_continues_on_one(tmp_path: Path, one: Pat
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
 def test_a_checkpoint_of_one_process_continues_on_two(tmp_path: Path, one: Path) -> None:
-    """Which torchrun launches; the optimiser's state waits on the host while the engines sample."""
+    """Which torchrun launches; AdamW's moments are on the host from there on."""
     folder = tmp_path / "run"
     finish(folder, "trainer.max_epochs=3")
-    offload = "trainer.strategy.offload_optimizer=true"
-    resumed = ["trainer.max_epochs=5", *TWO, offload, f"resume={folder}"]
+    moments = "training.optimization.moments=host"
+    resumed = ["trainer.max_epochs=5", *TWO, moments, f"resume={folder}"]
     finish(folder, *resumed, launcher=torchrun(2))
     assert distance(one, folder) < 1e-6
     require_same_rows(one, folder)
@@ -210,8 +210,8 @@ def test_a_rank_that_dies_ends_the_other_and_the_run_goes_on(tmp_path: Path, one
             "engine.tensor_parallel is 3, it must divide the number of processes, 2",
         ),
         (
-            ["strategy.offload_optimizer=true"],
-            "those of a strategy are the trainer's, trainer.strategy.offload_optimizer",
+            ["strategy.sharded_checkpoints=true"],
+            "those of a strategy are the trainer's, trainer.strategy.sharded_checkpoints",
         ),
         (["trainer.devices=2"], "trainer.devices is 2, it must be 1 with strategy=single"),
         (["strategy=fsdp"], 'trainer.devices is "auto", it must be a whole number'),

@@ -12,6 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from rlrt.assembly.cards import require_driver, require_versions
 from rlrt.assembly.configuration import (
     CONFIGS,
     compose,
@@ -27,6 +28,9 @@ def train(config: DictConfig) -> None:
     """One training in its run folder, from the start or from where it was killed."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     with stop_with_a_sentence(folder), no_empty_folder(folder):
+        if config.get("check"):
+            _check(config, HydraConfig.get().overrides.task, folder)
+            return
         from rlrt.assembly.resume import resumption
         from rlrt.assembly.run import build_run
 
@@ -35,8 +39,29 @@ def train(config: DictConfig) -> None:
         run.fit_and_finish(going_on.checkpoint)
 
 
+def _check(config: DictConfig, overrides: list[str], folder: Path) -> None:
+    """What the run, or the one that it would go on with, comes to on its cards."""
+    from rlrt.assembly.check import check_run
+    from rlrt.assembly.resume import resumption
+
+    check_run(resumption(config, overrides, folder).config)
+
+
+def main(words: list[str]) -> None:
+    """The command with these words behind it."""
+    require_versions()
+    if any(word.startswith("-") for word in words):
+        train()
+        return
+    config = compose(words)  # Hydra's own report of a wrong setting is longer
+    if config.get("check"):  # here: Hydra would make a run folder
+        named = [word.partition("=")[2] for word in words if word.startswith("hydra.run.dir=")]
+        _check(config, words, Path(named[-1]) if named else Path("logs"))
+        return
+    require_driver(config)
+    train()
+
+
 if __name__ == "__main__":
     with stop_with_a_sentence():
-        if not any(word.startswith("-") for word in sys.argv[1:]):
-            compose(sys.argv[1:])  # Hydra's own report of a wrong setting is longer
-        train()
+        main(sys.argv[1:])

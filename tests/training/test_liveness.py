@@ -36,6 +36,9 @@ def busy():  # the interpreter lock is never free for long
         sum(range(10_000_000))
     meet()
 
+def differ():
+    RankWatch(folder, {"agreed": "1", "seed": str(rank)}).require_same_settings()
+
 def stop():
     raise RunStoppedError("the loss is not a number")
 
@@ -48,7 +51,7 @@ with RankWatch(folder) as watch:
     meet()
     print("ready", flush=True)
     {"meet": meet, "sleep": lambda: time.sleep(60), "fork": fork, "busy": busy,
-     "stop": stop, "err": err, "end": lambda: sys.exit(0)}[act]()
+     "stop": stop, "err": err, "differ": differ, "end": lambda: sys.exit(0)}[act]()
 dist.destroy_process_group()
 """
 
@@ -171,6 +174,16 @@ def test_an_error_of_all_ranks_is_told_by_each(tmp_path: Path, started: list[Ran
     for said in group.said():
         assert said.endswith("RunStoppedError: the loss is not a number\n")
         assert "the others stop" not in said
+
+
+@pytest.mark.slow
+def test_ranks_with_different_settings_are_told_which(tmp_path: Path, started: list[Ranks]) -> None:
+    group = connected(started, tmp_path, "differ", "differ")
+    assert group.statuses() == [1, 1]
+    for said in group.said():
+        assert said.endswith(
+            "UserError: seed is 0 on rank 0 and 1 on rank 1: start all ranks with the same settings\n"
+        )
 
 
 @pytest.mark.slow

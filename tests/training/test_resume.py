@@ -23,6 +23,7 @@ from rlrt.training.checkpoint import find_checkpoint, is_whole
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("RLRT_KILLS", "2"))
 STEPS = 6
+WHERE = tuple(f"training.optimization.moments={where}" for where in ("device", "host"))
 SETTINGS = [
     "model=tiny",
     f"trainer.max_epochs={STEPS}",
@@ -112,10 +113,12 @@ def test_a_run_killed_at_a_random_moment_ends_like_one_never_killed(
     moments = random.Random(f"{engine}/{method}/{KILLS}")
     for number in range(KILLS):
         folder = tmp_path / f"killed_{number}"
-        kill_after(moments.uniform(0, 0.9 * worked), folder, *settings)
+        # AdamW's moments on the host before the kill and on the device after it, or the reverse
+        before, after = WHERE if number % 2 else WHERE[::-1]
+        kill_after(moments.uniform(0, 0.9 * worked), folder, *settings, before)
         saved = sorted(path.name for path in folder.glob("checkpoints/step-*"))
         print(f"{engine} kill {number}: newest checkpoint {saved[-1] if saved else 'none yet'}")
-        finish(folder, f"resume={folder}")
+        finish(folder, f"resume={folder}", after)
         require_identical(folder, reference)
 
 

@@ -1,6 +1,7 @@
 """Composing a run's configuration, and telling a user in one sentence what is wrong with it."""
 
 import errno
+import json
 import os
 import pkgutil
 import re
@@ -116,6 +117,12 @@ def leaves(config: DictConfig) -> dict[str, Any]:
 
     walk(OmegaConf.to_container(config, resolve=True), "")
     return found
+
+
+def shared_settings(config: DictConfig) -> dict[str, str]:
+    """Every setting by its full name, as text that is the same wherever the project lies."""
+    values = leaves(config).items()
+    return {name: json.dumps(value).replace(str(PROJECT), "") for name, value in values}
 
 
 def build(node: DictConfig | None, **arguments: Any) -> Any:

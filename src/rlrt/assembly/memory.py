@@ -1,49 +1,295 @@
-"""Whether the cards can hold what training keeps on them, told before any weights load."""
+"""What a run holds on every card and on the host, estimated from shapes before anything loads.
 
-import math
-from dataclasses import dataclass
+Bytes are counted, GB are 1e9 of them. Weights, gradients and moments are exact; what a pass takes is
+counted tensor by tensor as PyTorch keeps it without fused kernels, so it is rather too much than too
+little. docs/memory.md explains every row.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from transformers import PretrainedConfig
 
 from rlrt.errors import UserError
+from rlrt.functional.flops import Shape
+from rlrt.functional.fused_head import tile_shape
+from rlrt.model.load import parameter_count
 
-WEIGHT = GRADIENT = 4  # bytes of a parameter, float32
-MOMENTS = 8  # of AdamW
 GB = 10**9
+FLOAT, HALF = 4, 2  # bytes of a number
+CONTEXT = 2.0 * GB  # CUDA, NCCL, fragments, and what a sleeping engine keeps
+ENGINE_WORK = 2.0 * GB  # an engine's activations, logits of its sequences, CUDA graphs
+TOKENS = 1024  # a token budget that is proposed is a multiple of it
+NOTHING = "no setting makes it fit: choose a smaller model or larger cards"
+
+Change = tuple[
+    str, dict[str, Any]
+]  # a setting as it is typed, and the fields of the demand with it
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a run keeps on its cards, apart from activations: bytes follow from parameters."""
+class Sizes:
+    """A model's shape and parameters; ``tied``: its output head is its embedding."""
 
-    policy: int  # parameters
-    teacher: int  # of a teacher with weights of its own, else 0
-    engine_share: float  # of each card, while the engine samples
-    offload: bool  # the optimiser's state is elsewhere while the engine samples
+    shape: Shape
+    parameters: int
+    tied: bool
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> "Sizes":
+        """Those of a transformers configuration; nothing is allocated."""
+        return cls(Shape.of(config), parameter_count(config), bool(config.tie_word_embeddings))
 
     @property
-    def updating(self) -> int:
-        """Bytes on all cards together during an update, when the engine sleeps."""
-        return self.policy * (WEIGHT + GRADIENT + MOMENTS) + self.teacher * WEIGHT
+    def table(self) -> int:
+        """Parameters of the embedding, and of an output head."""
+        return self.shape.vocabulary * self.shape.hidden
 
     @property
-    def sampling(self) -> int:
-        """The same beside the engine; there are no gradients then."""
-        moments = 0 if self.offload else MOMENTS
-        return self.policy * (WEIGHT + moments) + self.teacher * WEIGHT
+    def root(self) -> int:
+        """Parameters outside the layers."""
+        return self.table * (1 if self.tied else 2)
+
+    @property
+    def layer(self) -> float:
+        """Parameters of one layer."""
+        return (self.parameters - self.root) / self.shape.layers
 
 
-def require_room(held: Held, cards: int, card_bytes: int) -> None:
-    """UserError where the cards cannot hold it; activations come on top."""
-    beside = card_bytes * (1 - held.engine_share)
-    needed = max(
-        math.ceil(held.updating / card_bytes),
-        math.ceil(held.sampling / beside) if beside > 0 else math.inf,
+@dataclass(frozen=True)
+class Demand:
+    """What a run asks of its cards. All settings that change it, and nothing else.
+
+    ``gathers``: layers are cast or gathered for a pass, beside their float32 shards. ``engine_share`` of
+    a card is given to the engine (None: what the trainer leaves); ``engine``: there is one of its own.
+    """
+
+    policy: Sizes
+    cards: int
+    hosts: int
+    gathers: bool
+    low: bool  # passes compute in bfloat16
+    moments: str
+    token_budget: int
+    longest_sequence: int
+    checkpointing: bool
+    teacher: Sizes | None = None
+    teacher_bytes: int = HALF  # of a parameter
+    engine: bool = True
+    engine_share: float | None = None
+    tensor_parallel: int = 1
+
+    @property
+    def number(self) -> int:
+        """Bytes of a number in a pass."""
+        return HALF if self.low else FLOAT
+
+    @property
+    def on_host(self) -> bool:
+        return self.moments == "host"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes on each card by row, in an update and while the engine samples, and on each host.
+
+    ``left``: what the engine has for keys and values of ``cached_tokens`` tokens; negative where not even
+    its weights fit. ``engine_share`` of the card is the engine's.
+    """
+
+    card: float
+    updating: dict[str, float]
+    sampling: dict[str, float]
+    on_host: float
+    left: float
+    cached_tokens: int
+    engine_share: float
+    fits: bool
+
+
+def estimate(demand: Demand, card: float) -> Estimate:
+    """What ``demand`` comes to on cards of so many bytes."""
+    held = _held(demand)
+    gathered = _gathered(demand)
+    updating = {
+        **held,
+        "gradients": demand.policy.parameters * FLOAT / demand.cards,
+        "gathered layers, embedding, head": sum(gathered),
+        **_pass(demand),
+        "CUDA context, sleeping engine": CONTEXT,
+    }
+    tile = tile_shape("cuda")[0] * tile_shape("cuda")[1] * (FLOAT + HALF)
+    trainer = {**held, "CUDA context, proof of the sync": CONTEXT + gathered[0] + tile}
+    beside = sum(trainer.values())
+    if not demand.engine:
+        fits = max(sum(updating.values()), beside) <= card
+        return Estimate(card, updating, trainer, _on_host(demand), 0.0, 0, 0.0, fits)
+    share = 1 - beside / card if demand.engine_share is None else demand.engine_share
+    weights = _engine_weights(demand)
+    left = share * card - weights - ENGINE_WORK
+    tokens = max(int(left / _cache_bytes(demand)), 0)
+    sampling = {**trainer, "engine's weights": weights, "engine's working memory": ENGINE_WORK}
+    fits = (
+        sum(updating.values()) <= card
+        and beside + share * card <= card * (1 + 1e-9)
+        and tokens >= demand.longest_sequence
     )
-    if needed <= cards:
+    return Estimate(card, updating, sampling, _on_host(demand), left, tokens, share, fits)
+
+
+def settled(demand: Demand, card: float) -> Demand:
+    """``demand`` with AdamW's moments on the host where auto is asked and the card would not hold them."""
+    if demand.moments != "auto":
+        return demand
+    there = replace(demand, moments="device")
+    return there if estimate(there, card).fits else replace(demand, moments="host")
+
+
+def remedies(demand: Demand, card: float, divisible: int) -> list[str]:
+    """Settings with which the run fits, one change each, of a setting with many values the one nearest
+    to what is asked; where none is enough, all together. The number of cards must divide ``divisible``.
+    """
+
+    def first(values: Iterable[Change], before: Demand, words: list[str]) -> list[str]:
+        tried = ((said, replace(before, **fields)) for said, fields in values)
+        fitting = (said for said, other in tried if estimate(settled(other, card), card).fits)
+        return [" with ".join([said, *words]) for said in islice(fitting, 1)]
+
+    *settings, counts = map(list, _changes(demand, divisible))
+    found = [cure for values in (*settings, counts) for cure in first(values, demand, [])]
+    if found:
+        return found
+    words, least = [], demand
+    for said, fields in (values[-1] for values in settings if values):  # what takes least
+        words, least = [*words, said], replace(least, **fields)
+    if words and estimate(settled(least, card), card).fits:
+        return [" with ".join(words)]
+    return first(counts, least, words)
+
+
+def require_room(demand: Demand, card: float, divisible: int) -> None:
+    """UserError where cards of so many bytes do not hold the run: one sentence, with what would."""
+    found = estimate(demand, card)
+    if found.fits:
         return
-    raise UserError(
-        f"the policy has {held.policy / GB:.1f}e9 parameters: training keeps "
-        f"{held.updating / GB:.0f} GB during an update, and {held.sampling / GB:.0f} GB beside the "
-        f"engine's share of {held.engine_share:.0%} (engine.gpu_memory_utilization); {cards} "
-        f"card{'s' if cards > 1 else ''} of {card_bytes / GB:.0f} GB cannot hold that: use strategy=fsdp "
-        f"with at least {needed} cards, more for activations"
+    several = f"{demand.cards} cards" if demand.cards > 1 else "one card"
+    where = "host" if demand.on_host else "device"
+    said = (
+        f"{several} of {card / GB:.0f} GB cannot hold this run: each needs "
+        f"{sum(found.updating.values()) / GB:.0f} GB in an update with AdamW's moments on the {where}"
     )
+    if demand.engine:
+        beside = sum(found.sampling.values())
+        lowest = _cache_bytes(demand) * demand.longest_sequence
+        said += (
+            f", and {(beside + lowest) / GB:.0f} GB while sampling with one longest sequence "
+            f"of {demand.longest_sequence} tokens"
+        )
+        if demand.engine_share is not None:
+            said += f", for which engine.gpu_memory_utilization leaves {found.engine_share:.0%}"
+    cures = remedies(demand, card, divisible)
+    raise UserError(f"{said}; " + ("what fits: " + ", or ".join(cures) if cures else NOTHING))
+
+
+def _changes(demand: Demand, divisible: int) -> Iterator[Iterable[Change]]:
+    """Of each setting that may help its values, nearest first; the number of cards comes last."""
+    if not demand.on_host:
+        yield [("training.optimization.moments=host", {"moments": "host"})]
+    if demand.engine_share is not None:
+        yield [("engine.gpu_memory_utilization=null", {"engine_share": None})]
+    if not demand.checkpointing:
+        yield [("model.gradient_checkpointing=true", {"checkpointing": True})]
+    least = demand.longest_sequence
+    budgets = [n for n in range(demand.token_budget - 1, least, -1) if n % TOKENS == 0]
+    yield [
+        (f"training.token_budget={budget}", {"token_budget": budget})
+        for budget in (*budgets, least)
+        if budget < demand.token_budget
+    ]
+    yield [
+        (f"strategy=fsdp with at least {count} cards", {"cards": count, "gathers": True})
+        for count in range(demand.cards + 1, divisible + 1)
+        if divisible % count == 0 and count % demand.tensor_parallel == 0
+    ]
+
+
+def on_cards(demand: Demand, count: int) -> Demand:
+    """The run spread over so many cards."""
+    return replace(demand, cards=count, gathers=True)
+
+
+def _held(demand: Demand) -> dict[str, float]:
+    """What stays on a card from step to step."""
+    share = 1 / demand.cards
+    moments = 0.0 if demand.on_host else 2 * FLOAT * demand.policy.parameters * share
+    teacher = 0 if demand.teacher is None else demand.teacher.parameters * demand.teacher_bytes
+    return {
+        "weights": FLOAT * demand.policy.parameters * share,
+        "AdamW's moments": moments,
+        "teacher": teacher * share,
+    }
+
+
+def _gathered(demand: Demand) -> tuple[float, float]:
+    """Weights that stand beside their shards for a pass, two layers at a time; gradients of those
+    outside the layers before they are summed in float32.
+    """
+    if not demand.gathers:
+        return 0.0, 0.0
+    models = [demand.policy] if demand.teacher is None else [demand.policy, demand.teacher]
+    weights = sum((model.root + 2 * model.layer) * demand.number for model in models)
+    return weights, demand.policy.root * (demand.number + FLOAT)
+
+
+def _pass(demand: Demand) -> dict[str, float]:
+    """What a pass with gradient of a whole token budget keeps."""
+    shape, tokens = demand.policy.shape, demand.token_budget
+    layer = tokens * _layer_bytes(shape, demand.number)
+    inputs = tokens * shape.layers * shape.hidden * demand.number
+    gradients = tokens * demand.number * (3 * shape.intermediate + shape.hidden)
+    saved = inputs if demand.checkpointing else layer * shape.layers
+    rows, columns = tile_shape("cuda")
+    tiles = rows * columns * (2 * FLOAT + demand.number)
+    states = tokens * shape.hidden * (3 * demand.number + FLOAT)
+    return {
+        "saved layer inputs" if demand.checkpointing else "activations of all layers": saved,
+        "a recomputed layer, its gradients": (layer if demand.checkpointing else 0.0) + gradients,
+        "head: tiles, hidden states": tiles + states,
+    }
+
+
+def _layer_bytes(shape: Shape, number: int) -> float:
+    """Bytes that a token's way through one layer keeps for its backward, tensor by tensor.
+
+    Of the MLP's width gate, up, activation and product; of the hidden width two norms (input in
+    float32, before and after the weight), the sum after attention and the two projections back; queries
+    as projected, in float32 and normed, turned, and attended; keys the same but attended; values.
+    """
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    return (
+        shape.intermediate * 4 * number
+        + shape.hidden * (2 * FLOAT + 6 * number)
+        + queries * (FLOAT + 4 * number)
+        + keys * (FLOAT + 4 * number)
+    )
+
+
+def _engine_weights(demand: Demand) -> float:
+    """An engine's weights on a card, its head apart from the embedding and in float32."""
+    policy = demand.policy
+    rest = (policy.parameters - policy.root + policy.table) * demand.number
+    return (rest + policy.table * FLOAT) / demand.tensor_parallel
+
+
+def _cache_bytes(demand: Demand) -> float:
+    """Keys and values of one token on a card."""
+    shape = demand.policy.shape
+    heads = max(shape.kv_heads / demand.tensor_parallel, 1)
+    return 2 * shape.layers * heads * shape.head_dim * demand.number
+
+
+def _on_host(demand: Demand) -> float:
+    """AdamW's moments in page-locked memory, on each host."""
+    return 2 * FLOAT * demand.policy.parameters / demand.hosts if demand.on_host else 0.0

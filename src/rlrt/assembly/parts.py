@@ -122,7 +122,8 @@ def _check_teacher_view(parts: CheapParts) -> None:
 
 
 def _run_settings(config: DictConfig) -> RunSettings:
-    settings = {name: config[name] for name in ("seed", "record_rollouts")}
+    names = ("seed", "record_rollouts", "check", "card_gb")
+    settings = {name: config[name] for name in names if name in config}
     require_types(RunSettings, settings, "")
     return checked(RunSettings, **settings)
 

@@ -16,6 +16,8 @@ from rlrt.training.checkpoint import completed_steps, find_checkpoint, run_folde
 # What may differ from the run that is resumed: nothing of it changes what a step computes.
 FREE = (
     "resume",
+    "check",
+    "card_gb",
     "logger",
     "checkpoint",
     "record_rollouts",
@@ -30,6 +32,7 @@ FREE = (
     "trainer.max_epochs",
     "training.rollout_steps",  # the default of trainer.max_epochs
     "training.score_all",
+    "training.optimization.moments",
 )
 
 

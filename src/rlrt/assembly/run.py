@@ -7,14 +7,13 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from rlrt.assembly.configuration import build, checked, first_sentence
+from rlrt.assembly.configuration import build, checked, first_sentence, shared_settings
 from rlrt.assembly.console import console, quiet_libraries, say
-from rlrt.assembly.memory import Held, require_room
+from rlrt.assembly.fitting import fitted
 from rlrt.assembly.parts import CheapParts, build_cheap_parts, read_problems
 from rlrt.assembly.teacher_model import require_vocabulary, teacher_tokens
-from rlrt.assembly.trainer import rank_count
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
@@ -30,7 +29,6 @@ from rlrt.model.load import (
     load_config,
     load_policy,
     load_tokenizer,
-    parameter_count,
     policy_folder,
     stop_token_ids,
 )
@@ -98,11 +96,13 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     policy_path = checked(policy_folder, model.path, weights=False)
     tokenizer = checked(load_tokenizer, policy_path)
     prompts = checked(Prompts, tokenizer, **asdict(parts.prompts))
-    spec, settings = _lengths(parts, policy_path, tokenizer)
+    shape = shape_of(policy_path)
+    model_tokens = require_lengths(parts, shape, tokenizer)
+    spec = _engine_spec(parts, policy_path, tokenizer)
     if config.trainer.accelerator == "gpu":
-        card = torch.cuda.get_device_properties(0).total_memory
-        require_room(_held(config, parts, policy_path), rank_count(config), card)
+        parts, spec = fitted(config, parts, spec, shape, teacher_shape(parts))
     kernels = _kernels(config, parts, policy_path)
+    settings = _rollout_settings(parts, model_tokens)
     problems = read_problems(parts, prompts)
     sizes = (training.problems_per_step, training.problems_per_update)
     if model.random_init_seed is None:  # a download of many gigabytes: after all that may be wrong
@@ -117,7 +117,7 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     checkpoints = Checkpoints(
         folder / "checkpoints", rollouts.evaluations, score, **asdict(parts.checkpoint)
     )
-    watch = RankWatch(folder)
+    watch = RankWatch(folder, shared_settings(config))
     views = [LiveView(rollouts, console)] if leads() else []
     trainer = _trainer(config, folder, first_step, [watch, rollouts, *views, checkpoints])
     sharded = isinstance(trainer.strategy, FullySharded)
@@ -186,37 +186,32 @@ def _policy_module(
     )
 
 
-def _held(config: DictConfig, parts: CheapParts, policy_path: str) -> Held:
-    """What the run keeps on its cards."""
-    policy = teacher = parameter_count(load_config(policy_path))
-    if parts.teacher.path is not None:
-        path = checked(policy_folder, parts.teacher.path, weights=False, setting="teacher.path")
-        teacher = parameter_count(load_config(path))
-    return Held(
-        policy,
-        0 if parts.teacher.is_policy else teacher,
-        _engine_share(config),
-        bool(OmegaConf.select(config, "trainer.strategy.offload_optimizer", default=False)),
-    )
+def shape_of(folder: str, setting: str = "model.path") -> PretrainedConfig:
+    """A model's configuration; UserError where it does not load."""
+    return checked(load_config, folder, setting)
 
 
-def _engine_share(config: DictConfig) -> float:
-    """What the engine takes of a card; 0 for one that has no such setting."""
-    if "gpu_memory_utilization" not in config.engine:
-        return 0.0
-    return float(config.engine.gpu_memory_utilization or GPU_SHARE)
+def teacher_shape(parts: CheapParts) -> PretrainedConfig | None:
+    """The configuration of a teacher that is another model."""
+    if parts.teacher.path is None:
+        return None
+    setting = "teacher.path"
+    folder = checked(policy_folder, parts.teacher.path, weights=False, setting=setting)
+    return shape_of(folder, setting)
 
 
-def _lengths(
-    parts: CheapParts, policy_path: str, tokenizer: PreTrainedTokenizerBase
-) -> tuple[EngineSpec, RolloutSettings]:
-    """What engine and rollouts may fill of the model's context; UserError where it is too short."""
+def require_lengths(
+    parts: CheapParts, shape: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None
+) -> int:
+    """Tokens that policy and teacher take; UserError where that is too short for the run.
+
+    Without a tokenizer another model that teaches is not looked at.
+    """
     training = parts.training
-    shape = checked(load_config, policy_path)
     checked(parts.engine.require_shape, shape)
     require_vocabulary(parts.credit.divergence, shape.vocab_size)
-    model_tokens = shape.max_position_embeddings
-    if parts.teacher.path is not None:
+    model_tokens = int(shape.max_position_embeddings)
+    if parts.teacher.path is not None and tokenizer is not None:
         model_tokens = min(model_tokens, teacher_tokens(parts.teacher.path, tokenizer, shape))
     longest = training.longest_sequence
     if longest > model_tokens:
@@ -224,8 +219,19 @@ def _lengths(
             f"training.max_prompt_tokens + max_response_tokens = {longest} is more than the "
             f"{model_tokens} tokens that the model at {parts.model.path} takes"
         )
+    return model_tokens
+
+
+def _engine_spec(
+    parts: CheapParts, policy_path: str, tokenizer: PreTrainedTokenizerBase
+) -> EngineSpec:
     stops = checked(stop_token_ids, policy_path, tokenizer)
-    settings = RolloutSettings(
+    return EngineSpec(policy_path, stops, parts.dtype, parts.training.longest_sequence)
+
+
+def _rollout_settings(parts: CheapParts, model_tokens: int) -> RolloutSettings:
+    training = parts.training
+    return RolloutSettings(
         seed=parts.run.seed,
         rollouts_per_problem=training.rollouts_per_problem,
         problems_per_update=training.problems_per_update,
@@ -238,4 +244,3 @@ def _lengths(
         score_all=training.score_all,
         record_rollouts=parts.run.record_rollouts,
     )
-    return EngineSpec(policy_path, stops, parts.dtype, longest), settings

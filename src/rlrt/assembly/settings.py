@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlrt.model.kernels import ATTENTION, KERNELS
 from rlrt.training.optimization import Optimization
@@ -69,6 +70,7 @@ class Training:
 class Model:
     """Which policy is trained. ``path`` is a folder or a name on the hub.
 
+    ``shape`` holds what its config.json says of its sizes, for a check where that cannot be reached.
     ``accelerator`` and ``precision`` are what its preset hands to the trainer, checked there; whether
     ``kernels`` and ``attention`` can be had here, model/kernels.py.
     """
@@ -84,6 +86,7 @@ class Model:
     save_attention: bool
     kernels: str
     attention: str
+    shape: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         kinds = ("base", "instruct", "thinking")
@@ -134,7 +137,11 @@ class RunSettings:
 
     seed: int
     record_rollouts: bool
+    check: bool = False  # everything, and start nothing
+    card_gb: float | None = None  # 1e9 bytes of a card; null: as found
 
     def __post_init__(self) -> None:
+        if self.card_gb is not None and self.card_gb <= 0:
+            raise ValueError(f"card_gb is {self.card_gb}, it must be null or above 0")
         if not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"seed is {self.seed}, it must lie in [0, {MAX_SEED}]")

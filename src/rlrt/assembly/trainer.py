@@ -5,6 +5,7 @@ import os
 import torch
 from omegaconf import DictConfig
 
+from rlrt.assembly.cards import needs_card, no_card
 from rlrt.assembly.configuration import checked, require_part
 from rlrt.assembly.settings import Training
 from rlrt.assembly.types import shown
@@ -26,11 +27,8 @@ def check_trainer(config: DictConfig) -> torch.dtype:
     _require(config, "strategy", not named, "auto; strategy=<name> chooses another")
     for node in (config.trainer, *config.logger.values()):
         require_part(node)
-    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError(
-            f"model={config.model.name} runs on a GPU and PyTorch finds none here: choose model=tiny, "
-            "or trainer.accelerator=cpu if you mean it"
-        )
+    if needs_card(config) and not torch.cuda.is_available():
+        raise no_card(config)
     return dtypes[config.trainer.precision]
 
 
@@ -60,7 +58,7 @@ def rank_count(config: DictConfig) -> int:
         _require(config, "devices", one, "1 with strategy=single; strategy=fsdp uses several")
         return 1
     if devices == "auto" and trainer.accelerator == "gpu":
-        devices = torch.cuda.device_count()
+        devices = torch.cuda.device_count() or int(config.get("check", False))
     whole = type(devices) is int and devices > 0
     _require(
         config, "devices", whole, "a whole number from 1, on GPUs also auto: all of the machine"

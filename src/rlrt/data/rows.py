@@ -64,11 +64,15 @@ ADVICE = (
 )
 
 
+class UnreachableError(ValueError):
+    """A data set of the hub is neither there nor in the local cache, or it is another than expected."""
+
+
 def read_hub(name: str, config: str | None, split: str, advice: str = ADVICE) -> Iterator[Row]:
     """All rows of one split of a hub data set, from the local cache where it holds them.
 
     Whatever keeps it from loading (no network, no such name, config or split) becomes one
-    ValueError that names the three settings and ends with ``advice``.
+    UnreachableError that names the three settings and ends with ``advice``.
     """
     import datasets  # takes a second, and a local file does not need it
     import huggingface_hub
@@ -84,7 +88,7 @@ def read_hub(name: str, config: str | None, split: str, advice: str = ADVICE) ->
     try:
         table = datasets.load_dataset(name, config, split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise ValueError(
+        raise UnreachableError(
             f"the data set {name!r} (config {config!r}, split {split!r}) could not be loaded: "
             f"{_first_line(error)}; {advice}"
         ) from error

@@ -38,9 +38,7 @@ class EngineSpec:
     stop_token_ids: tuple[int, ...]
     dtype: torch.dtype
     max_model_tokens: int  # prompt and response together
-    gpu_memory_share: float | None = (
-        None  # of a card, for weights and cache, where no setting says it
-    )
+    gpu_memory_share: float | None = None  # of its card, what else is there left out; None: unknown
 
 
 class Engine(Protocol):

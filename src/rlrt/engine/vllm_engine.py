@@ -28,9 +28,9 @@ class VLLMEngine:
     """Colocated vLLM, CPU or GPU build, that gets its weights from the trainer and none from disk.
 
     ``max_sequences`` are decoded at a time; ``gpu_memory_utilization`` is the share of a GPU that
-    weights and cache may take, null for the spec's; ``cpu_cache_gib`` the cache of the CPU build, of
-    each process. ``tensor_parallel``: so many neighbouring ranks hold one engine together.
-    ``attention_backend`` is one of vLLM's names, null for its own choice.
+    weights and cache may take, null for what the spec says is left; ``cpu_cache_gib`` the cache of the
+    CPU build, of each process. ``tensor_parallel``: so many neighbouring ranks hold one engine
+    together. ``attention_backend`` is one of vLLM's names, null for its own choice.
     """
 
     def __init__(

@@ -25,7 +25,6 @@ from rlrt.training.checkpoint_files import (
     sync,
     write_manifest,
 )
-from rlrt.training.offload import require_restored
 from rlrt.training.sharded_checkpoint import read_extra, read_whole
 from rlrt.training.step_table import StepTable
 
@@ -147,8 +146,6 @@ class Checkpoints(Checkpoint):
         done = trainer.current_epoch + 1
         if done % self.every_n_steps and done != trainer.max_epochs:
             return
-        for optimizer in trainer.optimizers:
-            require_restored(optimizer)
         began = time.perf_counter()
         self._save(trainer, self._path(done))
         self.seconds = time.perf_counter() - began

@@ -6,13 +6,14 @@ dead process closes its end. There is no heartbeat that a long generation could 
 gone is noticed by TCP's own keepalive.
 """
 
+import hashlib
 import json
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -46,11 +47,13 @@ class RankWatch(L.Callback):
     """Watches over the ranks of the run in ``folder``; one process alone has nothing to watch.
 
     It begins with the setup of the fit, once the ranks are connected, and ends with the ``with``
-    block: in good order, or by telling the others which error stops this rank.
+    block: in good order, or by telling the others which error stops this rank. ``settings`` are this
+    rank's by name; all ranks must have the same.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self._settings = dict(settings or {})
         self._peers: list[Peer] = []
         self._died = threading.Event()
         self._leaves = False  # whether this rank needs the others no more
@@ -77,9 +80,24 @@ class RankWatch(L.Callback):
                 f"the ranks have different run folders ({folders[0]} and others): name one for all by "
                 "hydra.run.dir"
             )
+        self.require_same_settings()
         for thread in threading.enumerate():
             if thread.name == "child-process-observer":  # Lightning's own: it kills without a word
                 thread._child_processes = []  # type: ignore[attr-defined] # no public way
+
+    def require_same_settings(self) -> None:
+        """UserError that names the first setting in which a rank differs from rank 0; collective."""
+        text = json.dumps(sorted(self._settings.items())).encode()
+        if len(set(ranks.gathered(hashlib.sha256(text).hexdigest()))) == 1:
+            return
+        first, *others = ranks.gathered(self._settings)
+        rank, other = next((n, o) for n, o in enumerate(others, 1) if o != first)
+        names = sorted(first.keys() | other.keys())
+        name = next(name for name in names if first.get(name) != other.get(name))
+        raise UserError(
+            f"{name} is {first.get(name, 'not set')} on rank 0 and {other.get(name, 'not set')} on "
+            f"rank {rank}: start all ranks with the same settings"
+        )
 
     def on_exception(
         self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import lightning as L
@@ -34,6 +35,7 @@ from rlrt.model.views import (
     score_responses,
     teacher_hidden,
 )
+from rlrt.training.memory import within_memory
 from rlrt.training.objective import SUMS, MicroBatch, Objective, Reading
 from rlrt.training.optimization import Optimization
 from rlrt.training.performance import Work
@@ -126,9 +128,9 @@ class PolicyModule(L.LightningModule):
     def _score(
         self, policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
     ) -> tuple[Tensor, Tensor]:
-        count = self._count("score", policy)
-        budget = self.token_budget
-        return score_responses(policy, prompts, responses, self.temperature, budget, count)
+        count, budget = self._count("score", policy), self.token_budget
+        with self._within_memory("a reading of responses"):
+            return score_responses(policy, prompts, responses, self.temperature, budget, count)
 
     def score_divergence(
         self,
@@ -137,18 +139,23 @@ class PolicyModule(L.LightningModule):
         responses: Sequence[Ids],
     ) -> Tensor:
         """``KL(student || teacher)`` over the vocabulary, ``[B, T]``, current weights."""
-        return score_divergence(
-            self.policy,
-            self.teacher_policy,
-            prompts,
-            teacher_prompts,
-            responses,
-            self.temperature,
-            self.token_budget,
-            self._count("score", self.policy),
-        )
+        with self._within_memory("a reading of both views"):
+            return score_divergence(
+                self.policy,
+                self.teacher_policy,
+                prompts,
+                teacher_prompts,
+                responses,
+                self.temperature,
+                self.token_budget,
+                self._count("score", self.policy),
+            )
 
     def training_step(self, update: Update, index: int) -> None:
+        with self._within_memory("an update"):
+            self._update(update)
+
+    def _update(self, update: Update) -> None:
         weights_BT = self.objective.aggregation(update.counted_BT, update.advantages_BT.dtype)
         # Without credit a response adds exactly 0 to loss and gradient; its tokens stay in weights_BT.
         credited_BT = (update.advantages_BT != 0) | (update.distillation_BT != 0)
@@ -235,6 +242,16 @@ class PolicyModule(L.LightningModule):
         responses = [update.responses[row] for row in rows]
         count = self._count("update", self.teacher_policy)
         return teacher_hidden(self.teacher_policy, prompts, responses, self.token_budget, count)
+
+    def _within_memory(self, doing: str) -> AbstractContextManager[None]:
+        """Memory that is full ends the run, with the settings that this run could lower."""
+        cures = [f"a training.token_budget below {self.token_budget}"]
+        if not self.policy.is_gradient_checkpointing:
+            cures.append("model.gradient_checkpointing=true")
+        if self.device.type == "cuda" and self.optimization.moments != "host":
+            cures.append("training.optimization.moments=host")
+        cures.append("more processes with strategy=fsdp")
+        return within_memory(f"{doing} of rollout step {self.current_epoch}", cures)
 
     def _count(self, stage: str, policy: PreTrainedModel, backward: bool = False) -> Seen:
         """Adds the packs that a stage reads to its work."""

@@ -1,8 +1,8 @@
 """The rollout callback: at the start of each epoch one rollout step, from weight sync to updates."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from rlrt.evaluation.evaluator import Evaluator
 from rlrt.evaluation.judging import Judge
 from rlrt.training.checkpoint import Checkpoints
 from rlrt.training.module import NonFiniteError, PolicyModule
-from rlrt.training.offload import HostOptimizerState
 from rlrt.training.performance import forget_peak_memory, peak_flops, peak_memory, performance
 from rlrt.training.records import write_records
 from rlrt.training.rollout_metrics import rollout_metrics
@@ -36,7 +35,6 @@ from rlrt.training.scoring import (
     teacher_views,
 )
 from rlrt.training.step_table import StepTable
-from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import (
     scaled_within_updates,
     split_updates,
@@ -80,8 +78,6 @@ class RolloutCallback(L.Callback):
         self.folder = folder
         self.evaluations = StepTable(folder / "evaluation.csv", first_step)
         self.row: dict[str, float] = {}
-        # in which the optimiser's state may have to wait on the host
-        self._waiting: Callable[[], AbstractContextManager[None]] = nullcontext
         self.step: Step | None = None  # the current one, as soon as it is scored
 
     @property
@@ -91,8 +87,6 @@ class RolloutCallback(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         self.engine.start(module.policy, self.parts.engine_spec)
-        if isinstance(trainer.strategy, FullySharded) and trainer.strategy.offload_optimizer:
-            self._waiting = HostOptimizerState(trainer.optimizers[0]).on_host
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         step, data = trainer.current_epoch, trainer.datamodule  # type: ignore[attr-defined]
@@ -104,12 +98,11 @@ class RolloutCallback(L.Callback):
             self.row["time/checkpoint_s"] = saved.seconds  # of the step before
         self._step_began = time.perf_counter()
         forget_peak_memory(module.device)
-        with self._waiting():
-            self.sync(module, step, [problem for _, problem in problems])
-            if self.parts.evaluator.due(step):
-                self.evaluate(module, data, step)
-            sampled = self.sampler(problems, step, data.spare_problems(step), self._clock)
-            self.engine.sleep()
+        self.sync(module, step, [problem for _, problem in problems])
+        if self.parts.evaluator.due(step):
+            self.evaluate(module, data, step)
+        sampled = self.sampler(problems, step, data.spare_problems(step), self._clock)
+        self.engine.sleep()
         module.begin_step()
         with self._clock("wait"):  # for the rank that samples longest
             ranks.wait()

@@ -17,18 +17,16 @@ class FullySharded(ModelParallelStrategy):
 
     One rank is enough: its float32 weights then are cast to bfloat16 layer by layer, as with several.
     ``sharded_checkpoints``: every rank writes its own part, into a folder; else rank 0 writes one file.
-    ``offload_optimizer``: the optimiser's state waits in the host's memory while the engine samples.
     Either kind of checkpoint continues on any number of ranks.
     """
 
-    def __init__(self, sharded_checkpoints: bool = False, offload_optimizer: bool = False) -> None:
+    def __init__(self, sharded_checkpoints: bool = False) -> None:
         super().__init__(
             save_distributed_checkpoint=sharded_checkpoints,
             # small tensors of the host are summed too
             process_group_backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
             timeout=PATIENCE,
         )
-        self.offload_optimizer = offload_optimizer
 
     @cached_property
     def ranks_mesh(self) -> DeviceMesh:
