@@ -23,7 +23,6 @@ from rlrt.evaluation.judging import Judge
 from rlrt.files import write_atomically
 from rlrt.leader import leads
 from rlrt.model.load import (
-    export,
     load_config,
     load_policy,
     load_tokenizer,
@@ -32,6 +31,7 @@ from rlrt.model.load import (
     stop_token_ids,
 )
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
+from rlrt.training.exports import Exports
 from rlrt.training.liveness import RankWatch
 from rlrt.training.metrics_csv import MetricsCSV
 from rlrt.training.module import PolicyModule
@@ -51,8 +51,8 @@ class Run:
     data: ProblemDataModule
     rollouts: RolloutCallback
     checkpoints: Checkpoints
+    exports: Exports
     watch: RankWatch
-    tokenizer: PreTrainedTokenizerBase
 
     def fit_and_finish(self, checkpoint: Path | None) -> None:
         """Train, evaluate the last weights, export them."""
@@ -74,8 +74,7 @@ class Run:
         self.rollouts.sync(self.module, step, self.data.problems_of_step(step))
         self.rollouts.evaluate(self.module, self.data, step)
         self.checkpoints.link_best()
-        dtype = self.rollouts.parts.engine_spec.dtype
-        export(self.module.policy, self.tokenizer, self.folder / "export", dtype)
+        self.exports.finish(self.module, step)
         first, last = self.rollouts.evaluations.rows[0], self.rollouts.evaluations.rows[-1]
         score = self.checkpoints.score
         say(
@@ -108,18 +107,21 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     )
     rollouts = RolloutCallback(settings, exchangeable, folder, first_step)
     score = f"avg@{parts.evaluator.samples}"
+    saved = parts.checkpoint
     checkpoints = Checkpoints(
-        folder / "checkpoints", rollouts.evaluations, score, **asdict(parts.checkpoint)
+        folder / "checkpoints", rollouts.evaluations, score, saved.every_n_steps, saved.keep
     )
+    exported = (saved.export_every_n_steps, saved.export_steps)
+    exports = Exports(folder, tokenizer, spec.dtype, *exported)
     watch = RankWatch(folder)
     views = [LiveView(rollouts, console)] if leads() else []
-    trainer = _trainer(config, folder, first_step, [watch, rollouts, *views, checkpoints])
+    trainer = _trainer(config, folder, first_step, [watch, exports, rollouts, *views, checkpoints])
     module = _policy_module(parts, policy_path)
     if leads():
         write_atomically(
             folder / "config.yaml", lambda partial: OmegaConf.save(config, partial, resolve=True)
         )
-    return Run(folder, trainer, module, data, rollouts, checkpoints, watch, tokenizer)
+    return Run(folder, trainer, module, data, rollouts, checkpoints, exports, watch)
 
 
 def _trainer(
