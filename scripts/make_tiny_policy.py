@@ -24,7 +24,7 @@ from rlrt.context.correct_peer import TEMPLATE as PEER_TEMPLATE
 from rlrt.data.arithmetic import Arithmetic
 from rlrt.data.arithmetic_solutions import STYLES, write_solution
 from rlrt.data.prompts import BOXED_INSTRUCTION, Prompts
-from rlrt.model.load import export
+from rlrt.model.export import export
 
 Example = tuple[tuple[int, ...], tuple[int, ...]]  # ids of a prompt and of a response
 

@@ -19,6 +19,7 @@ SIZES = [
     f"trainer.max_epochs={STEPS}",
     "checkpoint.every_n_steps=1",
     f"checkpoint.keep={STEPS}",
+    "checkpoint.export_every_n_steps=2",
     "evaluation.max_problems=4",
     "evaluation.samples=2",
     "evaluation.pass_at=[1,2]",

@@ -209,6 +209,7 @@ def test_the_scale_of_the_study(model: str) -> None:
     assert (config.loss.dual_clip, config.loss.rollout_correction_limit) == (3.0, 2.0)
     assert config.aggregation.kind == "token_mean"
     assert config.trainer.max_epochs == 100
+    assert config.checkpoint.every_n_steps == config.evaluation.every_n_steps == 10
     assert config.trainer.accelerator == "gpu"
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from tests.processes import run_ranks
 
-from rlrt import ranks
-from rlrt.leader import leads
+from rlrt import leader, ranks
 
 THREE = """
 import json, pathlib, sys, torch, torch.distributed as dist
@@ -50,23 +50,78 @@ def test_three_processes_sum_compare_gather_and_share_every_update(tmp_path: Pat
     assert [row[5] for row in rows] == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]
 
 
+SRUN = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_JOB_NAME": "train"}
+JSRUN = dict.fromkeys(sorted(leader.JSRUN), "4")
+TORCHRUN = {"LOCAL_RANK": "0", "GROUP_RANK": "1", "WORLD_SIZE": "16"}
+NAMES = {
+    *SRUN,
+    *JSRUN,
+    *TORCHRUN,
+    "RANK",
+    "NODE_RANK",
+    "JSM_NAMESPACE_RANK",
+    "OMPI_COMM_WORLD_RANK",
+}
+
+
 @pytest.mark.parametrize(
-    ("environment", "expected"),
+    ("environment", "leads", "together"),
     [
-        ({}, True),
-        ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "16"}, True),  # torchrun
-        ({"RANK": "8", "LOCAL_RANK": "0", "WORLD_SIZE": "16"}, False),  # its second machine
-        ({"LOCAL_RANK": "1", "NODE_RANK": "0"}, False),  # a child of Lightning's launcher
-        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
-        ({"SLURM_PROCID": "3", "SLURM_LOCALID": "3"}, False),  # srun
-        ({"SLURM_PROCID": "0"}, True),
+        ({}, True, False),
+        (TORCHRUN | {"RANK": "0", "GROUP_RANK": "0"}, True, True),
+        (TORCHRUN | {"RANK": "8"}, False, True),  # its second machine
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, True, False),
+        (TORCHRUN | {"RANK": "0"} | SRUN, True, True),  # one torchrun in a task of each machine
+        (TORCHRUN | {"RANK": "8"} | SRUN | {"SLURM_PROCID": "0"}, False, True),
+        # children of Lightning's launcher, and their parents
+        ({"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2"}, False, True),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False, True),
+        ({"LOCAL_RANK": "0", "GROUP_RANK": "1"}, False, True),
+        ({"NODE_RANK": "1"}, False, True),
+        ({"NODE_RANK": "0"}, True, True),
+        (SRUN, False, True),
+        (SRUN | {"SLURM_PROCID": "0"}, True, True),
+        (SRUN | {"SLURM_NTASKS": "1"}, True, False),
+        (SRUN | {"SLURM_PROCID": "2", "LOCAL_RANK": "0", "NODE_RANK": "0"}, True, True),
+        # a shell of SLURM's, in which Lightning takes no part of srun's
+        (SRUN | {"SLURM_JOB_NAME": "bash"}, True, False),
+        (SRUN | {"SLURM_JOB_NAME": "interactive"}, True, False),
+        (SRUN | {"SLURM_JOB_NAME": "interactive", "LOCAL_RANK": "1"}, False, True),
+        ({"SLURM_PROCID": "3", "SLURM_JOB_ID": "7"}, True, False),  # of no step of srun's
+        (JSRUN | {"JSM_NAMESPACE_RANK": "2"}, False, True),
+        (JSRUN | {"JSM_NAMESPACE_RANK": "0"}, True, True),
+        ({"JSM_NAMESPACE_RANK": "2"}, True, False),
+        # mpirun, which Lightning follows where mpi4py is installed, as here it is not
+        ({"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4"}, True, False),
     ],
 )
 def test_rank_0_leads(
-    environment: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], leads: bool, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+    for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert leads() == expected
+    assert leader.leads() == leads
+    assert leader.launched_together() == together
+
+
+@pytest.mark.parametrize("environment", [SRUN, SRUN | {"SLURM_JOB_NAME": "bash"}, {}])
+def test_lightning_sees_srun_where_the_leader_does(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert SLURMEnvironment.detect() == leader.launched_together()
+
+
+def test_where_mpi4py_is_ranks_of_mpirun_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(leader, "find_spec", lambda name: name == "mpi4py" or None)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    for rank, expected in (("0", True), ("3", False)):
+        monkeypatch.setenv("OMPI_COMM_WORLD_RANK", rank)
+        assert leader.leads() == expected

@@ -123,8 +123,8 @@ def test_two_processes_end_where_one_does(one: Path, two: Path) -> None:
 def test_a_checkpoint_of_two_processes_continues_on_one(tmp_path: Path, one: Path) -> None:
     """Written in parts; one in a single file: tests/training/test_sharded_checkpoint.py."""
     folder = tmp_path / "run"
-    parts = "trainer.strategy.sharded_checkpoints=true"
-    finish(folder, "trainer.max_epochs=3", *TWO, parts)
+    finish(folder, "trainer.max_epochs=3", *TWO)
+    assert (folder / "checkpoints/last.ckpt").is_dir()
     finish(folder, "trainer.max_epochs=5", "strategy=single", f"resume={folder}")
     assert distance(one, folder) < 1e-6
     require_same_rows(one, folder)
@@ -157,7 +157,6 @@ def test_two_processes_with_all_that_a_large_model_needs(tmp_path: Path) -> None
         "teacher.rate=0.3",
         "trainer.precision=bf16-mixed",
         "model.gradient_checkpointing=true",
-        "trainer.strategy.sharded_checkpoints=true",
         "training.token_budget=250",
         *TWO,
     ]

@@ -89,14 +89,14 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def policies_of(run: Path, steps: Sequence[int] | None) -> dict[int, StoredPolicy]:
-    """The start (step 0) and every checkpoint of a run, by rollout steps, or those of ``steps``."""
+    """The start (step 0) and every policy that a run keeps, by rollout steps, or those of ``steps``."""
     words = policies_by_step(run)
     if not words.keys() - {0}:
-        raise UserError(f"{run} holds no checkpoints")
+        raise UserError(f"{run} holds no checkpoints and no exports")
     for step in steps or ():
         if step not in words:
             raise UserError(
-                f"--steps names {step}, and {run} has no such checkpoint; allowed: "
+                f"--steps names {step}, and {run} keeps no policy of that step; allowed: "
                 + ", ".join(map(str, words))
             )
     return {step: find_policy(words[step]) for step in sorted(set(steps or words))}

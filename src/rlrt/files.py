@@ -1,6 +1,7 @@
-"""Files that are whole at every moment, whenever the process dies."""
+"""Files and folders that are whole at every moment, whenever the process dies."""
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -42,13 +43,58 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
+    sync(path.parent)  # the rename itself
 
 
 def write_text(path: Path, text: str) -> None:
     r"""A text file that is whole at every moment, in UTF-8 and with ``\n`` on every system."""
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Give ``new`` the name ``path``, and take away what had it.
+
+    Of files in one step. A folder cannot replace another in one step: where the process dies between
+    the two, ``recover`` finds the earlier one.
+    """
+    if not new.is_dir() and not path.is_dir():
+        new.replace(path)
+        new.unlink(missing_ok=True)  # two names of one file: replacing does nothing then
+    else:
+        recover(path)
+        before = _aside(path)
+        remove(before)
+        if path.exists():
+            path.rename(before)
+        new.rename(path)
+        remove(before)
+    sync(path.parent)
+
+
+def recover(path: Path) -> None:
+    """Bring back what a process that died in ``put_in_place`` had put aside and not replaced."""
+    if not path.exists() and _aside(path).exists():
+        _aside(path).rename(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there; at no moment half of it has its name."""
+    if path.is_dir():
+        if not path.name.startswith("."):
+            path = path.rename(_aside(path))
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or the names in a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.before")

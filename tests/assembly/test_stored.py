@@ -1,5 +1,6 @@
 """Where a run's policies are, on folders with a configuration alone and on copies of a real run."""
 
+import json
 import os
 import shutil
 import warnings
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from rlrt.assembly.configuration import compose
 from rlrt.assembly.stored import USED, find_policy, policies_by_step, read_config
 from rlrt.errors import UserError
+from rlrt.model.export import ABOUT
 from rlrt.training.checkpoint import completed_steps
 from rlrt.training.checkpoint_files import sums, write_manifest
 from rlrt.training.sharded_checkpoint import EXTRA
@@ -69,7 +71,7 @@ def test_a_group_that_is_no_group_is_one_sentence(tmp_path: Path) -> None:
 
 @pytest.fixture
 def copy(run_folder: Path, tmp_path: Path) -> Path:
-    """A run folder that a test may change; its files keep their times."""
+    """A run folder that a test may change."""
     ignored = shutil.ignore_patterns("rollouts")
     return shutil.copytree(run_folder, tmp_path / "logs" / "run", ignore=ignored)
 
@@ -78,19 +80,58 @@ def step_path(folder: Path, step: int) -> Path:
     return folder / "checkpoints" / f"step-{step:06d}.ckpt"
 
 
-def test_an_export_of_before_the_run_went_on_is_stale(copy: Path) -> None:
-    assert find_policy(str(copy)).checkpoint is None
-    later = (copy / "export" / "config.json").stat().st_mtime + 1
-    shutil.copy(step_path(copy, 3), step_path(copy, 4))
-    os.utime(step_path(copy, 4), (later, later))
+def test_the_policy_that_most_steps_have_made_is_that_of_the_run(copy: Path) -> None:
+    """Whatever the dates of the files: a folder may have been copied without them."""
+    for times in ([1, 2], [2, 1]):
+        os.utime(copy / "export" / "config.json", (times[0], times[0]))
+        os.utime(step_path(copy, 3), (times[1], times[1]))
+        stored = find_policy(str(copy))
+        assert (stored.checkpoint, stored.folder) == (None, str(copy / "export"))
+    shutil.copy(step_path(copy, 3), step_path(copy, 4))  # the run went on
     assert find_policy(str(copy)).checkpoint == step_path(copy, 4)
-    os.utime(copy / "export" / "config.json", (later + 1, later + 1))  # ended again
+    say_step(copy / "export", 4)  # and ended again
     assert find_policy(str(copy)).checkpoint is None
 
 
-def test_without_an_export_the_newest_checkpoint_counts(copy: Path) -> None:
+def test_without_the_last_export_the_newest_of_all_others_counts(copy: Path) -> None:
     shutil.rmtree(copy / "export")
     assert find_policy(str(copy)).checkpoint == step_path(copy, 3)
+    shutil.rmtree(copy / "checkpoints")
+    assert find_policy(str(copy)).folder == str(copy / "exports" / "step-000002")
+    shutil.rmtree(copy / "exports")
+    with pytest.raises(UserError, match="without any weights yet: no checkpoint, no export"):
+        find_policy(str(copy))
+
+
+def test_exports_are_policies_of_the_run_beside_its_checkpoints(copy: Path) -> None:
+    step_path(copy, 2).unlink()
+    found = policies_by_step(copy)
+    assert list(found) == [0, 1, 2, 3]
+    assert found[2] == str(copy / "exports" / "step-000002")
+    assert found[3] == str(copy / "export")
+    stored = find_policy(found[2])
+    assert stored.name == "logs/run/exports/step-000002"
+    assert stored.config == read_config(copy)
+    assert stored.load(torch.float32).dtype == torch.float32
+
+
+@pytest.mark.parametrize("export", ["export", "exports/step-000002"])
+def test_an_export_of_a_run_that_does_not_say_its_step_is_refused(copy: Path, export: str) -> None:
+    elsewhere = shutil.copytree(copy / export, copy.parent / "model")
+    (copy / export / ABOUT).unlink()
+    for word in (copy, copy / export):
+        with pytest.raises(
+            UserError, match=f"{export} does not say how many rollout steps made it"
+        ):
+            find_policy(str(word))
+    with pytest.raises(UserError, match="does not say"):
+        policies_by_step(copy)
+    (elsewhere / ABOUT).unlink()
+    assert find_policy(str(elsewhere)).config is None  # a plain model folder says nothing of steps
+
+
+def say_step(export: Path, step: int) -> None:
+    (export / ABOUT).write_text(json.dumps({"rollout_steps": step}))
 
 
 def sharded(path: Path) -> None:
@@ -120,10 +161,9 @@ def test_a_checkpoint_of_several_ranks_is_the_same_policy(copy: Path) -> None:
     assert stored.digest() != digest
 
 
-def test_of_a_stale_export_and_a_folder_the_folder_counts(copy: Path) -> None:
+def test_of_an_earlier_export_and_a_folder_the_folder_counts(copy: Path) -> None:
     sharded(step_path(copy, 3))
-    later = (copy / "export" / "config.json").stat().st_mtime + 1
-    os.utime(step_path(copy, 3) / "manifest.json", (later, later))
+    say_step(copy / "export", 2)
     assert find_policy(str(copy)).checkpoint == step_path(copy, 3)
 
 

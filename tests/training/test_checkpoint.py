@@ -10,8 +10,9 @@ import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
 from rlrt.errors import RunStoppedError, UserError
+from rlrt.files import put_in_place, recover
 from rlrt.training.checkpoint import Checkpoints, find_checkpoint, run_folder
-from rlrt.training.checkpoint_files import is_whole, link, plain_errors, put_in_place, recover
+from rlrt.training.checkpoint_files import is_whole, link, plain_errors
 from rlrt.training.step_table import StepTable
 
 

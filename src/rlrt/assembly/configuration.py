@@ -6,6 +6,7 @@ import os
 import pkgutil
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -26,9 +27,11 @@ from yaml import YAMLError
 from rlrt.assembly.resolvers import PROJECT, register_resolvers
 from rlrt.assembly.types import require_types
 from rlrt.errors import RunStoppedError, UserError
-from rlrt.leader import leads
+from rlrt.leader import error_file, leads
 
 CONFIGS = PROJECT / "configs"
+SWITCH = "RLRT_TRACEBACK"
+REFUSED, STOPPED, INTERRUPTED = 2, 3, 130  # exit statuses
 UNKNOWN = re.compile(r"Could not override '([^'@]+)'")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RUST_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -181,31 +184,71 @@ def stop_with_a_sentence(folder: Path | None = None, advice: str = "") -> Iterat
     """Turn what a user can understand into one line on stderr and a non-zero exit status.
 
     Of what can be continued the line says how: where a run in ``folder`` has begun, or by ``advice``.
+    The traceback of the error that ends that run is kept there until it ends well, by each rank in a
+    file of its own; ``RLRT_TRACEBACK=1`` in the environment shows every one at once.
     """
+    taken = _has_begun(folder)
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        raise SystemExit(_say(first_sentence(error), 2)) from None
-    except RunStoppedError as error:
-        raise SystemExit(_say(error, 3)) from None
-    except KeyboardInterrupt:
-        raise SystemExit(_say(f"interrupted{_how_to_go_on(folder, advice)}", 130)) from None
-    except Exception as error:
-        if (sentence := _file_trouble(error)) is None:
+    except SystemExit:
+        raise
+    except BaseException as error:
+        told = _sentence(error, _how_to_go_on(folder, advice))
+        ended = told is None or told[1] == STOPPED or (told[1] == REFUSED and not taken)
+        kept = _keep_traceback(error, folder) if ended else None
+        if told is None:
             raise
-        raise SystemExit(_say(f"{sentence}{_how_to_go_on(folder, advice)}", 3)) from None
+        if os.environ.get(SWITCH, "0") not in ("", "0"):
+            traceback.print_exception(error)
+        sentence, status = told
+        raise SystemExit(
+            _say(f"{sentence}; traceback in {kept}" if kept else sentence, status)
+        ) from None
+    if folder is not None and leads():
+        for path in (folder / "error.txt", *folder.glob("error-rank-*.txt")):
+            path.unlink(missing_ok=True)
 
 
-def _file_trouble(error: BaseException | None) -> str | None:
-    """What the operating system said no to, also behind another library's error; else None."""
-    while error is not None:
-        told = RUST_ERROR.search(str(error))  # safetensors has no other way to tell
-        number = int(told[1]) if told else getattr(error, "errno", None)
+def _sentence(error: BaseException, going_on: str) -> tuple[str, int] | None:
+    """What to say of an error, and the exit status; None of a bug, which speaks by its traceback."""
+    if isinstance(error, UserError | HydraException | OmegaConfBaseException):
+        return first_sentence(error), REFUSED
+    if isinstance(error, RunStoppedError):
+        return str(error), STOPPED
+    if isinstance(error, KeyboardInterrupt):
+        return f"interrupted{going_on}", INTERRUPTED
+    trouble = _file_trouble(error)
+    return None if trouble is None else (f"{trouble}{going_on}", STOPPED)
+
+
+def _keep_traceback(error: BaseException, folder: Path | None) -> Path | None:
+    """Where the error's traceback is now; None where no run has begun, or the disk is full."""
+    if folder is None or not _has_begun(folder):
+        return None
+    path = folder / error_file()
+    try:
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError:
+        return None
+    return path
+
+
+def _file_trouble(error: BaseException) -> str | None:
+    """What the operating system said no to, also as the cause of another library's error; else None.
+
+    An error that came up while another was handled is no consequence of that: it is a bug of its own.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:  # causes may go in a ring
+        told = RUST_ERROR.search(str(cause))  # safetensors has no other way to tell
+        number = int(told[1]) if told else getattr(cause, "errno", None)
         if number in DISK_FULL:
             return f"the disk is full ({os.strerror(number)})"
-        if isinstance(error, OSError) and number in UNUSABLE and error.filename:
-            return f"{error.filename} cannot be used ({error.strerror})"
-        error = error.__cause__ or error.__context__
+        if isinstance(cause, OSError) and number in UNUSABLE and cause.filename:
+            return f"{cause.filename} cannot be used ({cause.strerror})"
+        seen.add(id(cause))
+        cause = cause.__cause__
     return None
 
 
@@ -219,8 +262,12 @@ def no_empty_folder(folder: Path) -> Iterator[None]:
             folder.rmdir()  # only ever an empty one
 
 
+def _has_begun(folder: Path | None) -> bool:
+    return folder is not None and (folder / "config.yaml").exists()
+
+
 def _how_to_go_on(folder: Path | None, advice: str) -> str:
-    if folder is None or not (folder / "config.yaml").exists():
+    if not _has_begun(folder):
         return f"; {advice}" if advice else ""
     return f"; go on with resume={folder} hydra.run.dir={folder}"
 

@@ -90,6 +90,12 @@ def build_cheap_parts(config: DictConfig) -> CheapParts:
             f"checkpoint.every_n_steps is {saved}, it must divide evaluation.every_n_steps "
             f"({evaluated}): the best checkpoint is one that was evaluated"
         )
+    last = max(parts.checkpoint.export_steps, default=0)
+    if last > config.trainer.max_epochs:
+        raise UserError(
+            f"checkpoint.export_steps names {last}, it must lie in [0, {config.trainer.max_epochs}] "
+            "(trainer.max_epochs)"
+        )
     check_ranks(config, parts.training, parts.engine)
     _check_teacher_view(parts)
     return parts

@@ -24,7 +24,6 @@ from rlrt.files import write_atomically
 from rlrt.leader import leads
 from rlrt.model.kernels import chosen_attention, chosen_kernels, use_kernels
 from rlrt.model.load import (
-    export,
     hollow_policy,
     load_config,
     load_policy,
@@ -34,6 +33,7 @@ from rlrt.model.load import (
 )
 from rlrt.model.packed_attention import checkpoint_activations
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
+from rlrt.training.exports import Exports
 from rlrt.training.liveness import RankWatch
 from rlrt.training.metrics_csv import MetricsCSV
 from rlrt.training.module import PolicyModule
@@ -54,8 +54,8 @@ class Run:
     data: ProblemDataModule
     rollouts: RolloutCallback
     checkpoints: Checkpoints
+    exports: Exports
     watch: RankWatch
-    tokenizer: PreTrainedTokenizerBase
 
     def fit_and_finish(self, checkpoint: Path | None) -> None:
         """Train, evaluate the last weights, export them."""
@@ -77,8 +77,7 @@ class Run:
         self.rollouts.sync(self.module, step, self.data.problems_of_step(step))
         self.rollouts.evaluate(self.module, self.data, step)
         self.checkpoints.link_best()
-        dtype = self.rollouts.parts.engine_spec.dtype
-        export(self.module.policy, self.tokenizer, self.folder / "export", dtype)
+        self.exports.finish(self.module, step)
         first, last = self.rollouts.evaluations.rows[0], self.rollouts.evaluations.rows[-1]
         score = self.checkpoints.score
         say(
@@ -114,19 +113,22 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     )
     rollouts = RolloutCallback(settings, exchangeable, folder, first_step)
     score = f"avg@{parts.evaluator.samples}"
+    saved = parts.checkpoint
     checkpoints = Checkpoints(
-        folder / "checkpoints", rollouts.evaluations, score, **asdict(parts.checkpoint)
+        folder / "checkpoints", rollouts.evaluations, score, saved.every_n_steps, saved.keep
     )
+    exported = (saved.export_every_n_steps, saved.export_steps)
+    exports = Exports(folder, tokenizer, spec.dtype, *exported)
     watch = RankWatch(folder, shared_settings(config))
     views = [LiveView(rollouts, console)] if leads() else []
-    trainer = _trainer(config, folder, first_step, [watch, rollouts, *views, checkpoints])
+    trainer = _trainer(config, folder, first_step, [watch, exports, rollouts, *views, checkpoints])
     sharded = isinstance(trainer.strategy, FullySharded)
     module = _policy_module(parts, policy_path, sharded, kernels)
     if leads():
         write_atomically(
             folder / "config.yaml", lambda partial: OmegaConf.save(config, partial, resolve=True)
         )
-    return Run(folder, trainer, module, data, rollouts, checkpoints, watch, tokenizer)
+    return Run(folder, trainer, module, data, rollouts, checkpoints, exports, watch)
 
 
 def _trainer(
@@ -137,7 +139,7 @@ def _trainer(
     one_card = config.trainer.strategy == "auto" and config.trainer.precision == "bf16-mixed"
     trainer: L.Trainer = build(
         config.trainer,
-        **({"strategy": FullySharded()} if one_card else {}),
+        **({"strategy": FullySharded(sharded_checkpoints=False)} if one_card else {}),
         logger=[MetricsCSV(folder, first_step), *loggers],
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],

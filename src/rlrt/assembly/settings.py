@@ -1,6 +1,6 @@
 """Settings that belong to the run as a whole and to no exchangeable part of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +121,24 @@ class PromptSettings:
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """A checkpoint after every so many rollout steps, and how many of them stay."""
+    """A checkpoint after every so many rollout steps, and how many of them stay.
+
+    The weights alone, in the engine's dtype, also stay from every ``export_every_n_steps``-th step,
+    0 included, and from those that ``export_steps`` names.
+    """
 
     every_n_steps: int
     keep: int
+    export_every_n_steps: int | None = None
+    export_steps: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _at_least(1, "checkpoint", every_n_steps=self.every_n_steps)
         _at_least(2, "checkpoint", keep=self.keep)  # one may be damaged
+        if self.export_every_n_steps is not None:
+            _at_least(1, "checkpoint", export_every_n_steps=self.export_every_n_steps)
+        if self.export_steps:
+            _at_least(0, "checkpoint", export_steps=min(self.export_steps))
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from transformers import PreTrainedModel
 
 from rlrt.assembly.configuration import CONFIGS, checked, compose, load_yaml
 from rlrt.errors import UserError
+from rlrt.model.export import read_origin
 from rlrt.model.load import load_policy, policy_folder
 from rlrt.training.checkpoint import PATTERN, AtomicCheckpointIO, find_checkpoint, run_folder
-from rlrt.training.checkpoint_files import MANIFEST, SUFFIX
+from rlrt.training.checkpoint_files import SUFFIX
+from rlrt.training.exports import BY_STEP, FINAL, exports_by_step
 
 PREFIX = "policy."  # of the policy's tensors in a checkpoint
 USED = (  # settings of a run that its evaluations and analyses read
@@ -85,23 +87,19 @@ class StoredPolicy:
 
 
 def find_policy(word: str, setting: str = "model") -> StoredPolicy:
-    """A preset's name, a run folder, one of its checkpoints, a model folder, or a name on the hub.
+    """A preset's name, a run folder, one of its checkpoints or exports, a model folder, or a name on
+    the hub.
 
-    Of a run folder its export, or its newest checkpoint while that is newer: the run has no export
-    yet, or has gone on since. UserError where it is nothing of these. A hub repository is fetched when
-    it is loaded.
+    Of a run folder the export or checkpoint that most rollout steps have made, an export where both
+    are of one step; what the files' dates are has no part in it. UserError where it is nothing of
+    these, or an export of a run that does not say its step. A hub repository is fetched when it is
+    loaded.
     """
     path = Path(word).expanduser()
     if (CONFIGS / "model" / f"{word}.yaml").is_file():
         return StoredPolicy(word, str(compose([f"model={word}"]).model.path), None, None)
     if path.is_dir() and (path / "config.yaml").is_file() and path.suffix != SUFFIX:
-        config = read_config(path)
-        if _is_exported(path):
-            return StoredPolicy(_name(path), str(path / "export"), None, config)
-        newest = find_checkpoint(path)
-        if newest is None:
-            raise UserError(f"{path} holds a run without any weights yet: no checkpoint, no export")
-        return StoredPolicy(_name(path), str(config.model.path), newest, config)
+        return _last_policy(path)
     if path.exists() and path.suffix == SUFFIX:
         checkpoint = find_checkpoint(path)
         config = read_config(run_folder(path))
@@ -109,9 +107,12 @@ def find_policy(word: str, setting: str = "model") -> StoredPolicy:
         return StoredPolicy(name, str(config.model.path), checkpoint, config)
     if path.is_dir():
         checked(policy_folder, str(path), weights=False, setting="model")
-        if path.name == "export" and (path.parent / "config.yaml").is_file():
-            return StoredPolicy(_name(path.parent), word, None, read_config(path.parent))
-        return StoredPolicy(_name(path), word, None, None)
+        run = _run_of(path)
+        if run is None:
+            return StoredPolicy(_name(path), word, None, None)
+        checked(read_origin, path)
+        name = _name(run) if path.name == FINAL else f"{_name(run)}/{BY_STEP}/{path.name}"
+        return StoredPolicy(name, word, None, read_config(run))
     if word.count("/") == 1 and not word.startswith((".", "/", "~")):
         return StoredPolicy(word, word, None, None)
     presets = ", ".join(sorted(preset.stem for preset in (CONFIGS / "model").glob("*.yaml")))
@@ -121,29 +122,41 @@ def find_policy(word: str, setting: str = "model") -> StoredPolicy:
     )
 
 
-def _is_exported(folder: Path) -> bool:
-    """Whether the run's last weights are its export: a run that goes on leaves an earlier one."""
-    exported = folder / "export" / "config.json"
-    if not exported.is_file():
-        return False
-    saved = sorted((folder / "checkpoints").glob(PATTERN))
-    written = [path / MANIFEST if path.is_dir() else path for path in saved[-1:]]
-    return not any(
-        path.is_file() and path.stat().st_mtime > exported.stat().st_mtime for path in written
-    )
+def _last_policy(run: Path) -> StoredPolicy:
+    config, exports = read_config(run), checked(exports_by_step, run)
+    exported = max(exports, default=-1)
+    saved = max(map(_step_of, (run / "checkpoints").glob(PATTERN)), default=-1)
+    if saved > exported:
+        return StoredPolicy(_name(run), str(config.model.path), find_checkpoint(run), config)
+    if not exports:
+        raise UserError(f"{run} holds a run without any weights yet: no checkpoint, no export")
+    return StoredPolicy(_name(run), str(exports[exported]), None, config)
+
+
+def _run_of(export: Path) -> Path | None:
+    """The run folder that a model folder is an export of; None for any other model folder."""
+    export = export.resolve()
+    run = export.parent if export.name == FINAL else export.parent.parent
+    exported = export.name == FINAL or export.parent.name == BY_STEP
+    return run if exported and (run / "config.yaml").is_file() else None
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.stem.removeprefix("step-"))
 
 
 def policies_by_step(folder: Path) -> dict[int, str]:
     """The words for ``find_policy`` of a run's policies, by the rollout steps behind them.
 
-    So each is the one that sampled the step of its number. Step 0 is what the run began with, and
-    is not there where its weights were drawn at random; the others are the checkpoints that are left.
+    So each is the one that sampled the step of its number: an export, which holds what the engine was
+    given, or a checkpoint that is left. Step 0 is what the run began with; where its weights were
+    drawn at random it is there only as an export.
     """
     model = read_config(folder).model
     found = {} if model.get("random_init_seed") is not None else {0: str(model.path)}
-    for path in sorted((folder / "checkpoints").glob(PATTERN)):
-        found[int(path.stem.removeprefix("step-"))] = str(path)
-    return found
+    found |= {_step_of(path): str(path) for path in (folder / "checkpoints").glob(PATTERN)}
+    found |= {step: str(path) for step, path in checked(exports_by_step, folder).items()}
+    return dict(sorted(found.items()))
 
 
 def read_config(folder: Path) -> DictConfig:

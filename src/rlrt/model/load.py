@@ -1,6 +1,5 @@
-"""Loading a policy and its tokenizer, and writing them out as a Hugging Face folder."""
+"""Loading a policy and its tokenizer."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rlrt.leader import leads
 from rlrt.model.packed_attention import use_packed_attention
-from rlrt.model.sharding import is_sharded, whole_state
 
 PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a hub repository, weights apart
 WEIGHTS = "*.safetensors"
@@ -131,29 +128,3 @@ def stop_token_ids(folder: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int
     if not found:
         raise ValueError(f"model.path is {folder}: nothing there names an end-of-text token")
     return found
-
-
-def export(
-    policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype
-) -> None:
-    """Write a folder that transformers and vLLM load; it appears whole or not at all.
-
-    The policy itself is converted to ``dtype``: tied tensors stay tied, and no second copy is made. Of
-    several ranks the leading one writes; all of them call it.
-    """
-    policy.to(dtype)
-    state = whole_state(policy) if is_sharded(policy) else None
-    if not leads():
-        return
-    if state is not None and policy.config.tie_word_embeddings:
-        del state["lm_head.weight"]  # the embedding under its other name
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        policy.save_pretrained(partial, state_dict=state)
-        tokenizer.save_pretrained(partial)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint.state_dict as dcp
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     FSDPModule,
@@ -99,13 +99,6 @@ def released(policy: PreTrainedModel) -> None:
     """Have a sharded policy keep nothing gathered, so that its shards may change."""
     if isinstance(policy, FSDPModule):
         policy.reshard()
-
-
-def whole_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a module, sharded or not, on the host of rank 0; empty on other ranks."""
-    options = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state: dict[str, Any] = dcp.get_model_state_dict(module, options=options)
-    return state
 
 
 def both_unsharded(

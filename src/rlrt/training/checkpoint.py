@@ -11,18 +11,14 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from rlrt import ranks
 from rlrt.errors import RunStoppedError, UserError
-from rlrt.files import interrupts_wait, write_atomically
+from rlrt.files import interrupts_wait, put_in_place, recover, remove, sync, write_atomically
 from rlrt.training.checkpoint_files import (
     SUFFIX,
     is_linked,
     is_whole,
     link,
     plain_errors,
-    put_in_place,
-    recover,
-    remove,
     sums,
-    sync,
     write_manifest,
 )
 from rlrt.training.sharded_checkpoint import read_extra, read_whole

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from torch.distributed.checkpoint.api import CheckpointException
 
 from rlrt.errors import RunStoppedError
-from rlrt.files import write_atomically
+from rlrt.files import put_in_place, remove, write_atomically
 
 SUFFIX = ".ckpt"
 MANIFEST = "manifest.json"
@@ -68,32 +67,6 @@ def write_manifest(folder: Path, written: Mapping[str, list[int]]) -> None:
     write_atomically(folder / MANIFEST, write)
 
 
-def put_in_place(new: Path, path: Path) -> None:
-    """Give ``new`` the name ``path``, and take away what had it.
-
-    Of files in one step. A folder cannot replace another in one step: where the process dies between
-    the two, ``recover`` finds the earlier one.
-    """
-    if not new.is_dir() and not path.is_dir():
-        new.replace(path)
-        new.unlink(missing_ok=True)  # two names of one file: replacing does nothing then
-    else:
-        recover(path)
-        before = _aside(path)
-        remove(before)
-        if path.exists():
-            path.rename(before)
-        new.rename(path)
-        remove(before)
-    sync(path.parent)
-
-
-def recover(path: Path) -> None:
-    """Bring back what a process that died in ``put_in_place`` had put aside and not replaced."""
-    if not path.exists() and _aside(path).exists():
-        _aside(path).rename(path)
-
-
 def link(target: Path, name: Path) -> None:
     """Make ``name`` a second name of the files of ``target``, which lives on when that is removed."""
     partial = name.with_name(f".{name.name}.partial")
@@ -133,26 +106,3 @@ def _plain(error: BaseException, path: Path) -> BaseException:
     if isinstance(error.__context__, OSError):
         return error.__context__
     return RunStoppedError(f"{path} could not be written: the disk is full, or it fails")
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there; at no moment half of it has its name."""
-    if path.is_dir():
-        if not path.name.startswith("."):
-            path = path.rename(_aside(path))
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Bring a file or the names in a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.before")

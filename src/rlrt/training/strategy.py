@@ -20,7 +20,7 @@ class FullySharded(ModelParallelStrategy):
     Either kind of checkpoint continues on any number of ranks.
     """
 
-    def __init__(self, sharded_checkpoints: bool = False) -> None:
+    def __init__(self, sharded_checkpoints: bool = True) -> None:
         super().__init__(
             save_distributed_checkpoint=sharded_checkpoints,
             # small tensors of the host are summed too
