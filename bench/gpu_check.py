@@ -44,8 +44,8 @@ SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 class Stage:
     """A stage and its share of the time.
 
-    ``command`` is run with the words ``<JSON file> <seconds>`` behind it. It ends with status 0 and has
-    written "verdict" into the file, or it has failed.
+    ``command`` is run with the words ``<JSON file> <seconds> <device>`` behind it. It ends with status 0
+    and has written "verdict" into the file, or it has failed.
     """
 
     name: str
@@ -53,21 +53,22 @@ class Stage:
     command: tuple[str, ...]
 
 
-def own_stage(name: str, share: float) -> Stage:
-    """One of bench/gpu_stages."""
-    return Stage(name, share, (sys.executable, str(Path(__file__).resolve()), "--inside", name))
+def own_stage(name: str, share: float, function: str) -> Stage:
+    """One of bench/gpu_stages, by ``module:function`` there."""
+    script = str(Path(__file__).resolve())
+    return Stage(name, share, (sys.executable, script, "--inside", function))
 
 
 # in order; the shares are seconds of eight minutes on a Hopper card, as estimated
 STAGES = (
-    own_stage("imports", 35),
-    own_stage("kernels", 35),
-    own_stage("engine", 60),
-    own_stage("train", 80),
-    own_stage("fsdp", 60),
-    own_stage("update", 60),
-    own_stage("engine_4b", 70),
-    own_stage("train_4b", 80),
+    own_stage("imports", 35, "imports:run"),
+    own_stage("kernels", 35, "kernels:run"),
+    own_stage("engine", 60, "engine:run"),
+    own_stage("train", 80, "training:run"),
+    own_stage("fsdp", 60, "training:sharded"),
+    own_stage("update", 60, "update:run"),
+    own_stage("engine_4b", 70, "engine:full_size"),
+    own_stage("train_4b", 80, "training:full_size"),
 )
 
 
@@ -78,13 +79,13 @@ def main() -> None:
     parser.add_argument("stages", nargs="*", metavar="stage", help=", ".join(names))
     parser.add_argument("--minutes", type=float, default=8.0, help="for all of it, at least 0.5")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "gpu_check")
-    parser.add_argument("--inside", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--inside", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
         from gpu_stages.stage import run_inside
 
-        name, file, seconds = options.inside
-        sys.exit(run_inside(name, Path(file), float(seconds)))
+        function, file, seconds, device = options.inside
+        sys.exit(run_inside(function, Path(file), float(seconds), device))
     if not options.minutes >= 0.5:
         parser.error(f"--minutes is {options.minutes:g}, it must be at least 0.5")
     for name in options.stages:
@@ -102,21 +103,23 @@ def check(stages: Sequence[Stage], minutes: float, out: Path) -> int:
     if not console.is_terminal:
         console = Console(width=WIDTH)
     adopt_orphans()
+    began = time.monotonic()
+    deadline = began + 60 * minutes - min(SPARE_S, 6 * minutes)
+    device, used = find_device(), card_gib()
     origin = {
         "command": [sys.executable, *sys.argv],
         "commit": commit(),
         "versions": versions(),
+        "device": device,
         "driver": nvidia_smi("driver_version"),
     }
     summary = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "minutes": minutes} | origin
-    began, used = time.monotonic(), card_gib()
-    deadline = began + 60 * minutes - min(SPARE_S, 6 * minutes)
     results = []
     for number, stage in enumerate(stages):
         later = sum(other.share for other in stages[number:])
         limit_s = max(1.0, (deadline - time.monotonic()) * stage.share / later)
         console.print(f"{stage.name} … (at most {limit_s:.0f} s)")
-        result = run_stage(stage, limit_s, out) | origin
+        result = run_stage(stage, limit_s, device, out) | origin
         result = with_memory_left(result, used)
         (out / f"{stage.name}.json").write_text(json.dumps(result, indent=1) + "\n")
         results.append(result)
@@ -124,12 +127,12 @@ def check(stages: Sequence[Stage], minutes: float, out: Path) -> int:
     passed = all(result["verdict"] in (PASSED, SKIPPED) for result in results)
     summary |= {"passed": passed, "seconds": time.monotonic() - began, "stages": results}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    console.print(table(results))
+    console.print(table(results, device))
     console.print(f"{out}: a JSON and a log of each stage, and summary.json")
     return 0 if passed else 1
 
 
-def run_stage(stage: Stage, limit_s: float, out: Path) -> dict[str, Any]:
+def run_stage(stage: Stage, limit_s: float, device: str, out: Path) -> dict[str, Any]:
     """What became of a stage: the JSON that it wrote, or why there is none.
 
     All that it started has ended when this returns.
@@ -137,7 +140,7 @@ def run_stage(stage: Stage, limit_s: float, out: Path) -> dict[str, Any]:
     file, log = out / f"{stage.name}.json", out / f"{stage.name}.log"
     file.unlink(missing_ok=True)
     shutil.rmtree(out / stage.name, ignore_errors=True)
-    command = [*stage.command, str(file), f"{limit_s:.1f}"]
+    command = [*stage.command, str(file), f"{limit_s:.1f}", device]
     began = time.monotonic()
     with log.open("wb") as output:
         child = subprocess.Popen(
@@ -153,14 +156,14 @@ def run_stage(stage: Stage, limit_s: float, out: Path) -> dict[str, Any]:
     written: dict[str, Any] = {}
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
         written = json.loads(file.read_text())
-    result = {"device": None, "figures": {}, "told": []} | written
+    result = {"figures": {}, "told": []} | written
     if status is None:
         doing = f", {written['doing']}" if "doing" in written else ""
         result |= {"verdict": FAILED, "reason": f"killed at its limit of {limit_s:.0f} s{doing}"}
     elif status or result.get("verdict") not in (PASSED, SKIPPED):
         why = f"ended with status {status}: {last_line(log)}"
         result |= {"verdict": FAILED, "reason": result.get("reason") or why}
-    elif result["verdict"] == SKIPPED and result["device"] == "cuda":
+    elif result["verdict"] == SKIPPED and device == "cuda":
         result |= {"verdict": FAILED, "reason": f"skipped on a card: {result['reason']}"}
     return result | {
         "stage": stage.name,
@@ -170,6 +173,13 @@ def run_stage(stage: Stage, limit_s: float, out: Path) -> dict[str, Any]:
         "seconds": seconds,
         "status": status,
     }
+
+
+def find_device() -> str:
+    """What PyTorch runs on here, "cuda" or "cpu"; asked in a process that leaves the card alone."""
+    ask = "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
+    return done.stdout.strip() or "cpu"  # without PyTorch every stage says so
 
 
 def adopt_orphans() -> None:
@@ -259,10 +269,9 @@ def last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
-def table(results: Sequence[dict[str, Any]]) -> Table:
+def table(results: Sequence[dict[str, Any]], device: str) -> Table:
     """A line per stage."""
     head = ("stage", "verdict", "s", "GiB left", "figures", "reason")
-    device = next((result["device"] for result in results if result["device"]), "no device")
     small = ": toy sizes, which show nothing of a card" if device == "cpu" else ""
     found = Table(*head, title=f"GPU check on {device}{small}", show_lines=True)
     for result in results:

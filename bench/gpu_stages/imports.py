@@ -55,8 +55,8 @@ def import_vllm(check: Check) -> None:
 
     current_platform.import_kernels()
     check.expect(
-        current_platform.device_type == check.device.type,
-        f"vLLM's platform is {current_platform.device_type}, PyTorch's {check.device.type}",
+        current_platform.device_type == check.device,
+        f"vLLM's platform is {current_platform.device_type}, PyTorch's {check.device}",
     )
     lacking = [name for name in OPERATORS if not hasattr(torch.ops._C, name)]
     if check.card:

@@ -9,8 +9,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import torch
-
 GIB = 2**30
 
 
@@ -25,14 +23,15 @@ class Check:
     stage's own, for what its runs write.
     """
 
-    def __init__(self, file: Path, seconds: float) -> None:
+    def __init__(self, file: Path, seconds: float, device: str) -> None:
+        self.limit_s = seconds
         self.until = time.monotonic() + seconds
         self.file = file
         self.folder = file.with_suffix("")
-        self.card = torch.cuda.is_available()
-        self.device = torch.device("cuda" if self.card else "cpu")
+        self.device = device
+        self.card = device == "cuda"
         self.failures: list[str] = []
-        self.content: dict[str, Any] = {"device": self.device.type, "figures": {}, "told": []}
+        self.content: dict[str, Any] = {"figures": {}, "told": []}
         self.doing("starting")
 
     @property
@@ -77,12 +76,13 @@ class Check:
         self._write(verdict=verdict, reason=reason)
 
 
-def run_inside(name: str, file: Path, seconds: float) -> int:
-    """Run one stage in this process; returns the exit status."""
+def run_inside(function: str, file: Path, seconds: float, device: str) -> int:
+    """Run a stage, ``module:function``, in this process; returns the exit status."""
     os.chdir(Path(__file__).resolve().parents[2])
-    check = Check(file, seconds)
+    check = Check(file, seconds, device)
     try:
-        importlib.import_module(f"gpu_stages.{name}").run(check)
+        module, name = function.split(":")
+        getattr(importlib.import_module(f"gpu_stages.{module}"), name)(check)
     except Skipped as skipped:
         check.end("skipped", str(skipped))
         return 0
