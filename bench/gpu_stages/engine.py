@@ -1,11 +1,9 @@
 """Stages 2 and 6: the engine beside a trainer: sync, proof, sampling, sleep and wake, several rounds."""
 
 import gc
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import ours
 import torch

@@ -48,7 +48,7 @@ def describe(check: Check) -> None:
 
 
 def import_vllm(check: Check) -> None:
-    """vLLM's Python files, its platform, and the operators of its libraries."""
+    """Python files of vLLM, its platform, and the operators of its libraries."""
     check.doing("importing vLLM")
     import vllm
     from vllm.platforms import current_platform

@@ -66,6 +66,7 @@ def killed_and_resumed(check: Check, words: list[str]) -> None:
     folder = check.folder / "run"
     device = ON_CARD if check.card else ON_CPU
     began = time.monotonic()
+    check.doing("the first start")
     train = Training(check, folder, ["model=tiny", *QUIET, *device, *words])
     train.follow(lambda: len(rows_of(folder)) >= KILLED_AFTER)
     check.note(two_steps_s=time.monotonic() - began)
@@ -73,6 +74,7 @@ def killed_and_resumed(check: Check, words: list[str]) -> None:
     done = len(rows_of(folder))
     steps = max(STEPS, done + 1)
     began = time.monotonic()
+    check.doing("going on")
     resumed = Training(check, folder, [f"resume={folder}", f"trainer.max_epochs={steps}"])
     resumed.follow(lambda: False)
     rows = rows_of(folder)
@@ -105,6 +107,7 @@ def full_size(check: Check) -> None:
         "reward.flip_probability=0.4",  # random weights are never right: groups need a signal
         "checkpoint.every_n_steps=1000",  # none: 48 GB
     ]
+    check.doing("steps")
     train = Training(check, folder, [*words, *QUIET, *([] if check.card else ON_CPU)])
     enough = math.inf if check.card else 2
     train.follow(lambda: len(rows_of(folder)) >= enough or check.left_s < STOP_S)
@@ -125,10 +128,9 @@ class Training:
     """A ``train.py`` that runs."""
 
     def __init__(self, check: Check, folder: Path, words: list[str]) -> None:
-        self.check = check
         check.folder.mkdir(exist_ok=True)
-        check.doing(f"train.py {' '.join(words)}")
         command = [sys.executable, "src/rlrt/train.py", *words, f"hydra.run.dir={folder}"]
+        print(" ".join(command), flush=True)
         self.log = check.folder / f"train_{len(list(check.folder.glob('train_*')))}.log"
         with self.log.open("wb") as output:
             # in this stage's process group, so that it ends with it

@@ -7,7 +7,7 @@ import lightning as L
 from gpu_stages.stage import GIB, Check
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from workload import SHAPES, draw
+from workload import draw
 
 from rlrt.assembly.memory import Held
 
