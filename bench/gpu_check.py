@@ -92,20 +92,23 @@ def main() -> None:
         if name not in names:
             parser.error(f"there is no stage {name}; there are {', '.join(names)}")
     chosen = [stage for stage in STAGES if stage.name in (options.stages or names)]
-    sys.exit(check(chosen, options.minutes, options.out))
+    began, device = time.monotonic(), find_device()
+    rest_s = 60 * options.minutes - (time.monotonic() - began) - min(SPARE_S, 6 * options.minutes)
+    sys.exit(check(chosen, rest_s, device, options.out))
 
 
-def check(stages: Sequence[Stage], minutes: float, out: Path) -> int:
-    """Run them one after the other; returns the exit status."""
+def check(stages: Sequence[Stage], seconds: float, device: str, out: Path) -> int:
+    """Run them one after the other on "cuda" or "cpu"; returns the exit status.
+
+    What a stage leaves of its time goes to those that follow.
+    """
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
     adopt_orphans()
-    began = time.monotonic()
-    deadline = began + 60 * minutes - min(SPARE_S, 6 * minutes)
-    device, used = find_device(), card_gib()
+    began, used = time.monotonic(), card_gib()
     origin = {
         "command": [sys.executable, *sys.argv],
         "commit": commit(),
@@ -113,11 +116,11 @@ def check(stages: Sequence[Stage], minutes: float, out: Path) -> int:
         "device": device,
         "driver": nvidia_smi("driver_version"),
     }
-    summary = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "minutes": minutes} | origin
+    summary = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "limit_s": seconds} | origin
     results = []
     for number, stage in enumerate(stages):
         later = sum(other.share for other in stages[number:])
-        limit_s = max(1.0, (deadline - time.monotonic()) * stage.share / later)
+        limit_s = max(1.0, (began + seconds - time.monotonic()) * stage.share / later)
         console.print(f"{stage.name} … (at most {limit_s:.0f} s)")
         result = run_stage(stage, limit_s, device, out) | origin
         result = with_memory_left(result, used)
