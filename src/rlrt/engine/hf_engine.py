@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from rlrt.batch import Response
@@ -124,6 +125,8 @@ class HFEngine:
                     pad_token_id=self.stop_token_ids[0],
                 ),
             )
+        if isinstance(self.policy, FSDPModule):
+            self.policy.reshard()  # what stays gathered would miss the next update
         self.policy.train(training)
         self.policy.generation_config = own
         logprobs_BT = torch.stack(sampler.logprobs, dim=1)
