@@ -8,17 +8,20 @@ computes again is not counted. ``--quick`` runs a toy on whatever device there i
 import gc
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import lightning as L
 import ours
 import torch
 from counted import forward_flops, update_flops
-from matplotlib.axes import Axes
 from rich.table import Table
 from workload import SHAPES, Workload, draw
 
 from rlrt.credit.grpo import GRPO
 from rlrt.training.performance import peak_flops
+
+if TYPE_CHECKING:  # the GPU check measures by this part, where no picture is drawn
+    from matplotlib.axes import Axes
 
 TITLE = "Qwen3 shapes on a GPU"
 GIB = 2**30
@@ -59,10 +62,17 @@ def measure(quick: bool) -> list[dict[str, Any]]:
 
 
 def row_of(point: Point) -> dict[str, Any]:
-    """Seconds of every round after the first, and what was counted."""
+    """The point, and what is measured of it."""
+    return {**vars(point), **measured(point.shape, draw(point.groups, 8, point.tokens))}
+
+
+def measured(shape: str, load: Workload, last: L.Callback | None = None) -> dict[str, Any]:
+    """Seconds of every round after the first, and what was counted.
+
+    ``last`` looks at one more round, number ``ROUNDS + 1``, whose seconds do not count.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    load = draw(point.groups, 8, point.tokens)
-    policy = SHAPES[point.shape].policy(device.type)
+    policy = SHAPES[shape].policy(device.type)
     policy.gradient_checkpointing_enable({"use_reentrant": False})
     module = ours.module_of(policy, max(BUDGET, load.longest))
     scoring, memory = Stage(), Stage()
@@ -73,17 +83,26 @@ def row_of(point: Point) -> dict[str, Any]:
         scoring.stop()
         return ours.one_update(ours.rollouts_of(load), GRPO())(module)
 
-    accelerator = "gpu" if device.type == "cuda" else "cpu"
-    spent = ours.run(module, scored, "bf16-mixed", accelerator, memory.start, ROUNDS + 1)
+    spent = ours.run(
+        module,
+        scored,
+        "bf16-mixed",
+        "gpu" if device.type == "cuda" else "cpu",
+        memory.start,
+        ROUNDS + 1 + bool(last),
+        [last] if last else [],
+    )
     memory.stop()
     peak = peak_flops(device, torch.bfloat16)
+    rounds = slice(1, ROUNDS + 1)
+    updates, scores = spent.updates_s[rounds], scoring.seconds[rounds]
     return {
-        **vars(point),
         **load.described(),
+        "parameters": sum(parameter.numel() for parameter in policy.parameters()),
         "token_budget": module.token_budget,
         "peak_tflops": peak / 1e12,
-        "update": figures(spent.updates_s[1:], load, update_flops, policy, peak, memory.gib),
-        "score": figures(scoring.seconds[1:], load, forward_flops, policy, peak, scoring.gib),
+        "update": figures(updates, load, update_flops, policy, peak, memory.gib),
+        "score": figures(scores, load, forward_flops, policy, peak, scoring.gib),
     }
 
 
@@ -134,7 +153,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
     return found
 
 
-def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def picture(axes: "Axes", rows: list[dict[str, Any]]) -> None:
     """MFU of the updates."""
     fit = [row for row in rows if "note" not in row]
     names = [f"{row['shape'].removeprefix('qwen3_')}\n{row['tokens'] // 1024}k" for row in fit]

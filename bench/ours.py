@@ -4,7 +4,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -204,6 +204,7 @@ def run(
     accelerator: str = "cpu",
     after_score: Callable[[], None] = lambda: None,
     rounds: int = 1,
+    others: Sequence[L.Callback] = (),
 ) -> Seconds:
     """Score and update through the real trainer; the last gradients stay on the parameters."""
     seconds = Seconds(prepare, after_score)
@@ -214,7 +215,7 @@ def run(
             accelerator=accelerator,
             devices=1,
             precision=precision,
-            callbacks=[seconds],
+            callbacks=[seconds, *others],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
