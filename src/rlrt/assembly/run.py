@@ -17,7 +17,6 @@ from rlrt.assembly.teacher_model import require_vocabulary, teacher_tokens
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
-from rlrt.engine.vllm_engine import GPU_SHARE
 from rlrt.errors import UserError
 from rlrt.evaluation.judging import Judge
 from rlrt.files import write_atomically
