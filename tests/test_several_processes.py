@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
 from tests.conftest import ROOT, TINY
 from tests.processes import torchrun
@@ -197,6 +198,34 @@ def test_two_processes_with_all_that_a_large_model_needs(tmp_path: Path) -> None
     assert all(row["update/grad_norm"] > 0 for row in found)
     assert all(row["sync/logprob_gap_mean"] < 0.02 for row in found)
     assert all(row["update/distilled_tokens"] > 0 for row in found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_one_process_in_bfloat16_samples_trains_resumes_and_exports(tmp_path: Path) -> None:
+    """Sharded over itself: the plain engine generates with the very layers that are trained."""
+    settings = [
+        "engine=hf",
+        "credit=sdpo",
+        "teacher=frozen",
+        "trainer.precision=bf16-mixed",
+        "model.gradient_checkpointing=true",
+        "model.save_attention=true",
+        "training.problems_per_step=2",
+        "training.problems_per_update=2",
+        "training.resample_rounds=0",
+        "evaluation.max_problems=1",
+        "evaluation.samples=1",
+    ]
+    folder = tmp_path / "run"
+    finish(folder, "trainer.max_epochs=1", *settings)
+    finish(folder, "trainer.max_epochs=2", f"resume={folder}", *settings)
+    found = rows(folder)
+    assert [row["step"] for row in found] == [0, 1]
+    assert all(row["update/grad_norm"] > 0 for row in found)
+    assert all(0 < row["sync/logprob_gap_mean"] < 0.02 for row in found)
+    exported = load_file(folder / "export/model.safetensors")
+    assert {tensor.dtype for tensor in exported.values()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(
