@@ -36,6 +36,7 @@ from rlrt.training.scoring import (
     scored_batch,
     teacher_views,
 )
+from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Update, split_updates
 
 CLIP = 0.2  # of the ratio, on both sides of a comparison
@@ -215,6 +216,7 @@ def run(
             accelerator=accelerator,
             devices=1,
             precision=precision,
+            strategy="auto" if precision == "32-true" else FullySharded(),
             callbacks=[seconds, *others],
             logger=False,
             enable_checkpointing=False,

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY
 from tests.processes import torchrun
+from tests.untied import untied_tiny
 
 SETTINGS = [
     "model=tiny",
@@ -28,6 +30,7 @@ SETTINGS = [
     "evaluation.samples=2",
     "evaluation.pass_at=[1]",
 ]
+STEPS = ["trainer.max_epochs=4", "checkpoint.keep=4"]
 TWO = ["strategy=fsdp", "trainer.devices=2"]
 # what the clock, the machine, and the way that work is cut have a part in
 OWN = (
@@ -70,8 +73,9 @@ def rows(run: Path) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
-def require_same_rows(first: Path, second: Path) -> None:
-    for row, other in zip(rows(first), rows(second), strict=True):
+def require_same_rows(first: Path, second: Path, since: int = 0) -> None:
+    """From step ``since`` on, where the second run began."""
+    for row, other in zip(rows(first)[since:], rows(second), strict=True):
         names, twins = (
             {name for name in found if not name.startswith(OWN) and not name.endswith("_per_s")}
             for found in (row, other)
@@ -81,19 +85,27 @@ def require_same_rows(first: Path, second: Path) -> None:
             assert other[name] == pytest.approx(row[name], rel=1e-5, abs=1e-5), name
 
 
+@pytest.fixture(scope="module", params=["tied", "untied"])
+def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The setting of a policy whose head is its embedding, or is not."""
+    if request.param == "tied":
+        return f"model.path={TINY}"
+    return f"model.path={untied_tiny(tmp_path_factory.mktemp('untied') / 'model')}"
+
+
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five steps of one process."""
+def one(policy: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four steps of one process, with a checkpoint of each."""
     folder = tmp_path_factory.mktemp("one") / "run"
-    finish(folder, "trainer.max_epochs=5")
+    finish(folder, policy, *STEPS)
     return folder
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same five steps of two."""
+def two(policy: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same four steps of two, whose checkpoints each writes a part of."""
     folder = tmp_path_factory.mktemp("two") / "run"
-    finish(folder, "trainer.max_epochs=5", *TWO)
+    finish(folder, policy, *STEPS, *TWO, "trainer.strategy.sharded_checkpoints=true")
     return folder
 
 
@@ -101,13 +113,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
 def test_two_processes_end_where_one_does(one: Path, two: Path) -> None:
-    """After five steps of two updates, weights 1e-6 apart (relative), where ten updates move them by
+    """After four steps of two updates, weights 1e-6 apart (relative), where the updates move them by
     1e-3 and more: both sum the same gradient, in another order of float32. Every token that was sampled
     is the same, and so is every metric that is not a clock's.
     """
     assert distance(one, two) < 1e-6
     require_same_rows(one, two)
-    for step in range(5):
+    for step in range(4):
         name = f"rollouts/step={step:06d}.parquet"
         found, other = (pq.read_table(run / name).to_pylist() for run in (one, two))
         for rollout, twin in zip(found, other, strict=True):
@@ -120,28 +132,46 @@ def test_two_processes_end_where_one_does(one: Path, two: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
-def test_a_checkpoint_of_two_processes_continues_on_one(tmp_path: Path, one: Path) -> None:
+def test_a_checkpoint_of_two_processes_continues_on_one(
+    tmp_path: Path, one: Path, two: Path
+) -> None:
     """Written in parts; one in a single file: tests/training/test_sharded_checkpoint.py."""
     folder = tmp_path / "run"
-    finish(folder, "trainer.max_epochs=3", *TWO)
-    assert (folder / "checkpoints/last.ckpt").is_dir()
-    finish(folder, "trainer.max_epochs=5", "strategy=single", f"resume={folder}")
+    assert (two / "checkpoints/last.ckpt").is_dir()
+    finish(folder, "strategy=single", f"resume={two}/checkpoints/step-000002.ckpt")
     assert distance(one, folder) < 1e-6
-    require_same_rows(one, folder)
+    require_same_rows(one, folder, since=2)
 
 
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
-def test_a_checkpoint_of_one_process_continues_on_two(tmp_path: Path, one: Path) -> None:
-    """Which torchrun launches; AdamW's moments are on the host from there on."""
+def test_a_checkpoint_of_one_process_continues_on_two_of_which_one_dies(
+    tmp_path: Path, one: Path
+) -> None:
+    """SIGKILL in the middle: within a minute the other has ended with one sentence; resumed, launched by
+    torchrun, with AdamW's moments on the host, the run ends where one
+    that nothing befell does. Rank 0's death: tests/training/test_liveness.py.
+    """
     folder = tmp_path / "run"
-    finish(folder, "trainer.max_epochs=3")
+    process = start(folder, *TWO, f"resume={one}/checkpoints/step-000001.ckpt")
+    until = time.monotonic() + 300
+    while not (folder / "checkpoints/step-000002.ckpt").exists():
+        assert process.poll() is None, folder.with_suffix(".log").read_text()[-3000:]
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ranks = [pid for pid in children if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(ranks[0]), signal.SIGKILL)
+    assert process.wait(60) == 3
+    log = folder.with_suffix(".log").read_text()
+    assert "error: rank 1 of 2 has died" in log
+    assert f"resume={folder}" in log
+    assert "Traceback" not in log
     moments = "training.optimization.moments=host"
-    resumed = ["trainer.max_epochs=5", *TWO, moments, f"resume={folder}"]
-    finish(folder, *resumed, launcher=torchrun(2))
+    finish(folder, *TWO, moments, f"resume={folder}", launcher=torchrun(2))
     assert distance(one, folder) < 1e-6
-    require_same_rows(one, folder)
+    require_same_rows(one, folder, since=1)
 
 
 @pytest.mark.slow
@@ -171,29 +201,31 @@ def test_two_processes_with_all_that_a_large_model_needs(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.vllm
-@pytest.mark.timeout(900)
-def test_a_rank_that_dies_ends_the_other_and_the_run_goes_on(tmp_path: Path, one: Path) -> None:
-    """SIGKILL in the middle: within a minute the other has ended with one sentence; resumed, the run
-    ends where one that nothing befell does. Rank 0's death: tests/training/test_liveness.py.
-    """
+@pytest.mark.timeout(600)
+def test_one_process_in_bfloat16_samples_trains_resumes_and_exports(tmp_path: Path) -> None:
+    """Sharded over itself: the plain engine generates with the very layers that are trained."""
+    settings = [
+        "engine=hf",
+        "credit=sdpo",
+        "teacher=frozen",
+        "trainer.precision=bf16-mixed",
+        "model.gradient_checkpointing=true",
+        "model.save_attention=true",
+        "training.problems_per_step=2",
+        "training.problems_per_update=2",
+        "training.resample_rounds=0",
+        "evaluation.max_problems=1",
+        "evaluation.samples=1",
+    ]
     folder = tmp_path / "run"
-    process = start(folder, "trainer.max_epochs=5", *TWO)
-    until = time.monotonic() + 300
-    while not (folder / "metrics.csv").exists():
-        assert process.poll() is None, folder.with_suffix(".log").read_text()[-3000:]
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    ranks = [pid for pid in children if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(int(ranks[0]), signal.SIGKILL)
-    assert process.wait(60) == 3
-    log = folder.with_suffix(".log").read_text()
-    assert "error: rank 1 of 2 has died" in log
-    assert f"resume={folder}" in log
-    assert "Traceback" not in log
-    finish(folder, "trainer.max_epochs=5", *TWO, f"resume={folder}")
-    assert distance(one, folder) < 1e-6
+    finish(folder, "trainer.max_epochs=1", *settings)
+    finish(folder, "trainer.max_epochs=2", f"resume={folder}", *settings)
+    found = rows(folder)
+    assert [row["step"] for row in found] == [0, 1]
+    assert all(row["update/grad_norm"] > 0 for row in found)
+    assert all(0 < row["sync/logprob_gap_mean"] < 0.02 for row in found)
+    exported = load_file(folder / "export/model.safetensors")
+    assert {tensor.dtype for tensor in exported.values()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(
@@ -229,6 +261,20 @@ def test_what_cannot_be_divided_is_refused_before_anything_loads(
     log = folder.with_suffix(".log").read_text()
     assert sentence in log
     assert "Traceback" not in log
+    assert not folder.exists()
+
+
+def test_a_damaged_weight_file_ends_all_ranks_with_one_sentence(tmp_path: Path) -> None:
+    """Rank 0 alone reads it; torchrun ends the other, which has not met it yet."""
+    model, folder = Path(untied_tiny(tmp_path / "model")), tmp_path / "run"
+    weights = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    process = start(folder, *TWO, f"model.path={model}", launcher=torchrun(2))
+    assert process.wait(timeout=200) != 0
+    log = folder.with_suffix(".log").read_text()
+    said = [line for line in log.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1, log[-3000:]
+    assert f"model.path is {model}: its weights do not load" in said[0]
     assert not folder.exists()
 
 

@@ -86,8 +86,14 @@ class Scored(PolicyModule):
 
     def training_step(self, update: Update, index: int) -> None:
         rows = [place for place, row in enumerate(update.rows) if row in self.scored]
-        chosen = [update.responses[row] for row in rows]
-        logprobs_bT, _ = self.score([update.prompts[row] for row in rows], chosen)
+        prompts, chosen = ([of[row] for row in rows] for of in (update.prompts, update.responses))
+        logprobs_bT, _ = self.score(prompts, chosen)
+        # of the same weights, which the policy keeps in float32 and casts, a frozen teacher cast
+        assert torch.equal(logprobs_bT, self.score_teacher(prompts, chosen)[0])
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FullySharded) and not self.teacher.is_policy:
+            assert self.teacher_policy.dtype == strategy.compute_dtype
+        assert self.policy.dtype == torch.float32
         student_BT, scored_B = update.student_logprobs_BT.clone(), update.student_scored_B.clone()
         student_BT[rows, : logprobs_bT.shape[1]] = logprobs_bT
         scored_B[rows] = True

@@ -59,7 +59,7 @@ def _nucleus(logits_BV: Tensor, top_p: float) -> Tensor:
     return torch.empty_like(logits_BV).scatter(-1, order_BV, sorted_BV)
 
 
-def _exact_logits(head: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+def _exact_logits(head: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     """As the trainer has them: a layer of bfloat16 would round its own to it."""
     (hidden,) = inputs
     return product(hidden.flatten(0, -2), head.weight.T).unflatten(0, hidden.shape[:-1])

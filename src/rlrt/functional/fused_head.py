@@ -147,11 +147,10 @@ def _rows(ids_N: Tensor) -> Iterator[slice]:
 
 def _logits(hidden_nH: Tensor, head_vH: Tensor, temperature: float, less_n: Tensor) -> Tensor:
     """Logits at the temperature, less a number per token, in that number's dtype."""
-    scaled = {"beta": -1, "alpha": 1 / temperature}
-    less_n1, dtype = less_n[:, None], less_n.dtype
+    less_n1, dtype, alpha = less_n[:, None], less_n.dtype, 1 / temperature
     if hidden_nH.is_cuda and hidden_nH.dtype != dtype:
-        return torch.addmm(less_n1, hidden_nH, head_vH.T, out_dtype=dtype, **scaled)
-    return torch.addmm(less_n1, hidden_nH.to(dtype), head_vH.T.to(dtype), **scaled)
+        return torch.addmm(less_n1, hidden_nH, head_vH.T, out_dtype=dtype, beta=-1, alpha=alpha)
+    return torch.addmm(less_n1, hidden_nH.to(dtype), head_vH.T.to(dtype), beta=-1, alpha=alpha)
 
 
 def _columns(ids_n: Tensor, first: int, tile_nv: Tensor) -> tuple[Tensor, Tensor]:

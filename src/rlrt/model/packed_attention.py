@@ -8,6 +8,7 @@ outputs back. A forward without a pack behaves as transformers' ``sdpa`` (genera
 from functools import cached_property, partial
 from inspect import signature
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,9 @@ from rlrt.functional.packing import AttentionBlocks, Packed, attention_blocks
 NAME = "packed"
 FULL = "full_attention"
 # torch 2.11 hands keys of fewer heads on as they are; later versions want to be told of them
-_GROUPED = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
+_GROUPED: dict[str, Any] = (
+    {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
+)
 # what ``_varlen`` and ``_in_blocks`` come down to, on a GPU and on the CPU
 _ATTENTION_OPS = (
     torch.ops.torch_attn._varlen_attn.default,
