@@ -12,6 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from rlrt.allocator import grow_segments
 from rlrt.assembly.configuration import (
     CONFIGS,
     compose,
@@ -20,6 +21,7 @@ from rlrt.assembly.configuration import (
 )
 
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors on instead of printing them
+grow_segments()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
