@@ -27,6 +27,7 @@ SOUND = """from rlrt.engine.vllm_engine import VLLMEngine as ForgetfulEngine"""
 
 @pytest.mark.slow
 @pytest.mark.vllm
+@pytest.mark.timeout(900)
 def test_a_tensor_that_is_not_sent_ends_the_run_with_one_sentence(tmp_path: Path) -> None:
     engine = tmp_path / "forgetful.py"
     engine.write_text(FORGETFUL)
