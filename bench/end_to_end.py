@@ -21,7 +21,7 @@ from training_run import training_rows
 TITLE = "a rollout step, by stage"
 STEPS, WARM_UP = 10, 3  # of which so many are left out
 PROBLEMS, SAMPLES, TOKENS, BUDGET = 16, 8, 80, 8192  # as configs/training/tiny.yaml
-STAGES = ("rollout", "reward", "score", "sync", "probe", "update", "other")
+STAGES = ("rollout", "reward", "score", "sync", "proof", "probe", "update", "other")
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:

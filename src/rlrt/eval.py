@@ -8,6 +8,7 @@ imports wait until the words are known to be sound.
 import sys
 from collections.abc import Sequence
 
+from rlrt.allocator import grow_segments
 from rlrt.assembly.configuration import stop_with_a_sentence
 from rlrt.assembly.evaluating.command import USAGE, parse
 from rlrt.assembly.words import helped
@@ -17,6 +18,7 @@ def main(arguments: Sequence[str]) -> None:
     """One evaluation, from the start or from where it was killed."""
     if helped(arguments, USAGE):
         return
+    grow_segments()
     with stop_with_a_sentence(advice="the same command goes on from here"):
         words = parse(arguments)
         from rlrt.assembly.evaluating.evaluate import evaluate

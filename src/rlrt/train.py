@@ -12,6 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from rlrt.allocator import grow_segments
 from rlrt.assembly.cards import require_driver, require_versions
 from rlrt.assembly.configuration import (
     CONFIGS,
@@ -21,6 +22,7 @@ from rlrt.assembly.configuration import (
 )
 
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors on instead of printing them
+grow_segments()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")

@@ -40,6 +40,13 @@ def trained(scale: float) -> PreTrainedModel:
     return policy
 
 
+def flipped(tensor: Tensor) -> Tensor:
+    """The lowest bit of the last element."""
+    other = tensor.clone()
+    other.view(torch.int32).flatten()[-1] ^= 1
+    return other
+
+
 def naive_score(
     policy: PreTrainedModel, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
 ) -> Tensor:
@@ -83,6 +90,15 @@ def main(tensor_parallel: int, folder: Path) -> None:
             )
         )
         engine.sync(engine_weights(policy, torch.float32))
+        sent = dict(engine_weights(trained(scale), torch.float32))
+        found[f"differing {scale}"] = engine.differing(engine_weights(policy, torch.float32))
+        # the last element of each: another rank's, or where heads are shared everyone's
+        named = {
+            name: engine.differing((sent | {name: flipped(tensor)}).items())
+            for name, tensor in sent.items()
+        }
+        found[f"named {scale}"] = [name for name in named if named[name] == [name]]
+        found["all"] = list(sent)
         first_rank = ranks.rank() == 0
         gap = logprob_gap(
             engine,

@@ -1,19 +1,26 @@
 """Both engines keep the same protocol; vLLM is the real one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlrt.batch import Response
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec, Sampling
 from rlrt.engine.hf_engine import HFEngine
-from rlrt.engine.probe import Gap, StaleEngineError, logprob_gap, require_fresh
+from rlrt.engine.probe import (
+    Gap,
+    StaleEngineError,
+    logprob_gap,
+    require_fresh,
+    require_same_weights,
+)
 from rlrt.engine.vllm_engine import VLLMEngine
 from rlrt.engine.weights import engine_weights
 from rlrt.model.load import load_policy, load_tokenizer, stop_token_ids
@@ -39,7 +46,12 @@ def served() -> PreTrainedModel:
 def engine(request: pytest.FixtureRequest, served: PreTrainedModel) -> Iterator[Engine]:
     started: Engine = VLLMEngine() if request.param == "vllm" else HFEngine(batch_size=5)
     stops = stop_token_ids(TINY, load_tokenizer(TINY))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
     started.start(served, EngineSpec(TINY, stops, torch.float32, 256))
+    assert torch.get_num_threads() == threads + 1, "the engine took the trainer's threads"
+    torch.set_num_threads(threads)
+    assert torch.get_num_threads() == threads, "the number cannot be set any more"
     yield started
     started.close()
 
@@ -111,8 +123,94 @@ def test_a_stale_engine_is_caught(
         weights = engine_weights(trained, torch.float32)
         engine.sync(islice(weights, len(list(trained.parameters()))))
     measured = gap(engine, trained, prompts)
-    with pytest.raises(StaleEngineError, match="does not serve the policy's weights"):
+    with pytest.raises(StaleEngineError, match="the engine computes something else"):
         require_fresh(measured, torch.float32, None, step=3)
+
+
+def _flipped(tensor: Tensor) -> Tensor:
+    """The lowest bit of the last element."""
+    found = tensor.clone()
+    found.view(torch.int32).flatten()[-1] ^= 1
+    return found
+
+
+def _swapped(tensor: Tensor, dim: int) -> Tensor:
+    order = torch.arange(tensor.shape[dim])
+    order[[0, 1]] = order[[1, 0]]
+    return tensor.index_select(dim, order)
+
+
+def _other_zero(tensor: Tensor) -> Tensor:
+    found = tensor.clone()
+    found.flatten()[0] = -0.0 if found.flatten()[0].signbit() == 0 else 0.0
+    return found
+
+
+@pytest.mark.parametrize("kind", ["flipped", "rows", "columns", "zero"])
+def test_a_single_difference_is_named_whatever_tensor_it_is_in(
+    engine: Engine, served: PreTrainedModel, kind: str
+) -> None:
+    """Those that the engine concatenates, divides, pads, unties or packs included."""
+    change: dict[str, Callable[[Tensor], Tensor]] = {
+        "flipped": _flipped,
+        "rows": lambda tensor: _swapped(tensor, 0),
+        "columns": lambda tensor: _swapped(tensor, 1),
+        "zero": _other_zero,
+    }
+    sent = dict(engine_weights(served, torch.float32))
+    engine.sync(sent.items())
+    assert require_same_weights(engine, sent.items(), 0) == len(sent) == 47
+    for name, tensor in sent.items():
+        if kind == "columns" and tensor.dim() == 1:
+            continue
+        other = sent | {name: change[kind](tensor)}
+        if torch.equal(other[name].view(torch.int32), tensor.view(torch.int32)):
+            continue  # norms whose elements are all the same
+        assert engine.differing(other.items()) == [name]
+
+
+def test_swapped_keys_and_values_and_layers_are_named(
+    engine: Engine, served: PreTrainedModel
+) -> None:
+    sent = dict(engine_weights(served, torch.float32))
+    engine.sync(sent.items())
+    layers = "model.layers.0", "model.layers.1"
+    for first, second in [
+        *(
+            (f"{layer}.self_attn.k_proj.weight", f"{layer}.self_attn.v_proj.weight")
+            for layer in layers
+        ),
+        *((f"{layer}.mlp.gate_proj.weight", f"{layer}.mlp.up_proj.weight") for layer in layers),
+        tuple(f"{layer}.self_attn.o_proj.weight" for layer in layers),
+        tuple(f"{layer}.input_layernorm.weight" for layer in layers),
+    ]:
+        other = sent | {first: sent[second], second: sent[first]}
+        assert engine.differing(other.items()) == [first, second]
+    left_out = {name: sent[name] for name in sent if name != "model.layers.1.mlp.up_proj.weight"}
+    assert engine.differing(left_out.items()) == ["model.layers.1.mlp.up_proj.weight"]
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("how", ["not sent", "sent wrong", "not packed"])
+def test_a_sync_that_goes_wrong_in_one_tensor_is_stopped(
+    engine: Engine, served: PreTrainedModel, how: str
+) -> None:
+    if not isinstance(engine, VLLMEngine):
+        pytest.skip("nothing is sent to the trainer's own tensors")
+    name = "model.layers.1.self_attn.q_proj.weight"
+    sent = dict(engine_weights(served, torch.float32))
+    engine.sync(sent.items())
+    after = {key: tensor + 1e-3 for key, tensor in sent.items()}
+    if how == "not sent":
+        engine.sync((key, tensor) for key, tensor in after.items() if key != name)
+    elif how == "sent wrong":
+        engine.sync((after | {name: _flipped(after[name])}).items())
+    else:
+        engine.llm.apply_model(lambda model: model.load_weights(after.items()))
+        name = r"model.layers.0.self_attn.qkv_proj.weight \(packed\), .* and 14 more"
+    told = rf"weight sync of step 7 .* of 47 tensors differ \({name}\)"
+    with pytest.raises(StaleEngineError, match=told):
+        require_same_weights(engine, after.items(), 7)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +219,9 @@ def test_a_stale_engine_is_caught(
         (Gap(9e-5, 1e-5), torch.float32, None, True),
         (Gap(2e-4, 1e-5), torch.float32, None, False),
         (Gap(2e-4, 1e-5), torch.float32, 1e-3, True),
-        (Gap(0.9, 2e-3), torch.bfloat16, None, True),
-        (Gap(0.4, 3e-2), torch.bfloat16, None, False),
+        (Gap(4.0, 0.064), torch.bfloat16, None, True),  # of a pair that is right
+        (Gap(0.9, 0.3), torch.bfloat16, None, False),
+        (Gap(0.9, 0.02), torch.bfloat16, 0.5, False),
         (Gap(float("nan"), float("nan")), torch.float32, None, False),
     ],
 )
@@ -300,3 +399,27 @@ def test_top_p_draws_from_the_nucleus_alone(
 def test_sampling_out_of_range_is_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sampling(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "setting", "share", "expected"),
+    [
+        (torch.bfloat16, None, None, 0.4),
+        (torch.bfloat16, None, 0.55, 0.55),
+        (torch.bfloat16, 0.3, 0.55, 0.3),
+        (torch.float32, None, None, 0.4),
+    ],
+)
+def test_what_an_engine_on_a_card_is_built_with(
+    dtype: torch.dtype, setting: float | None, share: float | None, expected: float
+) -> None:
+    """Logits in float32; the setting before what the run leaves; graphs that sleep too."""
+    engine = VLLMEngine(gpu_memory_utilization=setting, attention_backend="TRITON_ATTN")
+    engine.on_gpu, engine.launched = True, False
+    built = engine.arguments(EngineSpec(TINY, (2,), dtype, 64, share))
+    assert built["gpu_memory_utilization"] == expected
+    assert built["attention_backend"] == "TRITON_ATTN"
+    assert built["enable_sleep_mode"]
+    assert built["sleep_mode_offload_cudagraph"]
+    head = None if dtype == torch.float32 else "float32"
+    assert built["hf_overrides"].get("head_dtype") == head

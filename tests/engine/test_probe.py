@@ -11,12 +11,12 @@ from transformers import PreTrainedModel
 from rlrt.batch import Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.hf_engine import HFEngine
-from rlrt.engine.probe import StaleEngineError, prove
+from rlrt.engine.probe import StaleEngineError, probe
 from rlrt.functional.seeds import derive_seed
 from rlrt.model.views import score_responses
 
 TINY = str(Path(__file__).resolve().parents[2] / "models" / "tiny")
-PROMPTS = [(1, 10 + number, 20) for number in range(6)]
+PROMPTS = [(1, 10 + number, 20) for number in range(10)]
 Asked = tuple[list[Sequence[int]], list[int], Sampling]
 
 
@@ -44,7 +44,7 @@ def engine(tiny: PreTrainedModel) -> Iterator[SpyingEngine]:
     started.close()
 
 
-@pytest.mark.parametrize(("longest", "probed"), [(50, 32), (5, 5)])
+@pytest.mark.parametrize(("longest", "probed"), [(50, 8), (5, 5)])
 def test_the_first_prompts_shortly_and_always_alike(
     engine: SpyingEngine, tiny: PreTrainedModel, longest: int, probed: int
 ) -> None:
@@ -52,11 +52,11 @@ def test_the_first_prompts_shortly_and_always_alike(
         return score_responses(tiny, prompts, responses, 0.9, 10**5)[0]
 
     prompts = iter(PROMPTS)
-    gap = prove(engine, score, prompts, Sampling(longest, 0.9), 7, 3, torch.float32)
+    gap = probe(engine, score, prompts, Sampling(longest, 0.9), 7, 3, torch.float32)
     assert 0 <= gap.mean <= gap.max <= 1e-4
-    seeds = [derive_seed(7, "probe", 3, number) for number in range(4)]
-    assert engine.asked == (PROMPTS[:4], seeds, Sampling(probed, 0.9))
-    assert next(prompts) == PROMPTS[4], "no more is read than is asked"
+    seeds = [derive_seed(7, "probe", 3, number) for number in range(8)]
+    assert engine.asked == (PROMPTS[:8], seeds, Sampling(probed, 0.9))
+    assert next(prompts) == PROMPTS[8], "no more is read than is asked"
 
 
 def test_other_weights_are_told_with_their_step(
@@ -65,10 +65,10 @@ def test_other_weights_are_told_with_their_step(
     def score(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Tensor:
         return score_responses(tiny, prompts, responses, 0.9, 10**5)[0] - 0.01
 
-    def proven() -> None:
-        prove(engine, score, PROMPTS, Sampling(8, 0.9), 7, 3, torch.float32)
+    def probed() -> None:
+        probe(engine, score, PROMPTS, Sampling(8, 0.9), 7, 3, torch.float32)
 
     with pytest.raises(StaleEngineError, match="after the weight sync of step 3"):
-        proven()
+        probed()
     engine.max_logprob_gap = 0.02
-    proven()
+    probed()

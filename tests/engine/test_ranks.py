@@ -10,7 +10,9 @@ from tests.processes import run_ranks
 
 from rlrt.engine.hf_engine import HFEngine
 from rlrt.engine.vllm_engine import VLLMEngine
+from rlrt.model.load import load_config
 
+TINY = str(Path(__file__).resolve().parents[2] / "models" / "tiny")
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 
@@ -48,6 +50,8 @@ def test_two_processes_sample_what_one_does(
         assert found[0][f"gap {scale}"] <= 1e-4
         assert responses(found, scale) == responses([alone], scale)
         assert all(rank[f"told {scale}"] for rank in found)
+        assert [rank[f"differing {scale}"] for rank in found] == [[], []]
+        assert found[1][f"named {scale}"] == found[1]["all"]  # it holds the last element of each
         assert all(rank[f"exact {scale}"] for rank in found), "gathered and rounded differently"
     assert responses(found, 1.0) != responses(found, 1.05)
     for rank in found:
@@ -57,6 +61,16 @@ def test_two_processes_sample_what_one_does(
 
 def test_an_engine_serves_only_ranks_that_it_can_be_shared_by() -> None:
     VLLMEngine(tensor_parallel=2).require_ranks(4)
+    shape = load_config(TINY)  # 4 heads, 2 of keys and values
+    for size in (1, 2, 4):
+        VLLMEngine(tensor_parallel=size).require_shape(shape)
+    with pytest.raises(ValueError, match=r"tensor_parallel is 8, it must divide the model's 4 att"):
+        VLLMEngine(tensor_parallel=8).require_shape(shape)
+    shape.num_attention_heads, shape.num_key_value_heads = 12, 4
+    with pytest.raises(
+        ValueError, match=r"tensor_parallel is 6, .* divide its 4 key/value heads or"
+    ):
+        VLLMEngine(tensor_parallel=6).require_shape(shape)
     with pytest.raises(ValueError, match=r"engine.tensor_parallel is 3, it must divide .* 2"):
         VLLMEngine(tensor_parallel=3).require_ranks(2)
     HFEngine().require_ranks(1)

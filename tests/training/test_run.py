@@ -38,6 +38,7 @@ COLUMNS = {  # of metrics.csv, that users rely on
     "step",
     "reward/mean",
     "credit/multiplier_mean",
+    "sync/proven_tensors",
     "sync/logprob_gap",
     "loss/surrogate",
     "time/rollout_s",

@@ -113,9 +113,9 @@ class VLLMEngine:
         if self.launched:
             name_this_rank(policy.device)
         with within_memory(self.share, "started"), _threads_kept(), _weights_kept():
-            self.llm = LLM(spec.model_path, **self._arguments(spec))
+            self.llm = LLM(spec.model_path, **self.arguments(spec))
 
-    def _arguments(self, spec: EngineSpec) -> dict[str, Any]:
+    def arguments(self, spec: EngineSpec) -> dict[str, Any]:
         """What vLLM is built with."""
         on_cpu = {
             # The CPU build cannot take back the random number that a half-read prompt of a seeded

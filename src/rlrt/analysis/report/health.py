@@ -14,8 +14,9 @@ from rlrt.analysis.text import visible
 from rlrt.engine.probe import LIMITS
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}  # trainer.precision -> engine's
+LARGEST_GAP = "sync/logprob_gap"
 LAST = 10  # rollout steps
-STAGES = ("sync", "probe", "rollout", "reward", "wait", "score", "update", "record")
+STAGES = ("sync", "proof", "probe", "rollout", "reward", "wait", "score", "update", "record")
 OUTSIDE = ("checkpoint", "evaluation")  # of no step's seconds
 
 # rules of thumb of this report, not of the method: above these a person should look
@@ -41,16 +42,22 @@ class Check:
 UNKNOWN = Check("unknown", "not in metrics.csv")
 
 
-def sync_limit(run: ReportedRun) -> float | None:
-    """What ``sync/logprob_gap`` may be in this run, in nats; None where its settings are not known."""
+def sync_limit(run: ReportedRun) -> tuple[str, float | None]:
+    """The column that tells of this run's sync, and what it may be, in nats; None where its settings
+    are not known.
+    """
     limit = run.settings.get("engine.max_logprob_gap", "null")
     if limit != "null":
         try:
-            return float(limit)
+            return LARGEST_GAP, float(limit)
         except ValueError:
-            return None
+            return LARGEST_GAP, None
     dtype = DTYPES.get(run.settings.get("trainer.precision", ""))
-    return LIMITS[dtype].max if dtype else None
+    if dtype is None:
+        return LARGEST_GAP, None
+    if math.isinf(LIMITS[dtype].max):
+        return f"{LARGEST_GAP}_mean", LIMITS[dtype].mean
+    return LARGEST_GAP, LIMITS[dtype].max
 
 
 def checks(
@@ -87,7 +94,8 @@ def _rule(column: str) -> str:
 
 
 def _sync(run: ReportedRun) -> Check:
-    gaps, limit = curve(run.metrics, "sync/logprob_gap"), sync_limit(run)
+    column, limit = sync_limit(run)
+    gaps = curve(run.metrics, column)
     if not gaps:
         return UNKNOWN
     step = max(gaps, key=lambda s: math.inf if math.isnan(gaps[s]) else gaps[s])

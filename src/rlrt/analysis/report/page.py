@@ -8,7 +8,7 @@ from typing import Any
 
 from rlrt.analysis.html import render
 from rlrt.analysis.report.charts import Chart, evaluation_table, final_metrics, sections, told
-from rlrt.analysis.report.health import checks, stage_seconds, sync_limit
+from rlrt.analysis.report.health import LARGEST_GAP, checks, stage_seconds, sync_limit
 from rlrt.analysis.report.runs import ReportedRun
 from rlrt.analysis.report.samples import HEAD, TAIL, Row, Samples
 from rlrt.analysis.report.settings import Settings, by_method, differences
@@ -26,7 +26,8 @@ def page(
     """The report as HTML; for every run its samples, and the settings to compare its own with where
     there are some.
     """
-    limits = sorted({limit for run in runs if (limit := sync_limit(run)) is not None})
+    told = [limit for column, limit in map(sync_limit, runs) if column == LARGEST_GAP]
+    limits = sorted({limit for limit in told if limit is not None})
     charts = sections(runs, limits)
     marks = _marks(runs)
     weights = [sample.weights for sample in samples]
