@@ -35,7 +35,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def row(printed: str, name: str) -> list[str]:
     """The cells of a row of the table."""
-    (line,) = [line for line in printed.splitlines() if line.strip().startswith(name)]
+    line = next(line for line in printed.splitlines() if line.strip().startswith(name))
     return line.strip().removeprefix(name).split()
 
 
@@ -61,7 +61,7 @@ def test_every_preset_without_card_hub_and_cache(
         assert "one card of 80 GB cannot hold this run: each needs" in printed
     if credit == "sdpo":  # a frozen teacher in bfloat16
         frozen = ["16.4", "16.4", "2.0"] if large else ["8.0", "8.0", "1.0"]
-        assert row(printed, "teacher") == frozen or printed.count("  teacher ") == 2
+        assert row(printed, "teacher") == frozen
 
 
 @pytest.mark.usefixtures("offline")
@@ -113,21 +113,19 @@ def test_a_run_on_the_cpu_is_read_to_its_problems(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_entry_checks_and_writes_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "src/rlrt/train.py"), "model=qwen3_8b", "check=true"]
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    for more, status in (([], 0), (["card_gb=10"], 2)):
-        done = subprocess.run(
-            [*command, *more],
-            cwd=tmp_path,
-            env=os.environ | offline,
-            capture_output=True,
-            text=True,
-            timeout=280,
-        )
-        assert done.returncode == status, done.stderr
-        assert "Traceback" not in done.stderr
-        assert len(done.stderr.splitlines()) == (1 if status else 0), done.stderr
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "src/rlrt/train.py"), "model=qwen3_8b", "check=true"],
+        cwd=tmp_path,
+        env=os.environ | offline,
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "would start on 1 x 141 GB: moments on the host" in done.stdout
     assert not [path for path in tmp_path.rglob("*") if "cache" not in path.parts]
 
 

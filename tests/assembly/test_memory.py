@@ -181,5 +181,6 @@ def test_the_table_fits_a_terminal() -> None:
     screen.print(memory_table(kinds, "memory of x"))
     assert isinstance(screen.file, io.StringIO)
     lines = screen.file.getvalue().splitlines()
-    assert any(line.split()[-2:] == ["no", "yes"] for line in lines if "fits" in line)
-    assert any("in tokens" in line and line.endswith(("287,706", "287,706 ")) for line in lines)
+    assert [line.split() for line in lines if "fits" in line] == [["fits", "no", "yes"]]
+    assert [line.split()[-1] for line in lines if "in tokens" in line] == ["287,706"]
+    assert max(map(len, lines)) <= 80

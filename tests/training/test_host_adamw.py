@@ -122,7 +122,7 @@ SHARDED = """
 import sys
 import torch, torch.distributed as dist
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict import *
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from rlrt.training.host_adamw import HostAdamW
@@ -148,6 +148,17 @@ assert bool(device) == (rank == 0) and device.get("param_groups") == host.get("p
 for name, state in device.get("state", {}).items():
     for key, value in state.items():
         assert torch.equal(value, host["state"][name][key]), (name, key)
+model, stopped = models[1]
+resumed = HostAdamW(model.parameters(), lr=0.5, chunk=16)
+spread = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+for parameter in model.parameters():
+    parameter.grad = None
+set_optimizer_state_dict(model, resumed, device, options=spread)  # of AdamW, by the trainer's way
+assert resumed.param_groups[0]["lr"] == 0.1
+for parameter in model.parameters():
+    for name, value in stopped.state[parameter].items():
+        found = resumed.state[parameter][name]
+        assert torch.equal(getattr(found, "_local_tensor", found), getattr(value, "_local_tensor", value))
 dist.destroy_process_group()
 """
 

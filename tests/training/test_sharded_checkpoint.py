@@ -36,7 +36,7 @@ def train(
         env={**os.environ, "OMP_NUM_THREADS": "1", **(limits or {})},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=100,
         check=False,
     )
     assert done.returncode == status, done.stderr[-3000:]
@@ -86,13 +86,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs_of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Runs on two ranks that stopped half-way, by how they wrote their checkpoints.
-
-    Of the sharded one AdamW's moments lie on the host.
-    """
+    """Runs on two ranks that stopped half-way, by how they wrote their checkpoints."""
     runs = {how: tmp_path_factory.mktemp(how) for how in ("whole", "sharded")}
-    train(runs["whole"], 2, STEPS // 2, "whole")
-    train(runs["sharded"], 2, STEPS // 2, "sharded", limits={"MOMENTS": "host"})
+    for how, folder in runs.items():
+        train(folder, 2, STEPS // 2, how)
     return runs
 
 
@@ -108,12 +105,12 @@ def test_two_ranks_save_what_one_would(alone: Path, runs_of_two: dict[str, Path]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("before", "how", "ranks", "then", "moments"),
+    ("before", "how", "ranks", "then"),
     [
-        (2, "whole", 1, "whole", "host"),
-        (2, "sharded", 1, "whole", "device"),
-        (2, "sharded", 3, "sharded", "host"),
-        (1, "whole", 2, "whole", "host"),
+        (2, "whole", 1, "whole"),
+        (2, "sharded", 1, "whole"),
+        (2, "sharded", 3, "sharded"),
+        (1, "whole", 2, "whole"),
     ],
 )
 def test_a_run_goes_on_with_another_number_of_ranks(
@@ -124,13 +121,10 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     how: str,
     ranks: int,
     then: str,
-    moments: str,
 ) -> None:
-    """It ends like the one never interrupted, wherever AdamW's moments were and are; a mean over
-    three ranks rounds in float32.
-    """
+    """It ends like the one never interrupted; a mean over three ranks rounds in float32."""
     source = step_path(alone if before == 1 else runs_of_two[how], STEPS // 2)
-    train(tmp_path, ranks, STEPS, then, source, limits={"MOMENTS": moments})
+    train(tmp_path, ranks, STEPS, then, source)
     tolerance = 1e-5 if ranks == 3 else 0
     require_same(step_path(tmp_path, STEPS), step_path(alone, STEPS), tolerance)
 

@@ -2,8 +2,7 @@
 
 ``python tiny_training.py FOLDER RANKS STEPS sharded|whole [CHECKPOINT]``: every rank sees the same
 data, so the number of ranks changes the rounding of a mean of equal gradients alone. RANK_1_FILE_BYTES
-limits what one rank may write to a file, as a full disk does; RANK_1_DIES_AT names an epoch;
-MOMENTS=host keeps AdamW's moments on the host.
+limits what one rank may write to a file, as a full disk does; RANK_1_DIES_AT names an epoch.
 """
 
 import os
@@ -21,12 +20,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
-from rlrt.training.host_adamw import HostAdamW
 from rlrt.training.liveness import RankWatch
 from rlrt.training.step_table import StepTable
 
 ROWS = 8
-FUSED: dict[Any, dict[str, Any]] = {torch.optim.AdamW: {"fused": True}, HostAdamW: {}}
 
 
 class Policy(nn.Module):
@@ -82,8 +79,7 @@ class Tiny(L.LightningModule):
                 mine.lerp_(theirs, 0.5)
 
     def configure_optimizers(self) -> Any:
-        make = HostAdamW if os.environ.get("MOMENTS") == "host" else torch.optim.AdamW
-        optimizer = make(self.policy.parameters(), lr=0.05, **FUSED[make])
+        optimizer = torch.optim.AdamW(self.policy.parameters(), lr=0.05)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1 / (done + 1))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
