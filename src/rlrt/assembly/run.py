@@ -13,7 +13,8 @@ from rlrt.assembly.configuration import build, checked, first_sentence
 from rlrt.assembly.console import console, quiet_libraries, say
 from rlrt.assembly.memory import Held, require_room
 from rlrt.assembly.parts import CheapParts, build_cheap_parts, read_problems
-from rlrt.assembly.teacher_model import require_vocabulary, teacher_tokens
+from rlrt.assembly.pinning import pinned, with_commits
+from rlrt.assembly.teacher_model import require_vocabulary, teacher_folder, teacher_tokens
 from rlrt.assembly.trainer import rank_count
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
@@ -86,10 +87,10 @@ class Run:
 def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     """Cheap parts, then problems, then the policy; the engine starts with the fit."""
     quiet_libraries()
-    parts = build_cheap_parts(config)
+    parts = pinned(build_cheap_parts(config))
     L.seed_everything(parts.run.seed, verbose=False)
     model, training = parts.model, parts.training
-    policy_path = checked(policy_folder, model.path, weights=False)
+    policy_path = checked(policy_folder, model.path, weights=False, revision=model.at)
     tokenizer = checked(load_tokenizer, policy_path)
     prompts = checked(Prompts, tokenizer, **asdict(parts.prompts))
     spec, settings = _lengths(parts, policy_path, tokenizer)
@@ -99,7 +100,7 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     problems = read_problems(parts, prompts)
     sizes = (training.problems_per_step, training.problems_per_update)
     if model.random_init_seed is None:  # a download of many gigabytes: after all that may be wrong
-        policy_path = checked(policy_folder, model.path, weights=True)
+        policy_path = checked(policy_folder, model.path, weights=True, revision=model.at)
     data = checked(ProblemDataModule, *problems, parts.run.seed, *sizes)
     judge = Judge(tokenizer, parts.verifier)
     exchangeable = RolloutParts(
@@ -118,8 +119,9 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     trainer = _trainer(config, folder, first_step, [watch, exports, rollouts, *views, checkpoints])
     module = _policy_module(parts, policy_path)
     if leads():
+        stored = with_commits(config, parts)
         write_atomically(
-            folder / "config.yaml", lambda partial: OmegaConf.save(config, partial, resolve=True)
+            folder / "config.yaml", lambda partial: OmegaConf.save(stored, partial, resolve=True)
         )
     return Run(folder, trainer, module, data, rollouts, checkpoints, exports, watch)
 
@@ -160,8 +162,7 @@ def _held(config: DictConfig, parts: CheapParts, policy_path: str) -> Held:
     """What the run keeps on its cards."""
     policy = teacher = parameter_count(load_config(policy_path))
     if parts.teacher.path is not None:
-        path = checked(policy_folder, parts.teacher.path, weights=False, setting="teacher.path")
-        teacher = parameter_count(load_config(path))
+        teacher = parameter_count(load_config(teacher_folder(parts.teacher)))
     return Held(
         policy,
         0 if parts.teacher.is_policy else teacher,
@@ -179,7 +180,7 @@ def _lengths(
     require_vocabulary(parts.credit.divergence, shape.vocab_size)
     model_tokens = shape.max_position_embeddings
     if parts.teacher.path is not None:
-        model_tokens = min(model_tokens, teacher_tokens(parts.teacher.path, tokenizer, shape))
+        model_tokens = min(model_tokens, teacher_tokens(parts.teacher, tokenizer, shape))
     longest = training.longest_sequence
     if longest > model_tokens:
         raise UserError(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlrt.hub import is_local, refuse_unused
 from rlrt.training.optimization import Optimization
 
 MAX_SEED = 2**32 - 1  # NumPy takes no larger one
@@ -66,7 +67,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Model:
-    """Which policy is trained. ``path`` is a folder or a name on the hub.
+    """Which policy is trained. ``path`` is a folder or a name on the hub, there of ``revision``; a run
+    stores as ``commit`` what that stood for when it began.
 
     ``accelerator`` and ``precision`` are what its preset hands to the trainer, checked there.
     """
@@ -79,6 +81,8 @@ class Model:
     accelerator: str
     precision: str
     gradient_checkpointing: bool
+    revision: str | None = None
+    commit: str | None = None
 
     def __post_init__(self) -> None:
         kinds = ("base", "instruct", "thinking")
@@ -92,6 +96,13 @@ class Model:
                 f"model.path is {self.path!r}, and no such folder exists; allowed: a model folder or "
                 "a name on the hub such as Qwen/Qwen3-4B-Base"
             )
+        local = "model.path" if is_local(self.path) else ""
+        refuse_unused(self.revision, self.commit, "model", local)
+
+    @property
+    def at(self) -> str | None:
+        """The commit, where it is known, else the revision."""
+        return self.commit or self.revision
 
 
 @dataclass(frozen=True)
