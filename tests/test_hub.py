@@ -29,7 +29,7 @@ ABSENT = "a" * 40
 PROGRAM = """
 import json, sys
 from omegaconf import OmegaConf
-import huggingface_hub
+import rlrt.hub
 from rlrt.assembly.configuration import checked, compose
 from rlrt.assembly.pinning import pinned, with_commits
 from rlrt.assembly.parts import build_cheap_parts
@@ -37,7 +37,7 @@ from rlrt.assembly.run import build_run
 from rlrt.assembly.stored import find_policy
 from rlrt.data.rows import read_hub
 from rlrt.errors import UserError
-huggingface_hub.constants.DEFAULT_REQUEST_TIMEOUT = 1
+rlrt.hub.ANSWER_S = 1
 work = json.loads(sys.stdin.readline())
 for kind, *words in map(json.loads, sys.stdin):
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+ANSWER_S = 10.0
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _log = logging.getLogger("huggingface_hub.hf_api")
 
@@ -27,8 +28,9 @@ def find_commit(name: str, kind: str, revision: str | None, setting: str) -> str
     hub = HfApi()
     try:
         with _silent():
+            # whether it answers, and knows the revision: the next request would wait for ever
+            hub.repo_info(name, repo_type=kind, revision=revision, timeout=ANSWER_S)
             if revision is not None and COMMIT.fullmatch(revision):
-                hub.repo_info(name, repo_type=kind, revision=revision)  # whether there is one
                 return revision
             return hub.resolve_revision(name, repo_type=kind, revision=revision).resolved
     except RevisionNotFoundError as error:

@@ -55,8 +55,9 @@ class Run:
     exports: Exports
     watch: RankWatch
 
-    def fit_and_finish(self, checkpoint: Path | None) -> None:
-        """Train, evaluate the last weights, export them."""
+    def fit_and_finish(self, checkpoint: Path | None, verified: bool = True) -> None:
+        """Train, evaluate the last weights, export them; ``verified``: the checkpoint is known whole."""
+        self.checkpoints.unverified = None if verified else checkpoint
         say(f"run folder: {self.folder}\nstarting {type(self.rollouts.engine).__name__} …")
         with self.rollouts.parts.judge.verifier, self.watch:
             try:
