@@ -22,13 +22,13 @@ from rlrt.assembly.benchmarks import build_source
 from rlrt.assembly.configuration import checked, stop_with_a_sentence
 from rlrt.assembly.console import quiet_libraries, say
 from rlrt.assembly.options import require_at_least
-from rlrt.assembly.stored import StoredPolicy, find_policy, read_config
+from rlrt.assembly.stored import StoredPolicy, find_policy, read_config, start_of
 from rlrt.assembly.study import open_study, placed
 from rlrt.assembly.study_engine import StudyEngine, held_out_problems, started
 from rlrt.batch import Problem, Verdict
 from rlrt.errors import UserError
 from rlrt.functional.seeds import derive_seed
-from rlrt.model.load import load_tokenizer, policy_folder
+from rlrt.model.load import load_tokenizer
 
 BASE_SAMPLES = 8  # that say how hard a problem is
 ALIKE = ("temperature", "max_prompt_tokens", "max_response_tokens")  # or lengths tell runs apart
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quiet_libraries()
     tuned = labelled(options.runs)
     configs = [read_config(folder) for folder in options.runs]
-    base = find_policy(options.base or str(configs[0].model.path), "--base")
+    base = find_policy(options.base or start_of(configs[0]), "--base")
     require_alike(options.runs, configs)
     require_tokenizer(base, list(tuned.values()))
     study = open_study(options.runs[0])
@@ -115,8 +115,7 @@ def require_tokenizer(base: StoredPolicy, tuned: Sequence[StoredPolicy]) -> None
     """UserError where a policy's ids mean something else than the base's."""
 
     def ids(stored: StoredPolicy) -> dict[str, int]:
-        path = checked(policy_folder, stored.folder, weights=False)
-        vocabulary: dict[str, int] = checked(load_tokenizer, path).get_vocab()
+        vocabulary: dict[str, int] = checked(load_tokenizer, stored.local_folder()).get_vocab()
         return vocabulary
 
     known = ids(base)

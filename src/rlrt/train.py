@@ -38,7 +38,7 @@ def train(config: DictConfig) -> None:
 
         going_on = resumption(config, HydraConfig.get().overrides.task, folder)
         run = build_run(going_on.config, folder, going_on.first_step)
-        run.fit_and_finish(going_on.checkpoint)
+        run.fit_and_finish(going_on.checkpoint, going_on.verified)
 
 
 def _check(config: DictConfig, overrides: list[str], folder: Path) -> None:

@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch.distributed.checkpoint.api import CheckpointException
 
+from rlrt import ranks
+from rlrt.assembly import resume
+from rlrt.assembly.configuration import compose
 from rlrt.errors import RunStoppedError, UserError
 from rlrt.files import put_in_place, recover
 from rlrt.training.checkpoint import Checkpoints, find_checkpoint, run_folder
@@ -138,6 +142,55 @@ def test_a_folder_that_is_not_what_was_written_is_damaged(
     for named in (newest, checkpoints.folder.parent):
         with pytest.raises(UserError, match=r"go on from .*=.*step-000001\.ckpt$"):
             find_checkpoint(named)
+
+
+def test_one_rank_verifies_what_all_resume_from(
+    checkpoints: Checkpoints, sharded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(checkpoints, sharded, 1, 2)
+    newest = checkpoints.folder / "step-000002.ckpt"
+    damaged = newest / "__0_0.distcp" if sharded else newest
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    run: Any = checkpoints.folder.parent
+    assert find_checkpoint(run, verify=False) == newest
+    none: Any = None
+    checkpoints.setup(none, none, "fit")  # nothing is left to verify
+    checkpoints.unverified = run
+    with pytest.raises(UserError, match=r"is damaged; go on from .*step-000001\.ckpt"):
+        checkpoints.setup(none, none, "fit")
+    # another rank reads nothing, and says what rank 0 has told it
+    monkeypatch.setattr(ranks, "rank", lambda: 1)
+    monkeypatch.setattr(ranks, "gathered", lambda told: ["of rank 0", told])
+    (run / "checkpoints").rename(run / "away")
+    with pytest.raises(UserError, match=r"^of rank 0$"):
+        checkpoints.setup(none, none, "fit")
+
+
+@pytest.mark.parametrize(
+    ("environment", "verified"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2"}, False),  # the first one did
+        ({"RANK": "0", "WORLD_SIZE": "2"}, False),  # once they have met
+    ],
+)
+def test_a_checkpoint_is_verified_at_once_where_nobody_waits(
+    checkpoints: Checkpoints,
+    sharded: bool,
+    environment: dict[str, str],
+    verified: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save(checkpoints, sharded, 1)
+    if sharded:
+        monkeypatch.setattr(resume, "completed_steps", step_of)  # its layout is none
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    run = checkpoints.folder.parent
+    config = compose([f"resume={run}"])
+    OmegaConf.save(config, run / "config.yaml")
+    found = resume.resumption(config, [f"resume={run}"], run)
+    assert (found.verified, found.first_step) == (verified, 1)
 
 
 def test_what_a_killed_save_left_counts_as_nothing_and_goes(

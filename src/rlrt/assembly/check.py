@@ -12,6 +12,7 @@ from rlrt.assembly.console import quiet_libraries, say
 from rlrt.assembly.fitting import card_bytes, demand_of, show
 from rlrt.assembly.memory import GB, Demand, estimate, on_cards, require_room, settled
 from rlrt.assembly.parts import CheapParts, build_cheap_parts, read_problems
+from rlrt.assembly.pinning import pinned
 from rlrt.assembly.run import require_lengths, shape_of, teacher_shape
 from rlrt.data.prompts import Prompts
 from rlrt.data.rows import UnreachableError
@@ -24,7 +25,7 @@ USUAL = ((1, 80), (1, 141), (8, 80))  # cards and GB of each, shown where no car
 def check_run(config: DictConfig) -> None:
     """Say what of the run is right and what could not be looked at; UserError where it cannot start."""
     quiet_libraries()
-    parts = build_cheap_parts(config)
+    parts = pinned(build_cheap_parts(config))
     say("settings and parts: right")
     policy, tokenizer = _model(parts)
     if tokenizer is not None:
@@ -43,7 +44,7 @@ def _model(parts: CheapParts) -> tuple[PretrainedConfig, PreTrainedTokenizerBase
     """The policy's configuration and tokenizer; the preset's shape where they cannot be reached."""
     model = parts.model
     try:
-        folder = checked(policy_folder, model.path, weights=False)
+        folder = checked(policy_folder, model.path, weights=False, revision=model.at)
     except UserError as error:
         if model.shape is None or Path(model.path).expanduser().is_dir():
             raise

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlrt.assembly.configuration import compose, leaves, load_yaml
 from rlrt.assembly.types import shown
 from rlrt.errors import UserError
-from rlrt.leader import leads
+from rlrt.leader import launched_together, leads
 from rlrt.training.checkpoint import completed_steps, find_checkpoint, run_folder
 
 # What may differ from the run that is resumed: nothing of it changes what a step computes.
@@ -38,11 +38,15 @@ FREE = (
 
 @dataclass(frozen=True)
 class Resumption:
-    """The configuration of the run, where it starts, and the checkpoint to load (None: none)."""
+    """The configuration of the run, where it starts, and the checkpoint to load (None: none).
+
+    Where other ranks already wait for this one, it is verified once they have met: by one for all.
+    """
 
     config: DictConfig
     first_step: int
     checkpoint: Path | None
+    verified: bool = True
 
 
 def resumption(config: DictConfig, overrides: Sequence[str], folder: Path) -> Resumption:
@@ -60,8 +64,9 @@ def resumption(config: DictConfig, overrides: Sequence[str], folder: Path) -> Re
             )
         return Resumption(config, 0, None)
     source = Path(str(config.resume))
-    checkpoint = find_checkpoint(source)
-    done = _completed(checkpoint) if checkpoint else 0
+    verified = leads() and not launched_together()
+    checkpoint = find_checkpoint(source, verified)
+    done = _completed(checkpoint, source) if checkpoint else 0
     stored_path = run_folder(source) / "config.yaml"
     if stored_path.exists():
         config = _stored_with_changes(stored_path, config, overrides)
@@ -72,13 +77,22 @@ def resumption(config: DictConfig, overrides: Sequence[str], folder: Path) -> Re
             f"trainer.max_epochs is {config.trainer.max_epochs}, and the run that resume names has "
             f"{done} rollout steps behind it"
         )
-    return Resumption(config, done, checkpoint)
+    return Resumption(config, done, checkpoint, verified)
 
 
-def _completed(checkpoint: Path) -> int:
+def _completed(checkpoint: Path, source: Path) -> int:
     try:
         return completed_steps(checkpoint)
-    except (RuntimeError, UnpicklingError, LookupError, TypeError, ValueError) as error:
+    except (
+        RuntimeError,
+        UnpicklingError,
+        LookupError,
+        TypeError,
+        ValueError,
+        OSError,
+        EOFError,
+    ) as error:
+        find_checkpoint(source)  # says so where it is damaged
         raise UserError(
             f"resume is {checkpoint}, which is no checkpoint of a run ({type(error).__name__})"
         ) from error

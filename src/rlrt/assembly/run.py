@@ -13,7 +13,8 @@ from rlrt.assembly.configuration import build, checked, first_sentence, shared_s
 from rlrt.assembly.console import console, quiet_libraries, say
 from rlrt.assembly.fitting import fitted
 from rlrt.assembly.parts import CheapParts, build_cheap_parts, read_problems
-from rlrt.assembly.teacher_model import require_vocabulary, teacher_tokens
+from rlrt.assembly.pinning import pinned, with_commits
+from rlrt.assembly.teacher_model import require_vocabulary, teacher_folder, teacher_tokens
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
@@ -56,8 +57,9 @@ class Run:
     exports: Exports
     watch: RankWatch
 
-    def fit_and_finish(self, checkpoint: Path | None) -> None:
-        """Train, evaluate the last weights, export them."""
+    def fit_and_finish(self, checkpoint: Path | None, verified: bool = True) -> None:
+        """Train, evaluate the last weights, export them; ``verified``: the checkpoint is known whole."""
+        self.checkpoints.unverified = None if verified else checkpoint
         say(f"run folder: {self.folder}\nstarting {type(self.rollouts.engine).__name__} …")
         with self.rollouts.parts.judge.verifier, self.watch:
             try:
@@ -88,10 +90,10 @@ class Run:
 def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     """Cheap parts, then problems, then the policy; the engine starts with the fit."""
     quiet_libraries()
-    parts = build_cheap_parts(config)
+    parts = pinned(build_cheap_parts(config))
     L.seed_everything(parts.run.seed, verbose=False)
     model, training = parts.model, parts.training
-    policy_path = checked(policy_folder, model.path, weights=False)
+    policy_path = checked(policy_folder, model.path, weights=False, revision=model.at)
     tokenizer = checked(load_tokenizer, policy_path)
     prompts = checked(Prompts, tokenizer, **asdict(parts.prompts))
     shape = shape_of(policy_path)
@@ -104,7 +106,7 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     problems = read_problems(parts, prompts)
     sizes = (training.problems_per_step, training.problems_per_update)
     if model.random_init_seed is None:  # a download of many gigabytes: after all that may be wrong
-        policy_path = checked(policy_folder, model.path, weights=True)
+        policy_path = checked(policy_folder, model.path, weights=True, revision=model.at)
     data = checked(ProblemDataModule, *problems, parts.run.seed, *sizes)
     judge = Judge(tokenizer, parts.verifier)
     exchangeable = RolloutParts(
@@ -124,8 +126,9 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     sharded = isinstance(trainer.strategy, FullySharded)
     module = _policy_module(parts, policy_path, sharded, kernels)
     if leads():
+        stored = with_commits(config, parts)
         write_atomically(
-            folder / "config.yaml", lambda partial: OmegaConf.save(config, partial, resolve=True)
+            folder / "config.yaml", lambda partial: OmegaConf.save(stored, partial, resolve=True)
         )
     return Run(folder, trainer, module, data, rollouts, checkpoints, exports, watch)
 
@@ -196,9 +199,7 @@ def teacher_shape(parts: CheapParts) -> PretrainedConfig | None:
     """The configuration of a teacher that is another model."""
     if parts.teacher.path is None:
         return None
-    setting = "teacher.path"
-    folder = checked(policy_folder, parts.teacher.path, weights=False, setting=setting)
-    return shape_of(folder, setting)
+    return shape_of(teacher_folder(parts.teacher), "teacher.path")
 
 
 def require_lengths(
@@ -213,7 +214,7 @@ def require_lengths(
     require_vocabulary(parts.credit.divergence, shape.vocab_size)
     model_tokens = int(shape.max_position_embeddings)
     if parts.teacher.path is not None and tokenizer is not None:
-        model_tokens = min(model_tokens, teacher_tokens(parts.teacher.path, tokenizer, shape))
+        model_tokens = min(model_tokens, teacher_tokens(parts.teacher, tokenizer, shape))
     longest = training.longest_sequence
     if longest > model_tokens:
         raise UserError(

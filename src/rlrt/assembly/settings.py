@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlrt.hub import is_local, refuse_unused
 from rlrt.model.kernels import ATTENTION, KERNELS
 from rlrt.training.optimization import Optimization
 
@@ -68,7 +69,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Model:
-    """Which policy is trained. ``path`` is a folder or a name on the hub.
+    """Which policy is trained. ``path`` is a folder or a name on the hub, there of ``revision``; a run
+    stores as ``commit`` what that stood for when it began.
 
     ``shape`` holds what its config.json says of its sizes, for a check where that cannot be reached.
     ``accelerator`` and ``precision`` are what its preset hands to the trainer, checked there; whether
@@ -87,6 +89,8 @@ class Model:
     kernels: str
     attention: str
     shape: dict[str, Any] | None = None
+    revision: str | None = None
+    commit: str | None = None
 
     def __post_init__(self) -> None:
         kinds = ("base", "instruct", "thinking")
@@ -106,6 +110,13 @@ class Model:
                 f"model.path is {self.path!r}, and no such folder exists; allowed: a model folder or "
                 "a name on the hub such as Qwen/Qwen3-4B-Base"
             )
+        local = "model.path" if is_local(self.path) else ""
+        refuse_unused(self.revision, self.commit, "model", local)
+
+    @property
+    def at(self) -> str | None:
+        """The commit, where it is known, else the revision."""
+        return self.commit or self.revision
 
 
 @dataclass(frozen=True)

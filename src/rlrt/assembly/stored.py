@@ -34,20 +34,30 @@ DAMAGE = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)  # o
 class StoredPolicy:
     """Where a policy's shape, tokenizer and weights are; ``config`` is that of the run that made it.
 
-    ``folder`` holds configuration and tokenizer, and the weights where there is no ``checkpoint``.
+    ``folder`` holds configuration and tokenizer, and the weights where there is no ``checkpoint``; it
+    is a name on the hub where ``revision`` is a branch, tag or commit there.
     """
 
     name: str
     folder: str
     checkpoint: Path | None
     config: DictConfig | None
+    revision: str | None = None
+
+    def local_folder(self, weights: bool = False) -> str:
+        """The folder on this machine, with the weights that are in it where those are asked for.
+
+        UserError where it is nowhere, or holds something else.
+        """
+        return checked(policy_folder, self.folder, weights, "model", self.revision)
 
     def load(self, dtype: torch.dtype) -> PreTrainedModel:
         """The policy on the CPU; UserError where its weights do not load."""
         if self.checkpoint is None:
-            return checked(load_policy, checked(policy_folder, self.folder), dtype)
+            return checked(load_policy, self.local_folder(weights=True), dtype)
         seed = self.config.model.random_init_seed if self.config is not None else None
-        policy = checked(load_policy, checked(policy_folder, self.folder), dtype, seed)
+        # of the weights that it began with nothing is left
+        policy = checked(load_policy, self.local_folder(weights=seed is None), dtype, seed)
         weights = self._checkpoint_weights()
         try:
             policy.load_state_dict(weights)
@@ -64,7 +74,7 @@ class StoredPolicy:
             folder = self.checkpoint.is_dir()
             files = sorted(self.checkpoint.iterdir()) if folder else [self.checkpoint]
         else:
-            files = sorted(Path(checked(policy_folder, self.folder)).glob("*.safetensors"))
+            files = sorted(Path(self.local_folder(weights=True)).glob("*.safetensors"))
         sums = []
         for path in filter(Path.is_file, files):
             with path.open("rb") as file:
@@ -97,14 +107,17 @@ def find_policy(word: str, setting: str = "model") -> StoredPolicy:
     """
     path = Path(word).expanduser()
     if (CONFIGS / "model" / f"{word}.yaml").is_file():
-        return StoredPolicy(word, str(compose([f"model={word}"]).model.path), None, None)
+        preset = compose([f"model={word}"]).model
+        return StoredPolicy(word, str(preset.path), None, None, revision_of(preset))
     if path.is_dir() and (path / "config.yaml").is_file() and path.suffix != SUFFIX:
         return _last_policy(path)
     if path.exists() and path.suffix == SUFFIX:
         checkpoint = find_checkpoint(path)
         config = read_config(run_folder(path))
         name = f"{_name(run_folder(path))}/{path.stem}"
-        return StoredPolicy(name, str(config.model.path), checkpoint, config)
+        return StoredPolicy(
+            name, str(config.model.path), checkpoint, config, revision_of(config.model)
+        )
     if path.is_dir():
         checked(policy_folder, str(path), weights=False, setting="model")
         run = _run_of(path)
@@ -114,11 +127,13 @@ def find_policy(word: str, setting: str = "model") -> StoredPolicy:
         name = _name(run) if path.name == FINAL else f"{_name(run)}/{BY_STEP}/{path.name}"
         return StoredPolicy(name, word, None, read_config(run))
     if word.count("/") == 1 and not word.startswith((".", "/", "~")):
-        return StoredPolicy(word, word, None, None)
-    presets = ", ".join(sorted(preset.stem for preset in (CONFIGS / "model").glob("*.yaml")))
+        name, _, revision = word.partition("@")
+        return StoredPolicy(word, name, None, None, revision or None)
+    presets = ", ".join(sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml")))
     raise UserError(
         f"{setting} is {word}, and no such run, checkpoint or model folder exists; allowed: one of these, "
-        f"a name on the hub such as Qwen/Qwen3-4B-Base, or a preset ({presets})"
+        f"a name on the hub such as Qwen/Qwen3-4B-Base (of a revision: <name>@<revision>), or a preset "
+        f"({presets})"
     )
 
 
@@ -127,7 +142,8 @@ def _last_policy(run: Path) -> StoredPolicy:
     exported = max(exports, default=-1)
     saved = max(map(_step_of, (run / "checkpoints").glob(PATTERN)), default=-1)
     if saved > exported:
-        return StoredPolicy(_name(run), str(config.model.path), find_checkpoint(run), config)
+        path, saved_as = str(config.model.path), find_checkpoint(run)
+        return StoredPolicy(_name(run), path, saved_as, config, revision_of(config.model))
     if not exports:
         raise UserError(f"{run} holds a run without any weights yet: no checkpoint, no export")
     return StoredPolicy(_name(run), str(exports[exported]), None, config)
@@ -152,11 +168,24 @@ def policies_by_step(folder: Path) -> dict[int, str]:
     given, or a checkpoint that is left. Step 0 is what the run began with; where its weights were
     drawn at random it is there only as an export.
     """
-    model = read_config(folder).model
-    found = {} if model.get("random_init_seed") is not None else {0: str(model.path)}
+    config = read_config(folder)
+    model = config.model
+    found = {} if model.get("random_init_seed") is not None else {0: start_of(config)}
     found |= {_step_of(path): str(path) for path in (folder / "checkpoints").glob(PATTERN)}
     found |= {step: str(path) for step, path in checked(exports_by_step, folder).items()}
     return dict(sorted(found.items()))
+
+
+def start_of(config: DictConfig) -> str:
+    """The word for ``find_policy`` of the policy that a run of this configuration begins with."""
+    path, revision = str(config.model.path), revision_of(config.model)
+    return path if revision is None else f"{path}@{revision}"
+
+
+def revision_of(model: DictConfig) -> str | None:
+    """At which commit, branch or tag a run takes its model from the hub; null: the main branch's last."""
+    found = model.get("commit") or model.get("revision")
+    return None if found is None else str(found)
 
 
 def read_config(folder: Path) -> DictConfig:

@@ -15,7 +15,7 @@ from rlrt.batch import Rollout
 from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts
 from rlrt.errors import UserError
-from rlrt.model.load import load_config, load_tokenizer, policy_folder, stop_token_ids
+from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
 from rlrt.training.scoring import teacher_views
 
 CHECKED_ROWS = 32  # whose ids are decoded to know the tokenizer
@@ -47,7 +47,7 @@ class Study:
     @cached_property
     def stop_token_ids(self) -> tuple[int, ...]:
         """Ids that end a response; read from files once."""
-        path = checked(policy_folder, self.stored.folder, weights=False)
+        path = self.stored.local_folder()
         return checked(stop_token_ids, path, self.tokenizer)
 
     def teacher_prompts(
@@ -94,7 +94,7 @@ def open_study(folder: Path, model: str | None = None, context: str | None = Non
     """
     config = read_config(folder)
     stored = find_policy(str(folder) if model is None else model, "--model")
-    path = checked(policy_folder, stored.folder, weights=False)
+    path = stored.local_folder()
     tokenizer = checked(load_tokenizer, path)
     settings = {k: v for k, v in config.prompts.items() if not str(k).startswith("_")}
     chosen = config.get("context")

@@ -17,7 +17,6 @@ from rlrt.engine.probe import sync_and_prove
 from rlrt.engine.weights import engine_weights
 from rlrt.errors import UserError
 from rlrt.evaluation.judging import Judge
-from rlrt.model.load import policy_folder
 from rlrt.model.views import score_responses
 from rlrt.training.sampler import RolloutSettings, Sampler
 
@@ -123,7 +122,7 @@ def started(
         )
     node = study.config.engine if engine is None else compose([f"engine={engine}"]).engine
     made: Engine = build(node)
-    path = checked(policy_folder, study.stored.folder, weights=False)
+    path = study.stored.local_folder()
     spec = EngineSpec(path, study.stop_token_ids, study.policy.dtype, max_model_tokens)
     with build(study.config.reward, flip_probability=0.0) as verifier:
         made.start(study.policy, spec)

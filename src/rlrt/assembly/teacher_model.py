@@ -6,6 +6,7 @@ from rlrt.assembly.configuration import checked
 from rlrt.errors import UserError
 from rlrt.functional.divergences import Divergence
 from rlrt.model.load import load_config, load_tokenizer, policy_folder
+from rlrt.model.teacher import Teacher
 
 SETTING = "teacher.path"
 
@@ -19,11 +20,19 @@ def require_vocabulary(divergence: Divergence | None, vocabulary: int) -> None:
         )
 
 
-def teacher_tokens(path: str, tokenizer: PreTrainedTokenizerBase, policy: PretrainedConfig) -> int:
+def teacher_folder(teacher: Teacher) -> str:
+    """The folder of a separate teacher's configuration and tokenizer; UserError where there is none."""
+    at = teacher.commit or teacher.revision
+    return checked(policy_folder, str(teacher.path), weights=False, setting=SETTING, revision=at)
+
+
+def teacher_tokens(
+    teacher: Teacher, tokenizer: PreTrainedTokenizerBase, policy: PretrainedConfig
+) -> int:
     """The longest sequence that a separate teacher takes; UserError where it cannot read the policy's
     token ids: another tokenizer, or logits of another width.
     """
-    folder = checked(policy_folder, path, weights=False, setting=SETTING)
+    path, folder = teacher.path, teacher_folder(teacher)
     own = checked(load_tokenizer, folder, setting=SETTING)
     if own.get_vocab() != tokenizer.get_vocab():
         raise UserError(

@@ -26,6 +26,7 @@ class Benchmark:
     question_column: str
     id_column: str
     problems: int
+    revision: str | None = None  # of the hub: a branch, a tag or a commit
 
     def read(self, folder: str | Path | None = None) -> ProblemSet:
         """All problems, from ``folder`` or else the hub; their ``source`` is the benchmark's name.
@@ -35,7 +36,8 @@ class Benchmark:
         """
         if folder is None:
             columns = Columns(self.question_column, "answer", self.id_column)
-            rows, what = read_hub(self.hub, None, self.split, ADVICE), f"{self.hub}/{self.split}"
+            what = f"{self.hub}/{self.split}"
+            rows = read_hub(self.hub, None, self.split, ADVICE, self.revision)
             found = _read(rows, self.name, what, columns)
         else:
             file = check_file(Path(folder) / self.file, f"the file of {self.name}")

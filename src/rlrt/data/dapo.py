@@ -13,8 +13,8 @@ from itertools import chain
 from rlrt.batch import Problem, ProblemSet
 from rlrt.data.columns import row_id, text_at, value_at
 from rlrt.data.questions import LeftOut
-from rlrt.data.rows import BadRow, Row, check_file, read_file, read_hub
-from rlrt.data.source import Source, collect
+from rlrt.data.rows import BadRow, Row, check_file, read_file
+from rlrt.data.source import HubSource, collect
 
 SOURCE = "DAPO-Math-17k"
 # The Chinese trailer stands in 20 problems, inside the English wrapper.
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class DapoProblems(Source):
+class DapoProblems(HubSource):
     """DAPO-Math-17k from the hub, or from a local file in the hub's or in plain columns.
 
     Plain columns: problem, answer, id, and where known lang, overlap (with an evaluation set) and
@@ -51,6 +51,14 @@ class DapoProblems(Source):
         if self.language not in ("en", "zh", None):
             raise ValueError(f"data.language is {self.language!r}; allowed: en, zh, null")
 
+    @property
+    def repository(self) -> str:
+        return self.name
+
+    @property
+    def local(self) -> str:
+        return "data.path" if self.path is not None else ""
+
     def read_train(self) -> ProblemSet:
         def to_problem(row: Row) -> Problem | LeftOut:
             problem = dapo_problem(row)
@@ -62,7 +70,7 @@ class DapoProblems(Source):
 
     def _rows(self) -> Iterator[Row]:
         if self.path is None:
-            rows = read_hub(self.name, None, "train")
+            rows = self.rows(None, "train")
         else:
             rows = read_file(check_file(self.path, "data.path"))
         first = next(rows, None)

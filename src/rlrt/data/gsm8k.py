@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from rlrt.batch import Problem, ProblemSet
 from rlrt.data.columns import row_id, text_at
-from rlrt.data.rows import BadRow, Row, check_file, read_file, read_hub
-from rlrt.data.source import Source, collect
+from rlrt.data.rows import BadRow, Row, check_file, read_file
+from rlrt.data.source import HubSource, collect
 
 SOURCE = "GSM8K"
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)")
 
 
 @dataclass(frozen=True)
-class Gsm8kProblems(Source):
+class Gsm8kProblems(HubSource):
     """GSM8K from the hub (train, and test as held out) or from local files.
 
     Local files hold ``question`` or ``problem``, and ``answer`` as in the hub ("... #### 72") or
@@ -37,6 +37,14 @@ class Gsm8kProblems(Source):
             check_file(self.held_out_path, "data.held_out_path")
 
     @property
+    def repository(self) -> str:
+        return self.name
+
+    @property
+    def local(self) -> str:
+        return "data.path" if self.path is not None else ""
+
+    @property
     def provides(self) -> frozenset[str]:
         return frozenset({"solution"})
 
@@ -49,7 +57,7 @@ class Gsm8kProblems(Source):
         return None if self.held_out_path is None else self._from_file(self.held_out_path)
 
     def _from_hub(self, part: str) -> ProblemSet:
-        rows = read_hub(self.name, "main", part)
+        rows = self.rows("main", part)
         return collect(rows, gsm8k_problem, self.bad_rows, f"{self.name}/{part}")
 
     def _from_file(self, path: str) -> ProblemSet:

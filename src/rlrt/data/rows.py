@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rlrt.hub import cache_only, find_commit, is_local
+
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 # Longer than any real problem by far; without a limit one broken line could fill the memory.
 MAX_LINE_BYTES = 16 * 2**20
@@ -68,32 +70,58 @@ class UnreachableError(ValueError):
     """A data set of the hub is neither there nor in the local cache, or it is another than expected."""
 
 
-def read_hub(name: str, config: str | None, split: str, advice: str = ADVICE) -> Iterator[Row]:
+def read_hub(
+    name: str, config: str | None, split: str, advice: str = ADVICE, revision: str | None = None
+) -> Iterator[Row]:
     """All rows of one split of a hub data set, from the local cache where it holds them.
 
-    Whatever keeps it from loading (no network, no such name, config or split) becomes one
-    UnreachableError that names the three settings and ends with ``advice``.
+    ``revision`` is a branch, a tag or a commit, None the main branch; what the cache holds of another
+    commit is not taken for it. Whatever keeps it from loading (no network, no such name, config or
+    split) becomes one UnreachableError that names the three settings and ends with ``advice``.
     """
-    import datasets  # takes a second, and a local file does not need it
-    import huggingface_hub
-
+    commit = None if is_local(name) else find_commit(name, "dataset", revision, "data.revision")
     try:
-        huggingface_hub.HfApi().dataset_info(name, timeout=10)
-    except huggingface_hub.errors.HfHubHTTPError:
-        pass  # the hub answers: load_dataset tells what is wrong, or finds its own copy
-    except Exception:  # no network, whichever client the library uses
-        # The cache alone, at once; load_dataset would first try again for half a minute per file.
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
-        datasets.config.HF_HUB_OFFLINE = True
-    try:
-        table = datasets.load_dataset(name, config, split=split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        table = _cached(name, config, split, commit)
+        if table is None:
+            table = _loaded(name, config, split, commit)
+    except (OSError, ValueError, RuntimeError, _datasets_error()) as error:
         raise UnreachableError(
             f"the data set {name!r} (config {config!r}, split {split!r}) could not be loaded: "
             f"{_first_line(error)}; {advice}"
         ) from error
     for number, columns in enumerate(table, 1):
         yield Row(f"{name}/{split}:{number}", columns)
+
+
+def _datasets_error() -> type[Exception]:
+    import datasets  # takes a second, and a local file does not need it
+
+    error: type[Exception] = datasets.exceptions.DatasetsError
+    return error
+
+
+def _cached(name: str, config: str | None, split: str, commit: str | None) -> Any:
+    """The split from the cache alone; None where it does not hold it.
+
+    First, since without a network the library tries each file for half a minute.
+    """
+    if is_local(name):
+        return None
+    try:
+        with cache_only():
+            return _loaded(name, config, split, commit)
+    except Exception:  # the attempt with the network says what is wrong
+        return None
+
+
+def _loaded(name: str, config: str | None, split: str, commit: str | None) -> Any:
+    import datasets
+
+    builder = datasets.load_dataset_builder(name, config, revision=commit)
+    if commit is not None and builder.hash != commit:  # where it has none, it takes any
+        raise ValueError(f"the hub cannot be asked, and the local cache lacks commit {commit}")
+    builder.download_and_prepare()
+    return builder.as_dataset(split=split)
 
 
 def _json_rows(path: Path) -> Iterator[Row]:

@@ -2,16 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 from rlrt.batch import Problem, ProblemSet
 from rlrt.data.benchmarks import Benchmark, read_problem_file
 from rlrt.data.contamination import DEFAULT_SIMILARITY, check_similarity, overlaps
 from rlrt.data.held_out import check_held_out_problems, split
 from rlrt.data.questions import LeftOut, convert, gather
-from rlrt.data.rows import Row, check_file
+from rlrt.data.rows import Row, check_file, read_hub
+from rlrt.hub import find_commit, refuse_unused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,45 @@ class Source(ABC):
     def read_held_out(self) -> ProblemSet | None:
         """A held-out set of its own; None: a share of the training rows."""
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSource(Source):
+    """Problems of a data set on the hub, or of local copies of it, which have no revisions.
+
+    ``revision`` is a branch, a tag or a commit; ``commit`` what that stood for when the run began.
+    """
+
+    revision: str | None = None
+    commit: str | None = None
+
+    @property
+    @abstractmethod
+    def repository(self) -> str:
+        """The data set's name on the hub."""
+
+    @property
+    def local(self) -> str:
+        """The setting that names a local copy; empty where the problems come from the hub."""
+        return ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_unused(self.revision, self.commit, "data", self.local)
+
+    def pinned(self) -> Self:
+        """The same source at the commit that its revision now stands for, where that can be known.
+
+        ValueError where there is no such revision.
+        """
+        if self.local or self.commit is not None:
+            return self
+        found = find_commit(self.repository, "dataset", self.revision, "data.revision")
+        return replace(self, commit=found)
+
+    def rows(self, config: str | None, part: str) -> Iterator[Row]:
+        """The rows of one split, of the commit where it is known."""
+        return read_hub(self.repository, config, part, revision=self.commit or self.revision)
 
 
 def collect(

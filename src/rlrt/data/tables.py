@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rlrt.batch import ProblemSet
 from rlrt.data.columns import Columns
-from rlrt.data.rows import check_file, read_file, read_hub
-from rlrt.data.source import Source, check_bad_rows, collect, optional_fields
+from rlrt.data.rows import check_file, read_file
+from rlrt.data.source import HubSource, Source, check_bad_rows, collect, optional_fields
+from rlrt.hub import is_local
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ class JsonlProblems(NamedColumns):
 
 
 @dataclass(frozen=True)
-class HubProblems(NamedColumns):
+class HubProblems(HubSource, NamedColumns):
     """Problems of a hub data set."""
 
     name: str
@@ -91,6 +92,14 @@ class HubProblems(NamedColumns):
         if not self.name:
             raise ValueError("data.name is empty; it names a data set such as 'openai/gsm8k'")
 
+    @property
+    def repository(self) -> str:
+        return self.name
+
+    @property
+    def local(self) -> str:
+        return "data.name" if is_local(self.name) else ""
+
     def read_rows(self) -> ProblemSet:
         return self._read(self.split)
 
@@ -99,7 +108,7 @@ class HubProblems(NamedColumns):
 
     def _read(self, part: str) -> ProblemSet:
         columns, source = self.columns, self.source or self.name
-        rows = read_hub(self.name, self.config, part)
+        rows = self.rows(self.config, part)
         return collect(rows, lambda row: columns.problem(row, source), self.bad_rows, self.name)
 
 

@@ -16,24 +16,31 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlrt.hub import find_commit
 from rlrt.model.packed_attention import use_packed_attention
 
 PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a hub repository, weights apart
 WEIGHTS = "*.safetensors"
 
 
-def policy_folder(path: str, weights: bool = True, setting: str = "model.path") -> str:
+def policy_folder(
+    path: str, weights: bool = True, setting: str = "model.path", revision: str | None = None
+) -> str:
     """The folder of a policy: ``path``, the value of ``setting``, or the local copy of a hub repository.
 
     A hub repository is brought up to date where the hub can be reached, and taken from the local
-    cache where not; nothing asks the hub again afterwards. ValueError where there is none, or
-    where ``weights`` are asked for and it holds none.
+    cache where not: its main branch, or ``revision``, a branch, tag or commit; what is cached of a
+    commit is not asked for again. ValueError where there is none, or where ``weights`` are asked for
+    and it holds none.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         wanted = [*PATTERNS, WEIGHTS] if weights else list(PATTERNS)
+        commit = find_commit(
+            path, "model", revision, f"{setting.rpartition('.')[0] or setting}.revision"
+        )
         try:
-            folder = Path(snapshot_download(path, allow_patterns=wanted))
+            folder = Path(snapshot_download(path, revision=commit, allow_patterns=wanted))
         except Exception as error:  # of the network, whichever client the hub's library uses
             raise ValueError(
                 f"{setting} is {path}: neither a model folder, nor in the local Hugging Face cache, "

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 import torch
 from transformers import PreTrainedModel
 
+from rlrt.hub import is_local, refuse_unused
 from rlrt.model.load import hollow_policy, load_policy, policy_folder
 from rlrt.model.sharding import is_hollow
 
@@ -20,6 +21,8 @@ class Teacher(ABC):
     is_policy: bool = False
     changes: bool = False
     path: str | None = None
+    revision: str | None = None  # of it on the hub
+    commit: str | None = None
 
     @abstractmethod
     def start(self, policy: PreTrainedModel) -> PreTrainedModel:
@@ -91,10 +94,16 @@ class EMA(Teacher):
 
 
 class Separate(Teacher):
-    """Another model, stronger or weaker; its tokenizer must be the policy's."""
+    """Another model, stronger or weaker; its tokenizer must be the policy's.
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    On the hub that of ``revision``; ``commit`` is what that stood for when the run began.
+    """
+
+    path: str
+
+    def __init__(self, path: str, revision: str | None = None, commit: str | None = None) -> None:
+        refuse_unused(revision, commit, "teacher", "teacher.path" if is_local(path) else "")
+        self.path, self.revision, self.commit = path, revision, commit
 
     def start(self, policy: PreTrainedModel) -> PreTrainedModel:
         if is_hollow(policy):
@@ -108,7 +117,8 @@ class Separate(Teacher):
 
     @property
     def _folder(self) -> str:
-        return policy_folder(str(self.path), setting="teacher.path")
+        at = self.commit or self.revision
+        return policy_folder(self.path, setting="teacher.path", revision=at)
 
 
 def _still(weights: PreTrainedModel) -> PreTrainedModel:

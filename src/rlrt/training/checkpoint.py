@@ -72,11 +72,12 @@ def run_folder(resume: Path) -> Path:
     return resume.resolve().parent.parent
 
 
-def find_checkpoint(resume: Path) -> Path | None:
-    """The checkpoint to go on from: the one named, or the newest of a run folder, verified.
+def find_checkpoint(resume: Path, verify: bool = True) -> Path | None:
+    """The checkpoint to go on from: the one named, or the newest of a run folder.
 
-    None for a run folder that has none yet. DamagedCheckpointError where it is damaged, naming the one
-    before it; UserError where ``resume`` does not exist.
+    None for a run folder that has none yet. With ``verify`` every byte of it is read:
+    DamagedCheckpointError where it is damaged, naming the one before it. UserError where ``resume``
+    does not exist.
     """
     if not resume.exists():
         raise UserError(f"resume is {resume}, and no such run folder or checkpoint exists")
@@ -89,7 +90,7 @@ def find_checkpoint(resume: Path) -> Path | None:
         chosen = saved[0]
     else:
         chosen = resume
-    if is_whole(chosen):
+    if not verify or is_whole(chosen):
         return chosen
     # last.ckpt and best.ckpt are links
     names = [path.name for path in saved if path == chosen or is_linked(path, chosen)]
@@ -129,6 +130,18 @@ class Checkpoints(Checkpoint):
         self.every_n_steps = every_n_steps
         self.keep = keep
         self.seconds: float | None = None  # that the latest took
+        self.unverified: Path | None = None  # that the run resumes from
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """Rank 0 verifies what the run resumes from, where it has not yet, and tells the others."""
+        told = None
+        if ranks.rank() == 0 and self.unverified is not None:
+            try:
+                find_checkpoint(self.unverified)
+            except DamagedCheckpointError as error:
+                told = str(error)
+        if damaged := ranks.gathered(told)[0]:
+            raise DamagedCheckpointError(damaged)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]

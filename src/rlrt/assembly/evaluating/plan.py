@@ -23,7 +23,7 @@ from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec
 from rlrt.evaluation.sampling import EvaluationSampling
-from rlrt.model.load import load_config, load_tokenizer, policy_folder, stop_token_ids
+from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
 from rlrt.reward.verifier import Verifier
 
 JUDGING = ("extract", "tail_characters", "max_answer_characters", "timeout_s", "memory_gib")
@@ -109,7 +109,7 @@ def make_plan(word: str, words: Words, with_context: bool) -> Plan:
     names = ("seed", "accelerator", "dtype", "max_problems")
     plain = {name: config[name] for name in names}
     require_types(EvaluationSettings, plain, "")
-    path = checked(policy_folder, stored.folder, weights=False, setting="model")
+    path = stored.local_folder()
     tokenizer = checked(load_tokenizer, path, setting="model")
     shape = checked(load_config, path, setting="model")
     fit_responses(config, shape.max_position_embeddings, words)
