@@ -67,7 +67,7 @@ STAGES = (
     own_stage("train", 80, "training:run"),
     own_stage("fsdp", 60, "training:sharded"),
     own_stage("update", 60, "update:run"),
-    own_stage("engine_4b", 70, "engine:full_size"),
+    own_stage("engine_4b", 70, "engine_4b:run"),
     own_stage("train_4b", 80, "training:full_size"),
 )
 

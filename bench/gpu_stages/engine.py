@@ -1,4 +1,4 @@
-"""Stages 2 and 6: the engine beside a trainer: sync, proof, sampling, sleep and wake, several rounds."""
+"""Stage 2: the engine beside a trainer: sync, proof, sampling, sleep and wake, several rounds."""
 
 import gc
 from collections.abc import Iterator
@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 import ours
 import torch
-from gpu_stages.model import write_model
-from gpu_stages.stage import GIB, Check, Skipped
+from gpu_stages.stage import GIB, Check
 from transformers import PreTrainedModel
-from workload import SHAPES, TINY, Workload, draw
+from workload import TINY, Workload, draw
 
 from rlrt.credit.grpo import GRPO
 from rlrt.engine.engine import EngineSpec, Sampling
@@ -32,19 +31,6 @@ def run(check: Check) -> None:
     policy = load_policy(TINY, torch.float32)
     load = draw(8, 8, 64) if check.card else draw(2, 2, 16)
     serve(check, policy, TINY, load, updates=ROUNDS)
-
-
-def full_size(check: Check) -> None:
-    """A Qwen3-4B with random weights; the engine wakes once before the first update."""
-    if not check.card:
-        raise Skipped(
-            "CUDA graphs and gigabytes that sleep need a card; engine runs the same rounds"
-        )
-    shape = SHAPES["qwen3_4b"]
-    folder = write_model(shape, check.folder / "model")
-    check.doing("drawing the weights")
-    policy = shape.policy(check.device)
-    serve(check, policy, folder, draw(8, 8, 256), updates=1, syncs_per_update=2)
 
 
 def serve(
