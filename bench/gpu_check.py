@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 SPARE_S = 10.0  # of the whole time, for what is not a stage
 LEFT_GIB = 0.3  # that a stage may leave on the card
+ANSWER_S = 120.0  # that PyTorch may take to import and look for a card
 END_S = 5.0  # that the processes of a stage may take to die
 POLL_S = 0.02
 LEFT_S = 8.0  # that the driver may take to give memory back
@@ -181,10 +182,17 @@ def run_stage(stage: Stage, limit_s: float, device: str, out: Path) -> dict[str,
 
 
 def find_device() -> str:
-    """What PyTorch runs on here, "cuda" or "cpu"; asked in a process that leaves the card alone."""
+    """What PyTorch runs on here, "cuda" or "cpu"; asked in a process that leaves the card alone.
+
+    Also "cpu" where it does not answer: the first stage fails where there is a card all the same.
+    """
     ask = "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')"
-    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
-    return done.stdout.strip() or "cpu"  # without PyTorch every stage says so
+    command = [sys.executable, "-c", ask]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
+    except subprocess.TimeoutExpired:
+        return "cpu"
+    return done.stdout.strip() or "cpu"
 
 
 def adopt_orphans() -> None:
