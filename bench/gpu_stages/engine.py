@@ -1,4 +1,4 @@
-"""Stages 2 and 6: the engine beside a trainer: sync, proof, sampling, sleep and wake, several rounds."""
+"""Stage 2: the engine beside a trainer: sync, proof, sampling, sleep and wake, several rounds."""
 
 import gc
 from collections.abc import Iterator
@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 import ours
 import torch
-from gpu_stages.model import write_model
-from gpu_stages.stage import GIB, Check, Skipped
+from gpu_stages.stage import GIB, Check
 from transformers import PreTrainedModel
-from workload import SHAPES, TINY, Workload, draw
+from workload import TINY, Workload, draw
 
 from rlrt.credit.grpo import GRPO
 from rlrt.engine.engine import EngineSpec, Sampling
@@ -32,19 +31,6 @@ def run(check: Check) -> None:
     policy = load_policy(TINY, torch.float32)
     load = draw(8, 8, 64) if check.card else draw(2, 2, 16)
     serve(check, policy, TINY, load, updates=ROUNDS)
-
-
-def full_size(check: Check) -> None:
-    """A Qwen3-4B with random weights; the engine wakes once before the first update."""
-    if not check.card:
-        raise Skipped(
-            "CUDA graphs and gigabytes that sleep need a card; engine runs the same rounds"
-        )
-    shape = SHAPES["qwen3_4b"]
-    folder = write_model(shape, check.folder / "model")
-    check.doing("drawing the weights")
-    policy = shape.policy(check.device)
-    serve(check, policy, folder, draw(8, 8, 256), updates=1, syncs_per_update=2)
 
 
 def serve(
@@ -71,7 +57,6 @@ def serve(
     engine.close()
     gc.collect()
     seconds = turns.seconds
-    check.note(**{f"{name}_s": spent for name, spent in seconds.items()}, **turns.figures)
     check.tell(
         f"start {seconds['start'][0]:.0f} s, sync {seconds['sync'][-1]:.3f} s, proof "
         f"{seconds['proof'][-1]:.3f} s, {turns.figures['tokens_per_s'][-1]:,.0f} tokens/s"
@@ -164,6 +149,7 @@ class Turns:
         """Adds a round's figures."""
         for name, value in figures.items():
             self.figures.setdefault(name, []).append(value)
+        self.check.note(**self.figures)
 
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:
@@ -172,3 +158,4 @@ class Turns:
         began = ours.clock()
         yield
         self.seconds.setdefault(name, []).append(ours.clock() - began)
+        self.check.note(**{f"{name}_s": self.seconds[name]})

@@ -117,9 +117,9 @@ def test_wrong_words_are_refused(words: list[str], sentence: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.vllm
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1750)
 def test_all_that_a_cpu_can_run_passes_there(tmp_path: Path) -> None:
-    command = [sys.executable, "bench/gpu_check.py", "--minutes", "14", "--out", str(tmp_path)]
+    command = [sys.executable, "bench/gpu_check.py", "--minutes", "28", "--out", str(tmp_path)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

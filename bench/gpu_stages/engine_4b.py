@@ -1,0 +1,20 @@
+"""Stage 6: the engine of a Qwen3-4B with random weights."""
+
+from gpu_stages.stage import Check, Skipped
+
+
+def run(check: Check) -> None:
+    """The engine wakes once before the first update."""
+    if not check.card:  # before anything slow is imported
+        raise Skipped(
+            "CUDA graphs and gigabytes that sleep need a card; engine runs the same rounds"
+        )
+    from gpu_stages.engine import serve
+    from gpu_stages.model import write_model
+    from workload import SHAPES, draw
+
+    shape = SHAPES["qwen3_4b"]
+    folder = write_model(shape, check.folder / "model")
+    check.doing("drawing the weights")
+    policy = shape.policy(check.device)
+    serve(check, policy, folder, draw(8, 8, 256), updates=1, syncs_per_update=2)
