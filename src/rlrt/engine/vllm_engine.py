@@ -177,7 +177,7 @@ class VLLMEngine:
         try:
             while engine.has_unfinished_requests():
                 for output in self._step():
-                    finished(index_of[_number(output.request_id)], _response(output.outputs[0]))
+                    finished(index_of[_number(output.request_id)], response_of(output.outputs[0]))
         finally:
             if engine.has_unfinished_requests():  # an exception or Ctrl-C on the way
                 engine.abort_request(ids, internal=True)
@@ -228,7 +228,8 @@ def _number(request_id: str) -> int:
     return int(request_id.partition("-")[0])
 
 
-def _response(output: Any) -> Response:
+def response_of(output: Any) -> Response:
+    """The finished output of a request, whose log-probs are flat."""
     ids, flat = tuple(output.token_ids), output.logprobs
     sampled = [flat.token_ids[start] for start in flat.start_indices]
     assert tuple(sampled) == ids, "the first log-prob of a position is the sampled token's"
