@@ -2,7 +2,8 @@
 
 The project's own callback, module, prompts, verifier and records, RLRT behind correct peers. Stubs stand
 for what a card does: the engine's decoding, and the policy's layers and head. Prints JSON: the work, and
-seconds and peak GiB above the start of every stage. "stub" is what the stubs take themselves.
+seconds (by the clock, and of this
+process's cores) and peak GiB above the start of every stage. "stub" is what the stubs take themselves.
 """
 
 import json
@@ -58,14 +59,18 @@ EVERY_S = 0.005  # the resident set is looked at
 
 
 class Stages:
-    """Seconds and peak resident bytes of what is going on; an inner stage is not counted in the outer."""
+    """Seconds, seconds of this process's cores, and peak resident bytes of what is going on.
+
+    An inner stage is not counted in the outer.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu_s: dict[str, float] = {}
         self.peaks: dict[str, int] = {}
         self.names = ["other"]
         self.start = resident()
-        self.since = time.perf_counter()
+        self.since, self.cpu_since = time.perf_counter(), time.process_time()
         self.over = threading.Event()
         self.watch = threading.Thread(target=self._watch, daemon=True)
         self.watch.start()
@@ -76,10 +81,11 @@ class Stages:
             self.peaks[name] = max(self.peaks.get(name, 0), resident())
 
     def _turn(self) -> None:
-        now, name = time.perf_counter(), self.names[-1]
+        now, cpu, name = time.perf_counter(), time.process_time(), self.names[-1]
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self.since
+        self.cpu_s[name] = self.cpu_s.get(name, 0.0) + cpu - self.cpu_since
         self.peaks[name] = max(self.peaks.get(name, 0), resident())
-        self.since = now
+        self.since, self.cpu_since = now, cpu
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
@@ -107,7 +113,11 @@ class Stages:
         self.over.set()
         self.watch.join()
         return {
-            name: {"seconds": spent, "gib": (self.peaks[name] - self.start) / GIB}
+            name: {
+                "seconds": spent,
+                "cpu_s": self.cpu_s[name],
+                "gib": (self.peaks[name] - self.start) / GIB,
+            }
             for name, spent in self.seconds.items()
         }
 
@@ -294,7 +304,12 @@ def run(problems: int, samples: int, limit: int, budget: int) -> dict[str, Any]:
         settings = RolloutSettings(0, samples, per_update, 1.0, limit, MODEL_TOKENS)
         callback = HostStep(settings, parts, Path(folder), 0)
         module = HostModule(
-            policy, Live(), Objective(ClippedSurrogate(), Aggregation()), Optimization(1e-6), 1.0, budget
+            policy,
+            Live(),
+            Objective(ClippedSurrogate(), Aggregation()),
+            Optimization(1e-6),
+            1.0,
+            budget,
         )
         module.stages = stages
         trainer = L.Trainer(
