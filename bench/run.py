@@ -28,6 +28,7 @@ PARTS = {  # name -> module
     "verifier": "verifier",
     "scaling": "scaling",
     "split": "distillation_split",
+    "host": "host",
 }
 GPU_PARTS = {"gpu": "gpu"}
 WIDTH = 120  # characters of a table

@@ -23,6 +23,7 @@ pathlib.Path(sys.argv[1], f"{me}.json").write_text(json.dumps([
     ranks.largest(me * 7),
     ranks.gathered("abc"[me]),
     ranks.own_groups(12, 6),
+    ranks.exchanged([f"{me} to {other}" * (me + 2 * other) for other in range(3)]),
 ]))
 ranks.wait()
 dist.destroy_process_group()  # whose threads would else end the interpreter's last moments
@@ -35,6 +36,7 @@ def test_one_process_answers_for_itself() -> None:
     assert ranks.maxima(torch.tensor([1.0, 2])).tolist() == [1, 2]
     assert ranks.largest(7) == 7
     assert ranks.gathered("own") == ["own"]
+    assert ranks.exchanged(["own"]) == ["own"]
     assert ranks.own_groups(4, 2) == [0, 1, 2, 3]
 
 
@@ -46,6 +48,8 @@ def test_three_processes_sum_compare_gather_and_share_every_update(tmp_path: Pat
     assert [row[0] for row in rows] == [0, 1, 2]
     for row in rows:
         assert row[1:5] == [[3.0, 31.5], [2, 0], 14, ["a", "b", "c"]]
+    for me, row in enumerate(rows):
+        assert row[6] == [f"{other} to {me}" * (other + 2 * me) for other in range(3)]
     # two updates of six groups: each rank has two of either
     assert [row[5] for row in rows] == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]
 

@@ -9,13 +9,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 from tests.conftest import ROOT, TINY
 from tests.processes import torchrun
 from tests.untied import untied_tiny
+
+from rlrt.records import read_table
 
 SETTINGS = [
     "model=tiny",
@@ -37,7 +38,7 @@ OWN = (
     "time/",
     "memory/",
     "sync/",
-    *(f"{s}/{n}" for s in ("score", "update") for n in ("mfu", "padding_waste")),
+    *(f"{s}/{n}" for s in ("score", "update") for n in ("mfu", "padding_waste", "idle_share")),
 )
 
 
@@ -121,7 +122,7 @@ def test_two_processes_end_where_one_does(one: Path, two: Path) -> None:
     require_same_rows(one, two)
     for step in range(4):
         name = f"rollouts/step={step:06d}.parquet"
-        found, other = (pq.read_table(run / name).to_pylist() for run in (one, two))
+        found, other = (read_table(run / name).to_pylist() for run in (one, two))
         for rollout, twin in zip(found, other, strict=True):
             for column in ("group", "sample", "response_ids", "verdict", "reward"):
                 assert rollout[column] == twin[column]

@@ -54,7 +54,7 @@ def choose(study: Study, path: Path, step: int, count: int, top: int) -> list[Tr
         for row, rollout in enumerate(rollouts)
         if prompts[row] is not None
         and rollout.verdict is Verdict.RIGHT  # whatever a setting pays for it
-        and rollout.response.ids
+        and len(rollout.response.ids)
     ]
     if not able:
         raise UserError(

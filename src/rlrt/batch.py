@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 SUCCESS_REWARD = 0.5  # a rollout with at least this reward is correct
@@ -47,18 +49,42 @@ class Verdict(StrEnum):
     UNDECIDED = "undecided"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, eq=False)
 class Response:
-    """One sampled response: the engine's own token ids, an end-of-text token included."""
+    """One sampled response: the engine's own token ids, an end-of-text token included.
 
-    ids: tuple[int, ...]
-    engine_logprobs: tuple[float, ...]
+    ``sampled`` is false for tokens that stand in the response and are not the policy's choice; None
+    where all of them are. The log-prob of such a token says nothing and is read nowhere.
+    """
+
+    ids: NDArray[np.int32]
+    engine_logprobs: NDArray[np.float32]
     truncated: bool  # cut at the length limit
+    sampled: NDArray[np.bool_] | None
 
-    def __post_init__(self) -> None:
-        assert len(self.ids) == len(self.engine_logprobs), (
-            len(self.ids),
-            len(self.engine_logprobs),
+    def __init__(
+        self,
+        ids: ArrayLike,
+        engine_logprobs: ArrayLike,
+        truncated: bool,
+        sampled: ArrayLike | None = None,
+    ) -> None:
+        """Takes any sequences of equal length; arrays of the fields' types are not copied."""
+        vars(self).update(  # past the frozen fields
+            ids=np.asarray(ids, np.int32),
+            engine_logprobs=np.asarray(engine_logprobs, np.float32),
+            truncated=truncated,
+            sampled=None if sampled is None else np.asarray(sampled, np.bool_),
+        )
+        lengths = {len(part) for part in vars(self).values() if isinstance(part, np.ndarray)}
+        assert len(lengths) == 1, lengths
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Response):
+            return NotImplemented
+        return self.truncated == other.truncated and all(
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("ids", "engine_logprobs", "sampled")
         )
 
 

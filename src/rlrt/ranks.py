@@ -4,8 +4,11 @@ A rank is one process with one device. Every function here but ``rank``, ``world
 ``own_groups`` is collective: all ranks call it, in the same order.
 """
 
+import pickle
+from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -67,6 +70,21 @@ def gathered(part: T) -> list[T]:
     parts: list[T | None] = [None] * world_size()
     dist.all_gather_object(parts, part)
     return parts  # type: ignore[return-value]
+
+
+def exchanged(parts: Sequence[T]) -> list[T]:
+    """What every rank has for this one, in the order of the ranks; ``parts[r]`` goes to rank r."""
+    if world_size() == 1:
+        return list(parts)
+    sent = [np.frombuffer(pickle.dumps(part, pickle.HIGHEST_PROTOCOL), np.uint8) for part in parts]
+    sizes = torch.tensor([len(part) for part in sent])
+    coming = torch.empty_like(sizes)
+    dist.all_to_all_single(coming, sizes)
+    received = torch.empty(int(coming.sum()), dtype=torch.uint8)
+    dist.all_to_all_single(
+        received, torch.from_numpy(np.concatenate(sent)), coming.tolist(), sizes.tolist()
+    )
+    return [pickle.loads(part.numpy()) for part in received.split(coming.tolist())]
 
 
 def own_groups(groups: int, groups_per_update: int) -> list[int]:

@@ -1,7 +1,6 @@
 """Rollouts on the disk as parquet: the columns that every record has, and how they are read back."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.errors import UserError
+from rlrt.functional.ids import as_array
 
 TOKENS = pa.list_(pa.float32())
 FIELDS = [
@@ -32,10 +34,11 @@ FIELDS = [
     ("penalty", pa.float64()),
     ("response_ids", pa.list_(pa.int32())),
     ("engine_logprobs", TOKENS),
+    ("sampled", pa.list_(pa.bool_())),  # null where the policy sampled all tokens
 ]
 NAMES = tuple(name for name, _ in FIELDS)
-OPTIONAL = ("solution", "feedback")  # may be null
-PAIRED = ("response_ids", "engine_logprobs")  # a value per response token
+OPTIONAL = ("solution", "feedback", "sampled")  # may be null
+PAIRED = ("response_ids", "engine_logprobs", "sampled")  # a value per response token
 # worth a dictionary; numbers are not
 REPEATED = [
     "problem_id", "source", "question", "answer", "solution", "feedback", "prompt", "verdict"
@@ -46,8 +49,6 @@ def columns(rollouts: Sequence[Rollout], prompts: Sequence[str]) -> dict[str, An
     """What ``FIELDS`` name, a row per rollout; ``prompts`` are their student prompts as text."""
     problems = [rollout.problem for rollout in rollouts]
     responses = [rollout.response for rollout in rollouts]
-    logprobs = chain.from_iterable(response.engine_logprobs for response in responses)
-    lengths = [len(response.ids) for response in responses]
     return {
         "problem_id": [problem.id for problem in problems],
         **{
@@ -57,17 +58,22 @@ def columns(rollouts: Sequence[Rollout], prompts: Sequence[str]) -> dict[str, An
         "group": [rollout.group for rollout in rollouts],
         "sample": [rollout.sample for rollout in rollouts],
         "prompt": list(prompts),
-        "prompt_ids": _ids([rollout.prompt_ids for rollout in rollouts]),
+        "prompt_ids": lists([as_array(rollout.prompt_ids) for rollout in rollouts], np.int32),
         "response": [rollout.text for rollout in rollouts],
         "truncated": [response.truncated for response in responses],
         "verdict": [rollout.verdict.value for rollout in rollouts],
         "reward": [rollout.reward for rollout in rollouts],
         "penalty": [rollout.penalty for rollout in rollouts],
-        "response_ids": _ids([response.ids for response in responses]),
-        "engine_logprobs": pa.ListArray.from_arrays(
-            offsets(lengths), np.fromiter(logprobs, np.float32, sum(lengths))
-        ),
+        "response_ids": lists([response.ids for response in responses], np.int32),
+        "engine_logprobs": lists([response.engine_logprobs for response in responses], np.float32),
+        "sampled": lists([response.sampled for response in responses], np.bool_),
     }
+
+
+def prompt_texts(rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The student prompts with special tokens, each decoded once."""
+    texts = {ids: tokenizer.decode(ids) for ids in {rollout.prompt_ids for rollout in rollouts}}
+    return [texts[rollout.prompt_ids] for rollout in rollouts]
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -80,20 +86,44 @@ def offsets(lengths: Sequence[int]) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), pa.int32())
 
 
-def _ids(sequences: Sequence[Sequence[int]]) -> pa.ListArray:
-    lengths = [len(ids) for ids in sequences]
-    flat = np.fromiter(chain.from_iterable(sequences), np.int32, sum(lengths))
-    return pa.ListArray.from_arrays(offsets(lengths), flat)
+def lists(rows: Sequence[NDArray[Any] | None], dtype: type[np.generic]) -> pa.ListArray:
+    """A list per row, of the values of its array; null where there is none."""
+    there = [row for row in rows if row is not None]
+    flat = np.concatenate([*there, np.empty(0, dtype)], dtype=dtype)
+    ends = offsets([0 if row is None else len(row) for row in rows])
+    none = pa.array([row is None for row in rows]) if len(there) < len(rows) else None
+    return pa.ListArray.from_arrays(ends, pa.array(flat), mask=none)
+
+
+def part_of(path: Path, rank: int, count: int) -> Path:
+    """The file of a rank's part of the records that go by ``path``; that itself where there is one rank."""
+    return path if count == 1 else path.with_suffix(f".rank={rank:04d}-of-{count:04d}.parquet")
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files that hold records, or parts of them, that go by ``path``."""
+    return sorted([*path.parent.glob(path.name), *path.parent.glob(f"{path.stem}.rank=*.parquet")])
+
+
+def _complete(path: Path) -> list[Path]:
+    """The files that together are the records that go by ``path``; none where a part lacks."""
+    found = files_of(path)
+    count = int(found[0].stem.rpartition("-of-")[2]) if found and found[0] != path else 1
+    return found if found == [part_of(path, rank, count) for rank in range(count)] else []
 
 
 def record_files(folder: Path) -> list[Path]:
-    """The records of a run folder (one file per rollout step, in order) or of an evaluation's folder.
+    """The records of a run folder (one for each rollout step, in order) or of an evaluation's folder.
 
-    UserError where there are none.
+    Records that several ranks wrote go by one name as well, ``step=000012.parquet``, as ``read_table``
+    takes it; a step of which a part lacks, since it was being written, is left out. UserError where
+    there are none.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no run folder: no such folder exists")
-    found = sorted((folder / "rollouts").glob("step=*.parquet"))
+    files = (folder / "rollouts").glob("step=*.parquet")
+    names = sorted({file.with_name(f"{file.name.partition('.')[0]}.parquet") for file in files})
+    found = [path for path in names if _complete(path)]
     found = found or sorted((folder / "records").glob("*.parquet"))
     if not found:
         raise UserError(
@@ -124,10 +154,25 @@ def step_files(folder: Path, wanted: Iterable[int] = ()) -> dict[int, Path]:
 def read_table(path: Path, also: Sequence[str] = (), only: Sequence[str] = NAMES) -> pa.Table:
     """The records of a file: the columns that every record has, or ``only`` some, and those of ``also``.
 
+    Parts of several ranks are put together in the order of groups and samples.
     What ``FIELDS`` names has its type there, and its values are such as a run writes. UserError where
     they are not, where it is no parquet file, or lacks a column, as files of an earlier format do.
     """
-    wanted = [*only, *also]
+    parts = [_read(part, [*only, *also]) for part in _complete(path) or [path]]
+    if len(parts) == 1:
+        return parts[0]
+    table = pa.concat_tables(parts)
+    return table.take(_order(path))
+
+
+def _order(path: Path) -> pa.Array:
+    """Where the rows of the parts stand, in the order of groups and samples."""
+    keys = pa.concat_tables(_read(part, ["group", "sample"]) for part in _complete(path))
+    return pc.sort_indices(keys, [("group", "ascending"), ("sample", "ascending")])
+
+
+def _read(path: Path, wanted: Sequence[str]) -> pa.Table:
+    """The columns of one file, checked."""
     try:
         there = pq.read_schema(path).names
         if lacking := [name for name in wanted if name not in there]:
@@ -135,7 +180,7 @@ def read_table(path: Path, also: Sequence[str] = (), only: Sequence[str] = NAMES
                 f"{path} is a record of another format: it lacks {', '.join(lacking)}; "
                 "records of this version are needed, from a new run"
             )
-        table = pq.read_table(path, columns=wanted)
+        table = pq.read_table(path, columns=list(wanted))
     except (pa.ArrowException, OSError) as error:
         why = str(error).splitlines()[0]
         raise UserError(f"{path} is no readable parquet file ({why})") from error
@@ -175,32 +220,50 @@ def _fault(table: pa.Table) -> str | None:
         others = set(pc.unique(table["verdict"]).to_pylist()) - set(Verdict)
         if others:
             return f"a verdict is {min(others)!r}, it must be one of {', '.join(Verdict)}"
-    if set(PAIRED) <= set(names):
-        ids, logprobs = (pc.list_value_length(table[name]) for name in PAIRED)
-        if not ids.equals(logprobs):
-            return f"{' and '.join(PAIRED)} have unequal lengths"
+    paired = [name for name in PAIRED if name in names]
+    for other in paired[1:]:
+        lengths = (pc.list_value_length(table[name]) for name in (paired[0], other))
+        if pc.any(pc.not_equal(*lengths)).as_py():  # a null is equal to anything
+            return f"{paired[0]} and {other} have unequal lengths"
     return None
 
 
 def rollouts_of(table: pa.Table) -> list[Rollout]:
-    """The rollouts of a table, in its order."""
+    """The rollouts of a table, in its order; equal problems and prompts are one object."""
     return list(_rollouts(table))
 
 
 def _rollouts(table: pa.Table) -> Iterator[Rollout]:
-    for row in table.select(NAMES).to_pylist():
-        problem = {
+    arrays = [list(_arrays(table[name])) for name in ("prompt_ids", *PAIRED)]
+    plain = table.select([name for name in NAMES if name not in ("prompt_ids", *PAIRED)])
+    problems: dict[Problem, Problem] = {}
+    prompts: dict[bytes, tuple[int, ...]] = {}
+    for row, prompt, ids, logprobs, sampled in zip(plain.to_pylist(), *arrays, strict=True):
+        assert prompt is not None, row
+        said = {
             name: row[name] for name in ("question", "answer", "source", "solution", "feedback")
         }
-        ids, logprobs = tuple(row["response_ids"]), tuple(row["engine_logprobs"])
+        problem = Problem(id=row["problem_id"], **said)
+        key = prompt.tobytes()
+        if key not in prompts:
+            prompts[key] = tuple(prompt.tolist())
         yield Rollout(
-            problem=Problem(id=row["problem_id"], **problem),
+            problem=problems.setdefault(problem, problem),
             group=row["group"],
             sample=row["sample"],
-            prompt_ids=tuple(row["prompt_ids"]),
-            response=Response(ids, logprobs, row["truncated"]),
+            prompt_ids=prompts[key],
+            response=Response(ids, logprobs, row["truncated"], sampled),
             text=row["response"],
             verdict=Verdict(row["verdict"]),
             reward=row["reward"],
             penalty=row["penalty"],
         )
+
+
+def _arrays(column: pa.ChunkedArray) -> Iterator[NDArray[Any] | None]:
+    """The values of each row's list, a part of one array for all; None for null."""
+    for chunk in column.chunks:
+        values = chunk.values.to_numpy(zero_copy_only=False)
+        ends = chunk.offsets.to_numpy()
+        for row, there in enumerate(chunk.is_valid().to_pylist()):
+            yield values[ends[row] : ends[row + 1]] if there else None

@@ -74,6 +74,7 @@ def test_split_has_the_distilled_gradient_of_trl(tmp_path: Path) -> None:
         pytest.param("sync", marks=pytest.mark.vllm),
         pytest.param("verifier", marks=TRL),
         "scaling",
+        "host",
     ],
 )
 def test_part_runs(tmp_path: Path, part: str) -> None:

@@ -1,5 +1,6 @@
 """The journal keeps what has ended, whatever ends the process."""
 
+import json
 import resource
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from rlrt.evaluation.journal import Journal
 from rlrt.evaluation.questions import Key
 
 KEYS = [Key("student", "sums", "p/1", sample, "ab12") for sample in range(4)]
-RESPONSES = [Response((5, 6, sample), (-0.1, -2.5e-7, -13.25), sample == 1) for sample in range(4)]
+RESPONSES = [
+    Response((5, 6, n), (-0.1, -2.5e-7, -13.25), n == 1, sampled=(True, n < 2, True) if n else None)
+    for n in range(4)
+]
 
 
 def filled(folder: Path) -> Journal:
@@ -107,10 +111,18 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     assert Journal(path, "f00d").read() == dict(zip(KEYS[:3], RESPONSES, strict=False))
 
 
-@pytest.mark.parametrize("ids", ['["5"]', '"56"', "[5.0]", "[true]", "null"])
+def test_of_an_earlier_format_it_is_refused(tmp_path: Path) -> None:
+    path = filled(tmp_path).path
+    path.write_text(path.read_text().replace('"journal":2', '"journal":1'))
+    with pytest.raises(UserError, match=r"journal of another format \(1, it must be 2\)"):
+        Journal(path, "f00d").read()
+
+
+@pytest.mark.parametrize("ids", ["[5,6,1]", '"56"', '"AAAA"', "5", "null", '"A=="'])
 def test_ids_that_are_none_are_damage(tmp_path: Path, ids: str) -> None:
     journal = filled(tmp_path)
-    text = journal.path.read_text()
-    journal.path.write_text(text.replace("[5,6,1]", ids))
+    lines = journal.path.read_text().splitlines()
+    entry = json.loads(lines[2]) | {"ids": json.loads(ids)}
+    journal.path.write_text("\n".join([*lines[:2], json.dumps(entry), *lines[3:], ""]))
     with pytest.raises(UserError, match="damaged in line 3"):
         journal.read()

@@ -6,10 +6,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlrt.context.correct_peer import TEMPLATE
 from rlrt.data.prompts import Prompts
+from rlrt.functional.ids import joined
 from rlrt.functional.logprobs import token_logprobs
 from rlrt.model.comparison import score_divergence
 from rlrt.model.views import (
-    flat_ids,
     head_weight,
     response_hidden,
     score_responses,
@@ -71,7 +71,7 @@ def test_both_views_line_up_token_by_token(
 def test_gradient_flows_through_either_view(random_policy: MakePolicy) -> None:
     policy = random_policy(torch.float32)
     hidden = response_hidden(policy, PROMPTS[:2], RESPONSES[:2])
-    ids = flat_ids(RESPONSES[:2], policy.device)
+    ids = joined(RESPONSES[:2])
     logprobs, _ = token_logprobs(hidden, head_weight(policy), ids, 1.0)
     logprobs.sum().backward()
     assert all(

@@ -1,5 +1,6 @@
 """The verifier with its real worker processes."""
 
+import io
 import os
 import random
 import signal
@@ -9,12 +10,15 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from rlrt.batch import Verdict
-from rlrt.reward.verifier import Verifier
+from rlrt.reward import worker
+from rlrt.reward.pool import Reply
+from rlrt.reward.verifier import Grading, Verifier
 
 TOWER = r"\boxed{9^{9^{9^{9}}}}"
 HALF = r"\boxed{\frac{7}{14}}"  # needs a worker to equal 1/2
@@ -184,3 +188,28 @@ def test_close_ends_the_workers_and_grade_starts_new_ones(verifier: Verifier) ->
 def test_a_wrong_setting_is_refused_by_name(setting: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"reward\.{setting} is {value!r}"):
         Verifier(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_an_error_of_the_comparison_is_undecided_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the library, not of the answer: a response is not wrong for it."""
+
+    def broken(*_: object) -> bool:
+        raise KeyError("a fault of the library")
+
+    class Channel(io.StringIO):
+        said = ""
+
+        def write(self, text: str) -> int:
+            self.said += text
+            return len(text)
+
+    monkeypatch.setattr(worker, "is_equivalent", broken)
+    channel = Channel('["1", "2", false]\n')
+    worker._serve(channel, 5.0)
+    assert channel.said == "failed\n"
+
+    reply: Future[Reply] = Future()
+    reply.set_result(Reply(channel.said.strip(), 0.1))
+    judgement = Grading(Verifier(undecided_reward=0.25), lambda task: reply).ask(HALF, "1/2")()
+    assert (judgement.verdict, judgement.reward) == (Verdict.UNDECIDED, 0.25)
+    assert judgement.failed

@@ -62,6 +62,7 @@ def whole_update() -> Update:
         responses=responses,
         counted_BT=mask,
         mask_BT=mask,
+        sampled_BT=mask,
         student_scored_B=torch.zeros(len(LENGTHS), dtype=torch.bool),
         student_logprobs_BT=torch.zeros(mask.shape),
         engine_logprobs_BT=values(-7, -5),

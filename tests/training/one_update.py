@@ -41,6 +41,7 @@ def update_of(dtype: torch.dtype, uncredited: tuple[int, ...] = ()) -> Update:
         responses=tuple(ids(length) for length in LENGTHS),
         counted_BT=mask,
         mask_BT=mask,
+        sampled_BT=mask,
         student_scored_B=torch.ones(8, dtype=torch.bool),
         student_logprobs_BT=values(-8, -4),
         engine_logprobs_BT=values(-8, -4),

@@ -10,6 +10,8 @@ import pytest
 import torch
 from tests.training.step import step_of
 
+from rlrt.errors import UserError
+from rlrt.records import read_table, record_files, step_files
 from rlrt.training.records import write_records
 from rlrt.training.rollout_metrics import rollout_metrics
 
@@ -25,7 +27,7 @@ from tests.training.step import step_of
 folder, rank = Path(sys.argv[1]), int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 sampled, batch, teacher, credit = step_of((1, 2) if rank == 0 else (0, 3))
-write_records(folder / f"of{rank}", 7, sampled.rollouts, ["q"] * 4, batch, credit)
+write_records(folder / "both", 7, sampled.rollouts, ["q"] * 4, batch, credit)
 print(json.dumps(rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)))
 dist.destroy_process_group()
 """
@@ -111,10 +113,19 @@ def test_two_ranks_say_what_one_says_and_write_one_file(tmp_path: Path) -> None:
         assert list(row) == list(alone)
         assert row == pytest.approx(alone, rel=1e-12)
     write_records(tmp_path / "alone", 7, sampled.rollouts, ["q"] * 8, batch, credit)
-    name = "step=000007.parquet"
-    assert not (tmp_path / "of1").exists()
-    found, expected = (
-        pq.read_table(tmp_path / "of0" / name),
-        pq.read_table(tmp_path / "alone" / name),
-    )
-    assert found.to_pylist() == expected.to_pylist()
+    name, both = "step=000007.parquet", tmp_path / "both"
+    parts = [both / f"step=000007.rank={rank:04d}-of-0002.parquet" for rank in range(2)]
+    assert sorted(both.iterdir()) == parts
+    assert set(pq.read_table(parts[0])["group"].to_pylist()) == {1, 2}, "its own alone"
+    expected = read_table(tmp_path / "alone" / name, ["credit", "student_logprobs"])
+    assert read_table(both / name, ["credit", "student_logprobs"]).equals(expected)
+    assert read_table(both / name, only=["reward"]).equals(expected.select(["reward"]))
+
+    parts[1].rename(both / "elsewhere")  # as while it is being written
+    (tmp_path / "rollouts").symlink_to(both)
+    with pytest.raises(UserError, match="holds no records"):
+        record_files(tmp_path)
+    (both / "elsewhere").rename(parts[1])
+    assert step_files(tmp_path) == {7: tmp_path / "rollouts" / name}
+    write_records(both, 7, sampled.rollouts, ["q"] * 8, batch, credit)  # by one process
+    assert [file.name for file in both.iterdir()] == [name], "no part of the two is left"

@@ -138,7 +138,7 @@ def trajectory(
 
     UserError where the tokenizer does not turn its ids into its text.
     """
-    ids, pieces = rollout.response.ids, pieces_of(tokenizer)
+    ids, pieces = rollout.response.ids.tolist(), pieces_of(tokenizer)
     texts = pieces(ids, rollout.text)
     if texts is None:
         raise UserError("the tokenizer is not the one that the records were written with")
@@ -187,7 +187,7 @@ def rows(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
         }
         at = one.positions
         columns = zip(
-            one.rollout.response.ids,
+            one.rollout.response.ids.tolist(),
             one.texts,
             at.divergence_T.tolist(),
             at.log_ratio_T.tolist(),

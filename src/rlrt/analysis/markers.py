@@ -65,7 +65,7 @@ def one_of_each(views: Iterable[View]) -> list[View]:
     found: dict[tuple[str, str], dict[Verdict, View]] = {}
     for view in views:
         rollout = view.rollout
-        if rollout.response.ids and rollout.verdict is not Verdict.UNDECIDED:
+        if len(rollout.response.ids) and rollout.verdict is not Verdict.UNDECIDED:
             problem = view.benchmark, rollout.problem.id
             found.setdefault(problem, {}).setdefault(rollout.verdict, view)
     return [

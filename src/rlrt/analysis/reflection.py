@@ -72,7 +72,7 @@ class Injection:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        return (*self.case.rollout.response.ids[: self.position], *self.sentence_ids)
+        return (*self.case.rollout.response.ids[: self.position].tolist(), *self.sentence_ids)
 
     def whole(self, continuation: Response) -> Response:
         """Kept tokens, sentence and continuation; log-probs of the sentence, never sampled, are NaN."""
@@ -108,7 +108,7 @@ def turnable(rollouts: Sequence[Rollout]) -> list[tuple[Kind, Rollout]]:
         for kind in KINDS
         if sum(rollout.verdict is Verdict.RIGHT for rollout in group) in kind.right
         for rollout in group
-        if rollout.verdict is kind.before and rollout.response.ids
+        if rollout.verdict is kind.before and len(rollout.response.ids)
     ]
 
 

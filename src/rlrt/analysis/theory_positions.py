@@ -51,7 +51,7 @@ class Place(NamedTuple):
 
     def ids_with(self, rank: int) -> tuple[int, ...]:
         """The response up to here, and the candidate."""
-        return (*self.rollout.response.ids[: self.position], self.ids[rank])
+        return (*self.rollout.response.ids[: self.position].tolist(), self.ids[rank])
 
 
 class Start(NamedTuple):

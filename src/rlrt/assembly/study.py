@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -71,8 +72,8 @@ class Study:
     def require_tokenizer(self, rollouts: Sequence[Rollout]) -> None:
         """UserError where the records were written with another tokenizer than the policy's."""
         for rollout in rollouts[:CHECKED_ROWS]:
-            ids = [*rollout.prompt_ids, *rollout.response.ids]
-            known = max(ids, default=0) < len(self.tokenizer)
+            ids = np.array([*rollout.prompt_ids, *rollout.response.ids])
+            known = ids.max(initial=0) < len(self.tokenizer)
             if (
                 not known
                 or self.tokenizer.decode(rollout.response.ids, skip_special_tokens=True)

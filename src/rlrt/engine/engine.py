@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from rlrt.batch import Response
+from rlrt.functional.ids import Ids
 
 OnFinished = Callable[[int, Response], None]
 
@@ -73,7 +74,7 @@ class Engine(Protocol):
 
     def sample(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[Ids],
         seeds: Sequence[int],
         sampling: Sampling,
         on_finished: OnFinished | None = None,

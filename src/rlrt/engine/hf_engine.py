@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import (
@@ -17,6 +19,7 @@ from rlrt.batch import Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.weights import engine_weights
 from rlrt.functional.fused_head import product
+from rlrt.functional.ids import Ids, as_array
 
 
 class _SeededSampler(LogitsProcessor):
@@ -105,7 +108,7 @@ class HFEngine:
 
     def sample(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[Ids],
         seeds: Sequence[int],
         sampling: Sampling,
         on_finished: OnFinished | None = None,
@@ -122,13 +125,13 @@ class HFEngine:
         return responses
 
     def _sample_batch(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling
     ) -> list[Response]:
         longest = max(len(prompt) for prompt in prompts)
         input_ids = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask = torch.zeros_like(input_ids)
         for row, prompt in enumerate(prompts):  # padded on the left: generation continues the end
-            input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+            input_ids[row, longest - len(prompt) :] = torch.from_numpy(as_array(prompt))
             mask[row, longest - len(prompt) :] = 1
         sampler = _SeededSampler(seeds, sampling)
         training, own = self.policy.training, self.policy.generation_config
@@ -156,12 +159,13 @@ class HFEngine:
         self.policy.train(training)
         self.policy.generation_config = own
         logprobs_BT = torch.stack(sampler.logprobs, dim=1)
-        rows = zip(output[:, longest:].tolist(), logprobs_BT.tolist(), strict=True)
+        rows = zip(output[:, longest:].cpu().numpy(), logprobs_BT.numpy(), strict=True)
         return [self._response(ids, logprobs) for ids, logprobs in rows]
 
-    def _response(self, ids: list[int], logprobs: list[float]) -> Response:
-        end = next((t + 1 for t, token in enumerate(ids) if token in self.stop_token_ids), None)
-        return Response(tuple(ids[:end]), tuple(logprobs[:end]), truncated=end is None)
+    def _response(self, ids_T: NDArray[np.int64], logprobs_T: NDArray[np.float32]) -> Response:
+        (ends,) = np.isin(ids_T, self.stop_token_ids).nonzero()
+        length = ends[0] + 1 if len(ends) else len(ids_T)
+        return Response(ids_T[:length], logprobs_T[:length].copy(), truncated=not len(ends))
 
     def sleep(self) -> None:
         """Nothing to give back."""

@@ -13,12 +13,13 @@ from torch import Tensor
 from rlrt import ranks
 from rlrt.engine.engine import Engine, Sampling
 from rlrt.errors import RunStoppedError
+from rlrt.functional.ids import Ids
 from rlrt.functional.seeds import derive_seed
 
 PROBE_PROMPTS = 8
 PROBE_TOKENS = 8
 NAMED = 3  # tensors of an error
-Score = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
+Score = Callable[[Sequence[Ids], Sequence[Ids]], Tensor]
 Weights = Iterable[tuple[str, Tensor]]
 
 
@@ -79,7 +80,7 @@ def sync_and_prove(
     engine: Engine,
     weights: Callable[[], Weights],
     score: Score,
-    prompts: Iterable[Sequence[int]],
+    prompts: Iterable[Ids],
     sampling: Sampling,
     seed: int,
     step: int,
@@ -102,7 +103,7 @@ def sync_and_prove(
 def probe(
     engine: Engine,
     score: Score,
-    prompts: Iterable[Sequence[int]],
+    prompts: Iterable[Ids],
     sampling: Sampling,
     seed: int,
     step: int,
@@ -128,7 +129,7 @@ def probe(
 def logprob_gap(
     engine: Engine,
     score: Score,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Ids],
     seeds: Sequence[int],
     sampling: Sampling,
 ) -> Gap:
@@ -140,13 +141,12 @@ def logprob_gap(
     sampled = engine.sample(prompts, seeds, sampling)
     logprobs_BT = score(prompts, [response.ids for response in sampled])
     own = [
-        abs(float(logprobs_BT[row, t]) - value)
-        for row, response in enumerate(sampled)
-        for t, value in enumerate(response.engine_logprobs)
+        np.abs(scored_T[: len(response.ids)].double().numpy() - response.engine_logprobs)
+        for scored_T, response in zip(logprobs_BT, sampled, strict=True)
     ]
-    gaps = [gap for part in ranks.gathered(own) for gap in part]
-    assert gaps, "the probe sampled no token"
-    return Gap(float(np.max(gaps)), float(np.mean(gaps)))  # both NaN where one of them is
+    gaps = np.concatenate([gap for part in ranks.gathered(own) for gap in part])
+    assert len(gaps), "the probe sampled no token"
+    return Gap(float(gaps.max()), float(gaps.mean()))  # both NaN where one of them is
 
 
 def require_fresh(gap: Gap, dtype: torch.dtype, max_gap: float | None, step: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -18,6 +19,7 @@ from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.memory import within_memory
 from rlrt.engine.served import differing
 from rlrt.engine.sharing import Sharers, name_this_rank, process_group_kept
+from rlrt.functional.ids import Ids, as_array
 
 PREFILL_TOKENS = 8192  # read at a time by the CPU build
 GPU_SHARE = 0.4  # where neither a setting nor the run says more
@@ -169,7 +171,7 @@ class VLLMEngine:
 
     def sample(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[Ids],
         seeds: Sequence[int],
         sampling: Sampling,
         on_finished: OnFinished | None = None,
@@ -192,7 +194,7 @@ class VLLMEngine:
 
     def _generate(
         self,
-        requests: Sequence[tuple[Sequence[int], int]],
+        requests: Sequence[tuple[Ids, int]],
         sampling: Sampling,
         finished: OnFinished,
     ) -> None:
@@ -205,14 +207,12 @@ class VLLMEngine:
         try:
             while engine.has_unfinished_requests():
                 for output in self._step():
-                    finished(index_of[_number(output.request_id)], _response(output.outputs[0]))
+                    finished(index_of[_number(output.request_id)], response_of(output.outputs[0]))
         finally:
             if engine.has_unfinished_requests():  # an exception or Ctrl-C on the way
                 engine.abort_request(ids, internal=True)
 
-    def _enqueue(
-        self, requests: Sequence[tuple[Sequence[int], int]], sampling: Sampling
-    ) -> list[str]:
+    def _enqueue(self, requests: Sequence[tuple[Ids, int]], sampling: Sampling) -> list[str]:
         """The names that the engine gave the requests."""
         from vllm import SamplingParams, TokensPrompt
 
@@ -229,7 +229,9 @@ class VLLMEngine:
             )
             for _, seed in requests
         ]
-        prompts = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt, _ in requests]
+        prompts = [
+            TokensPrompt(prompt_token_ids=as_array(prompt).tolist()) for prompt, _ in requests
+        ]
         names: list[str] = self.llm.enqueue(prompts, parameters, use_tqdm=False)
         return names
 
@@ -313,9 +315,11 @@ def _number(request_id: str) -> int:
     return int(request_id.partition("-")[0])
 
 
-def _response(output: Any) -> Response:
-    ids, flat = tuple(output.token_ids), output.logprobs
-    sampled = [flat.token_ids[start] for start in flat.start_indices]
-    assert tuple(sampled) == ids, "the first log-prob of a position is the sampled token's"
-    logprobs = tuple(flat.logprobs[start] for start in flat.start_indices)
+def response_of(output: Any) -> Response:
+    """The finished output of a request, whose log-probs are flat."""
+    ids, flat = np.array(output.token_ids, np.int32), output.logprobs
+    starts = np.array(flat.start_indices, np.int64)
+    sampled = np.array(flat.token_ids, np.int32)[starts]
+    assert np.array_equal(sampled, ids), "the first log-prob of a position is the sampled token's"
+    logprobs = np.array(flat.logprobs, np.float32)[starts]
     return Response(ids, logprobs, truncated=output.finish_reason == "length")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rlrt.batch import Response
 from rlrt.engine.engine import Engine, OnFinished, Sampling
 from rlrt.evaluation.judging import Judge, Judged
+from rlrt.functional.ids import Ids
 
 
 def unkept(index: int, response: Response) -> None:
@@ -13,7 +14,7 @@ def unkept(index: int, response: Response) -> None:
 
 def ask(
     engine: Engine,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Ids],
     seeds: Sequence[int],
     answers: Sequence[str],
     sampling: Sampling,

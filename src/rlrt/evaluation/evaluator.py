@@ -11,6 +11,7 @@ from rlrt.engine.engine import Engine, Sampling
 from rlrt.evaluation.asking import ask
 from rlrt.evaluation.judging import Judge
 from rlrt.evaluation.metrics import AvgAtK, PassAtK
+from rlrt.functional.ids import Ids
 from rlrt.functional.seeds import derive_seed
 
 
@@ -68,7 +69,7 @@ class Evaluator:
         self,
         engine: Engine,
         problems: Sequence[Problem],
-        prompt_ids: Sequence[Sequence[int]],
+        prompt_ids: Sequence[Ids],
         judge: Judge,
         max_response_tokens: int,
         seed: int,

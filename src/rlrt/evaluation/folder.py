@@ -14,7 +14,7 @@ from rlrt.evaluation.journal import Journal
 from rlrt.evaluation.judging import Judged
 from rlrt.evaluation.questions import STUDENT, TEACHER, Key, Question
 from rlrt.files import write_atomically
-from rlrt.records import FIELDS, columns, read_table, rollouts_of, write_table
+from rlrt.records import FIELDS, columns, prompt_texts, read_table, rollouts_of, write_table
 
 RECORDS = {STUDENT: "records", TEACHER: "teacher_records"}
 JUDGED_BY = b"judged_by"  # digest of the verifier's settings, beside the columns
@@ -86,9 +86,8 @@ class EvaluationFolder:
         """The records of a view, a file for each benchmark; one that says the same stays as it is."""
         for benchmark, answered in rollouts.items():
             asked = sorted(answered, key=lambda one: (one.group, one.problem.id, one.sample))
-            prompts = tokenizer.batch_decode([list(rollout.prompt_ids) for rollout in asked])
             schema = pa.schema(FIELDS, metadata={JUDGED_BY: self._judged_by})
-            table = pa.table(columns(asked, prompts), schema=schema)
+            table = pa.table(columns(asked, prompt_texts(asked, tokenizer)), schema=schema)
             path = self._records(view, benchmark)
             if not path.exists() or not _same(read_table(path), table):
                 write_atomically(path, partial(write_table, table))

@@ -1,20 +1,26 @@
 """The journal of an evaluation: every response on the disk the moment that it has ended.
 
-JSON Lines, only ever appended to. A process that dies leaves whole lines and at most a part of one,
-which is dropped when the journal is read again.
+JSON Lines, only ever appended to; the arrays of a response are base64 of their little-endian bytes.
+A process that dies leaves whole lines and at most a part of one, which is dropped when the journal is
+read again.
 """
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rlrt.batch import Response
 from rlrt.errors import UserError
 from rlrt.evaluation.questions import Key
 
-FORMAT = 1
+FORMAT = 2
+ARRAYS = {"ids": "<i4", "engine_logprobs": "<f4", "sampled": "|b1"}  # None: sampled is all
 
 
 class Journal:
@@ -44,6 +50,11 @@ class Journal:
                     f"{self.path} is damaged in line {number + 1} ({type(error).__name__}): cut it "
                     "off before that line, and what stood behind is asked again"
                 ) from error
+            if not number and isinstance(entry, dict) and entry.get("journal") != FORMAT:
+                raise UserError(
+                    f"{self.path} is a journal of another format ({entry.get('journal')}, it must be "
+                    f"{FORMAT}): finish it with the version that began it, or choose another out="
+                )
             if not number and entry != self._head:
                 raise UserError(
                     f"{self.path} is the journal of another evaluation: choose another out="
@@ -52,11 +63,8 @@ class Journal:
 
     def append(self, key: Key, response: Response) -> None:
         """Write one response; it is the operating system's when this returns."""
-        logprobs = [float(f"{value:.9g}") for value in response.engine_logprobs]  # exact in float32
-        self._write(
-            key._asdict()
-            | {"ids": response.ids, "engine_logprobs": logprobs, "truncated": response.truncated}
-        )
+        arrays = {name: _text(getattr(response, name), kind) for name, kind in ARRAYS.items()}
+        self._write(key._asdict() | arrays | {"truncated": response.truncated})
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +98,14 @@ class Journal:
 
 def _entry(entry: dict[str, Any]) -> tuple[Key, Response]:
     key = Key(**{name: entry[name] for name in Key._fields})
-    ids, logprobs = entry["ids"], entry["engine_logprobs"]
-    if not all(type(i) is int for i in ids) or not all(type(x) in (int, float) for x in logprobs):
-        raise TypeError
-    return key, Response(tuple(ids), tuple(logprobs), bool(entry["truncated"]))
+    arrays: dict[str, Any] = {name: _array(entry[name], kind) for name, kind in ARRAYS.items()}
+    return key, Response(**arrays, truncated=bool(entry["truncated"]))
+
+
+def _text(values: NDArray[Any] | None, kind: str) -> str | None:
+    return None if values is None else b64encode(values.astype(kind).tobytes()).decode()
+
+
+def _array(text: Any, kind: str) -> NDArray[Any] | None:
+    """ValueError or TypeError where the text holds no such array."""
+    return None if text is None else np.frombuffer(b64decode(text, validate=True), kind)

@@ -17,6 +17,7 @@ class Judged:
     text: str
     verdict: Verdict
     reward: float
+    failed: bool = False  # undecided since the verifier raised an error
 
 
 class Judge:
@@ -51,7 +52,7 @@ class Judging:
     def take(self, index: int, response: Response) -> None:
         """Response ``index`` has ended; each is handed in once, in any order, without waiting."""
         assert index not in self._taken, index
-        text = self._tokenizer.decode(list(response.ids), skip_special_tokens=True)
+        text = self._tokenizer.decode(response.ids, skip_special_tokens=True)
         self._taken[index] = text, self._grading.ask(text, self._answers[index])
 
     def judged(self) -> list[Judged]:
@@ -63,5 +64,5 @@ class Judging:
         for index in range(len(self._answers)):
             text, judgement_of = self._taken[index]
             judgement = judgement_of()
-            found.append(Judged(text, judgement.verdict, judgement.reward))
+            found.append(Judged(text, judgement.verdict, judgement.reward, judgement.failed))
         return found

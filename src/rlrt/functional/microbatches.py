@@ -4,7 +4,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from heapq import heapify, heapreplace
 
-Ids = Sequence[int]
+from rlrt.functional.ids import Ids, rows_by_prompt
 
 
 def split_packs(
@@ -15,12 +15,10 @@ def split_packs(
     Rows of one prompt stay together where they fit, and are spread evenly where not. A row longer than
     the budget gets a micro-batch of its own; those come first.
     """
-    groups: dict[Ids, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        groups.setdefault(tuple(prompt), []).append(row)
     pieces: list[list[int]] = []
     sizes: list[int] = []
-    for prompt, rows in groups.items():
+    for rows in rows_by_prompt(prompts):
+        prompt = prompts[rows[0]]
         own = [max(len(responses[row]) - 1, 0) for row in rows]
         for piece in _balanced(own, token_budget - len(prompt)):
             pieces.append([rows[index] for index in piece])

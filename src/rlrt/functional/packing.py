@@ -12,7 +12,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-Ids = Sequence[int]
+from rlrt.functional.ids import Ids, joined, rows_by_prompt
 
 CALL_PAIRS = 4096  # query-key pairs that one more attention call costs as much as (measured on CPU)
 
@@ -78,16 +78,16 @@ def pack(prompts: Sequence[Ids], responses: Sequence[Ids]) -> Packed:
     """
     assert len(prompts), "a pack of no rows"
     assert all(len(prompt) for prompt in prompts), "a prompt of no tokens predicts nothing"
-    ids, starts, sequences = _laid_out(prompts, responses)
+    ids_L, starts, sequences = _laid_out(prompts, responses)
     behind = torch.tensor([len(prompt) for prompt in prompts])
     lengths = torch.tensor([len(response) for response in responses])
     parts = torch.tensor(starts)  # of each row: its prompt, its response
     sizes = torch.stack([behind, (lengths - 1).clamp(min=0)], dim=1)
     sequence_U = _ranges(parts[sequences], sizes[sequences])
     total_S = sizes[sequences].sum(1)
-    kept_L = _first_places(sequence_U, len(ids))
+    kept_L = _first_places(sequence_U, len(ids_L))
     return Packed(
-        input_ids_L=torch.tensor(ids, dtype=torch.long),
+        input_ids_L=ids_L,
         position_ids_L=_ranges(torch.zeros_like(total_S), total_S)[kept_L],
         predicting_N=_ranges(
             parts + torch.stack([behind - 1, torch.zeros_like(behind)], dim=1),
@@ -101,25 +101,24 @@ def pack(prompts: Sequence[Ids], responses: Sequence[Ids]) -> Packed:
 
 def _laid_out(
     prompts: Sequence[Ids], responses: Sequence[Ids]
-) -> tuple[list[int], list[tuple[int, int]], list[int]]:
+) -> tuple[Tensor, list[tuple[int, int]], list[int]]:
     """The ids of a pack, where each row's prompt and response start in it, and the rows that attend: a
     response of less than two tokens adds nothing to its prompt.
     """
-    groups: dict[Ids, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        groups.setdefault(tuple(prompt), []).append(row)
-
-    ids: list[int] = []
+    parts: list[Ids] = []
+    end = 0
     starts = [(0, 0)] * len(prompts)
     sequences: list[int] = []
-    for prompt, rows in groups.items():
-        start = len(ids)
-        ids.extend(prompt)
+    for rows in rows_by_prompt(prompts):
+        start, prompt = end, prompts[rows[0]]
+        parts.append(prompt)
+        end += len(prompt)
         for row in rows:
-            starts[row] = start, len(ids)
-            ids.extend(responses[row][:-1])
+            starts[row] = start, end
+            parts.append(responses[row][:-1])
+            end += len(parts[-1])
         sequences.extend([row for row in rows if len(responses[row]) > 1] or rows[:1])
-    return ids, starts, sequences
+    return joined(parts), starts, sequences
 
 
 def attention_blocks(packed: Packed) -> AttentionBlocks:

@@ -11,13 +11,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlrt.functional.divergences import kl
+from rlrt.functional.ids import Ids, joined
 from rlrt.functional.logprobs import Read, over_vocabulary
 from rlrt.model.sharding import both_unsharded, unsharded
 from rlrt.model.views import (
-    Ids,
     Seen,
     fill,
-    flat_ids,
     head_weight,
     longest,
     of,
@@ -51,7 +50,7 @@ def compare(
     def work(rows: list[int], second_NH: Tensor) -> dict[str, Tensor]:
         behind, chosen = of(rows, first_prompts), of(rows, responses)
         first_NH = response_hidden(first, behind, chosen, seen)
-        ids_N = flat_ids(chosen, first_NH.device)
+        ids_N = joined(chosen).to(first_NH.device)
         views = (first_NH, head_weight(first)), (second_NH, head_weight(second))
         return over_vocabulary(*views, ids_N, temperature, read)
 

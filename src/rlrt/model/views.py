@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlrt import ranks
+from rlrt.functional.ids import Ids, joined
 from rlrt.functional.logprobs import token_logprobs
 from rlrt.functional.microbatches import split_packs
 from rlrt.functional.packing import Packed, pack
 from rlrt.model.packed_attention import decoder_hidden
 from rlrt.model.sharding import unsharded
 
-Ids = Sequence[int]
 Seen = Callable[[Packed], None]  # is told of every pack that is read
 
 
@@ -79,11 +79,6 @@ def teacher_hidden(
     return torch.cat(parts) if parts else torch.empty(0, teacher.config.hidden_size)
 
 
-def flat_ids(responses: Sequence[Ids], device: torch.device) -> Tensor:
-    """Response ids ``[N]``, row by row."""
-    return torch.tensor([token for r in responses for token in r], dtype=torch.long, device=device)
-
-
 def head_weight(policy: PreTrainedModel) -> Tensor:
     """The output head ``[V, H]``; called while the policy is gathered."""
     head: Tensor = policy.get_output_embeddings().weight
@@ -108,7 +103,7 @@ def score_responses(
     def read(rows: list[int]) -> tuple[Tensor, Tensor]:
         behind, chosen = of(rows, prompts), of(rows, responses)
         hidden_NH = response_hidden(policy, behind, chosen, seen)
-        ids_N = flat_ids(chosen, hidden_NH.device)
+        ids_N = joined(chosen).to(hidden_NH.device)
         logprobs_N, entropy_N = token_logprobs(hidden_NH, head_weight(policy), ids_N, temperature)
         assert entropy_N is not None
         return logprobs_N, entropy_N

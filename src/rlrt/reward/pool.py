@@ -30,7 +30,10 @@ class Task(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A worker's word, "right", "wrong" or "undecided", and its seconds (a start is not counted)."""
+    """A worker's word, and its seconds (a start is not counted).
+
+    "right", "wrong", "undecided" (a limit was hit) or "failed" (the comparison raised an error).
+    """
 
     word: str
     seconds: float

@@ -24,6 +24,7 @@ class Judgement:
     verdict: Verdict
     reward: float  # 1 right, 0 wrong, ``undecided_reward`` undecided
     seconds: float  # in a worker; 0 where none was needed
+    failed: bool = False  # undecided since the comparison raised an error
 
 
 class Verifier:
@@ -32,7 +33,8 @@ class Verifier:
     Decided here: no answer (wrong), the same text (right), an answer longer than
     ``max_answer_characters`` (undecided). All else is decided by worker processes, each answer within
     ``timeout_s`` and each worker within ``memory_gib`` of address space; whatever hits a limit or
-    brings its process down is undecided, and nothing else is touched. Equal questions within a call
+    brings its process down is undecided, and nothing else is touched; so is a comparison that raises an
+    error, which the judgement says. Equal questions within a call
     of ``grade``, or while a ``grading`` lasts, are asked once. Text without a marked answer
     (``boxed_or_text``) is searched in its last ``max_answer_characters``.
 
@@ -139,12 +141,13 @@ class Grading:
 
     def _awaited(self, future: Future[Reply]) -> Judgement:
         word, seconds = future.result()
-        return self._judgement(Verdict(word), seconds)
+        failed = word == "failed"
+        return self._judgement(Verdict.UNDECIDED if failed else Verdict(word), seconds, failed)
 
-    def _judgement(self, verdict: Verdict, seconds: float) -> Judgement:
+    def _judgement(self, verdict: Verdict, seconds: float, failed: bool = False) -> Judgement:
         undecided = self._verifier.undecided_reward
         rewards = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNDECIDED: undecided}
-        return Judgement(verdict, rewards[verdict], seconds)
+        return Judgement(verdict, rewards[verdict], seconds, failed)
 
 
 def _decided_here(answer: Extracted | None, gold: str, max_characters: int) -> Verdict | None:

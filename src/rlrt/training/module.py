@@ -80,6 +80,7 @@ class PolicyModule(L.LightningModule):
         # of the current rollout step
         self.update_metrics: list[dict[str, float]] = []
         self.readings: list[Reading] = []
+        self.update_tokens: list[float] = []  # through the layers, of this rank
         self.work: defaultdict[str, Work] = defaultdict(Work)
 
     @property
@@ -108,7 +109,7 @@ class PolicyModule(L.LightningModule):
 
     def begin_step(self) -> None:
         """Forget what was counted and measured in the rollout step before."""
-        self.update_metrics, self.readings = [], []
+        self.update_metrics, self.readings, self.update_tokens = [], [], []
         self.work = defaultdict(Work)
 
     def work_in(self, seconds: Mapping[str, float]) -> dict[str, Work]:
@@ -166,10 +167,12 @@ class PolicyModule(L.LightningModule):
         for parameter in self.policy.parameters():  # not None: without credit AdamW still coasts
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        before = self.work["update"].tokens
         sums = torch.zeros(len(SUMS), dtype=torch.float64, device=self.device)
         for rows in passes(update.prompts, update.responses, active, self.token_budget):
             found = self._accumulate(update, weights_BT, rows)
             sums += torch.stack([found.get(name, sums.new_zeros(())).double() for name in SUMS])
+        self.update_tokens.append(self.work["update"].tokens - before)
         counts = torch.tensor([len(active), len(update.responses)], dtype=torch.float64)
         *summed, kept, rollouts = ranks.total(torch.cat([sums.cpu(), counts])).tolist()
         totals = dict(zip(SUMS, summed, strict=True))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rlrt.functional.divergences import Divergence
+from rlrt.functional.ids import joined
 from rlrt.functional.logprobs import distilled_tokens, token_logprobs
 from rlrt.functional.ratios import bounded_exp
 from rlrt.loss.aggregation import Aggregation
@@ -24,6 +25,7 @@ class MicroBatch:
     ids_N: Tensor
     response_N: Tensor  # which of ``rows`` each token belongs to
     weights_N: Tensor  # of the aggregation
+    sampled_N: Tensor  # bool; the others are no choice of the policy's, and only read
     student_scored_N: Tensor
     student_logprobs_N: Tensor
     engine_logprobs_N: Tensor
@@ -40,12 +42,12 @@ class MicroBatch:
             return values_BT[rows][mask_BT].to(device)
 
         lengths_B = mask_BT.sum(1)
-        ids = [token for row in rows for token in update.responses[row]]
         return cls(
             rows=rows,
-            ids_N=torch.tensor(ids, dtype=torch.long, device=device),
+            ids_N=joined([update.responses[row] for row in rows]).to(device),
             response_N=torch.arange(len(rows)).repeat_interleave(lengths_B).to(device),
             weights_N=flat(weights_BT),
+            sampled_N=flat(update.sampled_BT),
             student_scored_N=flat(update.student_scored_B[:, None].expand_as(update.mask_BT)),
             student_logprobs_N=flat(update.student_logprobs_BT),
             engine_logprobs_N=flat(update.engine_logprobs_BT),
@@ -73,7 +75,7 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Reading:
-    """Student log-probs and entropies that an update was the first to compute, of whole responses."""
+    """What an update was the first to compute of the student view, at all sampled tokens of responses."""
 
     rows: list[int]  # whose they are
     logprobs_N: Tensor
@@ -113,7 +115,8 @@ class Objective:
         """Loss with gradient, sums over the tokens of responses that have an advantage, and what was
         read of them for the first time, if anything.
         """
-        chosen_N = batch.of_responses(batch.advantages_N != 0)  # whole: some losses need them
+        # whole responses: some losses need them
+        chosen_N = batch.of_responses(batch.advantages_N != 0) & batch.sampled_N
         is_first = not bool(batch.student_scored_N[chosen_N].all())
         logprobs_n, entropy_n = token_logprobs(
             hidden_NH[chosen_N], head_VH, batch.ids_N[chosen_N], temperature, entropy=is_first

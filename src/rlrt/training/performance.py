@@ -4,13 +4,13 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 
 import torch
 
-from rlrt.ranks import largest, total, world_size
+from rlrt.ranks import largest, maxima, total, world_size
 
 # Dense peak in FLOP/s of half-precision products with float32 accumulation, by words of the name
 # that torch.cuda.get_device_name gives; the first that fits. From NVIDIA's data sheets.
@@ -63,6 +63,17 @@ def performance(stages: Mapping[str, Work], peak: float) -> dict[str, float]:
         if slots > 0:
             found[f"{stage}/padding_waste"] = padded / slots
     return found
+
+
+def idle_share(tokens: Sequence[float]) -> float:
+    """How much of the ranks' time is spent waiting for the one with the most tokens; collective.
+
+    ``tokens`` are this rank's, between one moment at which all wait for each other and the next:
+    ``1 - sum of the ranks' means / sum of their maxima``, 0 for one rank and where there is no token.
+    """
+    own = torch.tensor(tokens, dtype=torch.float64)
+    most = float(maxima(own).sum())
+    return 1 - float(total(own).sum()) / world_size() / most if most else 0.0
 
 
 @cache

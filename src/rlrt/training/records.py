@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from rlrt.batch import Credit, Rollout, ScoredBatch
 from rlrt.files import write_atomically
-from rlrt.ranks import rank, world_size
-from rlrt.records import FIELDS, TOKENS, columns, offsets, write_table
+from rlrt.functional.ids import token_mask
+from rlrt.ranks import rank, wait, world_size
+from rlrt.records import FIELDS, TOKENS, columns, files_of, offsets, part_of, write_table
 
 SCHEMA = pa.schema(
     [
@@ -41,25 +41,17 @@ def write_records(
 ) -> None:
     """Write ``rollouts/step=000012.parquet``, one row per rollout; an earlier one is replaced.
 
-    Collective: rank 0 writes what all ranks have, in the order of groups and samples.
+    Of several ranks each writes a part of its own, ``step=000012.rank=0000-of-0002.parquet``, and holds
+    no other's rollouts. Collective.
     """
-    parts = _at_rank_0(_table(step, rollouts, prompts, batch, credit))
-    if not parts:
-        return
-    table = pa.concat_tables(parts)
-    if len(parts) > 1:
-        table = table.sort_by([("group", "ascending"), ("sample", "ascending")])
-    path = folder / f"step={step:06d}.parquet"
+    table = _table(step, rollouts, prompts, batch, credit)
+    whole = folder / f"step={step:06d}.parquet"
+    if rank() == 0:
+        for stale in files_of(whole):  # they may be those of another number of ranks
+            stale.unlink()
+    wait()
+    path = part_of(whole, rank(), world_size())
     write_atomically(path, lambda partial: write_table(table, partial))
-
-
-def _at_rank_0(table: pa.Table) -> list[pa.Table]:
-    """The tables of all ranks at rank 0, nothing at the others: only one has to hold them all."""
-    if world_size() == 1:
-        return [table]
-    parts = [None] * world_size() if rank() == 0 else None
-    dist.gather_object(table, parts)
-    return parts or []
 
 
 def _table(
@@ -70,11 +62,12 @@ def _table(
     credit: Credit,
 ) -> pa.Table:
     every_B = torch.ones_like(batch.student_scored_B)
+    mask_BT = token_mask([rollout.response.ids for rollout in rollouts])
     weights_BT = credit.distillation_BT
     advantages_B = credit.advantages_B
 
     def tokens(values_BT: Tensor, kept_B: Tensor = every_B) -> pa.ListArray:
-        return _lists(values_BT, batch.response_mask_BT, kept_B)
+        return _lists(values_BT, mask_BT, kept_B)
 
     found = {
         "step": [step] * len(rollouts),

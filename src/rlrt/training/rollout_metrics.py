@@ -47,6 +47,7 @@ def rollout_metrics(
             "rollout/tokens": sum(lengths),
             "rollout/resampled_groups": sampled.resampled_groups,
             "rollout/discarded_tokens": sampled.discarded_tokens,
+            "reward/verifier_errors": sampled.verifier_errors,
         },
     )
     found.setdefault("credit/multiplier_mean", 1.0)  # without any credit

@@ -20,9 +20,17 @@ from rlrt.engine.probe import sync_and_prove
 from rlrt.engine.weights import engine_weights
 from rlrt.evaluation.evaluator import Evaluator
 from rlrt.evaluation.judging import Judge
+from rlrt.records import prompt_texts
+from rlrt.training.balance import balanced
 from rlrt.training.checkpoint import Checkpoints
 from rlrt.training.module import NonFiniteError, PolicyModule
-from rlrt.training.performance import forget_peak_memory, peak_flops, peak_memory, performance
+from rlrt.training.performance import (
+    forget_peak_memory,
+    idle_share,
+    peak_flops,
+    peak_memory,
+    performance,
+)
 from rlrt.training.records import write_records
 from rlrt.training.rollout_metrics import rollout_metrics
 from rlrt.training.sampler import RolloutSettings, Sampled, Sampler
@@ -106,6 +114,8 @@ class RolloutCallback(L.Callback):
         module.begin_step()
         with self._clock("wait"):  # for the rank that samples longest
             ranks.wait()
+        rollouts = balanced(sampled.rollouts, self.parts.credit, step, per_update)
+        sampled = replace(sampled, rollouts=rollouts)
         batch, teacher = self._score(module, sampled.rollouts, step)
         credit = self._credit(sampled.rollouts, batch, step)
         data.updates = split_updates(sampled.rollouts, teacher.prompts, batch, credit, per_update)
@@ -130,6 +140,8 @@ class RolloutCallback(L.Callback):
         seconds = {stage: self.row[f"time/{stage}_s"] for stage in ("score", "update")}
         peak = peak_flops(module.device, self.parts.engine_spec.dtype)
         self.row |= performance(module.work_in(seconds), peak) | peak_memory(module.device)
+        self.row["score/idle_share"] = idle_share([module.work["score"].tokens])
+        self.row["update/idle_share"] = idle_share(module.update_tokens)
         for logger in trainer.loggers:
             logger.log_metrics(self.row, step=trainer.current_epoch)
 
@@ -211,8 +223,7 @@ class RolloutCallback(L.Callback):
         assert self.step is not None
         rollouts, batch = self.step.sampled.rollouts, completed(self.step.batch, module.readings)
         if self.settings.record_rollouts:
-            prompts = [list(rollout.prompt_ids) for rollout in rollouts]
-            texts = self.parts.prompts.tokenizer.batch_decode(prompts)
+            texts = prompt_texts(rollouts, self.parts.prompts.tokenizer)
             folder = self.folder / "rollouts"
             write_records(folder, step, rollouts, texts, batch, self.step.credit)
         return batch

@@ -34,14 +34,16 @@ class RolloutSettings:
 
 @dataclass(frozen=True)
 class Sampled:
-    """This rank's rollouts of a step, and what their sampling gave up: groups replaced, tokens thrown away.
+    """This rank's rollouts of a step, and what their sampling gave up: groups replaced, tokens thrown
+    away, and verdicts that the verifier's own errors prevented.
 
-    All three are the rank's own; the numbers of the whole step are their sums over the ranks.
+    All are the rank's own; the numbers of the whole step are their sums over the ranks.
     """
 
     rollouts: list[Rollout]
     resampled_groups: int
     discarded_tokens: int
+    verifier_errors: int = 0
 
 
 class Sampler:
@@ -72,6 +74,7 @@ class Sampler:
         ``spare`` yields problems that the step does not ask, for groups that are replaced, and the same
         ones on every rank: what is sampled does not depend on the number of ranks. Collective.
         """
+        self._verifier_errors = 0
         found = self._groups(groups, step, 0, clock)
         resampled = discarded = 0
         for turn in range(1, self.settings.resample_rounds + 1):
@@ -84,7 +87,8 @@ class Sampler:
             discarded += sum(len(r.response.ids) for group, _ in chosen for r in found[group])
             resampled += len(chosen)
             found |= self._groups(chosen, step, turn, clock)
-        return Sampled([r for rollouts in found.values() for r in rollouts], resampled, discarded)
+        rollouts = [rollout for group in found.values() for rollout in group]
+        return Sampled(rollouts, resampled, discarded, self._verifier_errors)
 
     def _groups(
         self, groups: Sequence[tuple[int, Problem]], step: int, turn: int, clock: Clock
@@ -92,8 +96,9 @@ class Sampler:
         """The rollouts of each group, in one call of the engine, which has them judged meanwhile."""
         settings = self.settings
         rows = [
-            (group, problem, sample, self.prompts.student_ids(problem.question))
+            (group, problem, sample, prompt_ids)
             for group, problem in groups
+            for prompt_ids in [self.prompts.student_ids(problem.question)]  # one for its rollouts
             for sample in range(settings.rollouts_per_problem)
         ]
         with self.judge.judging([problem.answer for _, problem, _, _ in rows]) as judging:
@@ -106,6 +111,7 @@ class Sampler:
                 )
             with clock("reward"):  # what is still undecided when the last response has ended
                 judged = judging.judged()
+        self._verifier_errors += sum(seen.failed for seen in judged)
         found: dict[int, list[Rollout]] = {group: [] for group, _ in groups}
         for (group, problem, sample, prompt_ids), response, seen in zip(
             rows, responses, judged, strict=True

@@ -10,12 +10,10 @@ from torch import Tensor
 from rlrt.batch import Outcomes, Rollout, ScoredBatch
 from rlrt.context.context import Demonstration
 from rlrt.credit.assigner import CreditAssigner
-from rlrt.data.prompts import Prompts
-from rlrt.model.views import fill
+from rlrt.data.prompts import Prompts, TeacherPrompt
+from rlrt.functional.ids import Ids, token_mask
 from rlrt.training.objective import Reading
 from rlrt.training.updates import in_later_updates
-
-Ids = Sequence[int]
 
 
 class Views(Protocol):
@@ -94,17 +92,28 @@ def teacher_views(
     prompts: Prompts,
     max_model_tokens: int,
 ) -> TeacherViews:
-    """The teacher's prompt of each rollout that is read or distilled, short enough for its response."""
+    """The teacher's prompt of each rollout that is read or distilled, short enough for its response.
+
+    Rendered once for all rollouts that are shown the same, but where it has to be cut.
+    """
     ids: list[tuple[int, ...] | None] = []
+    whole: dict[tuple[str, Demonstration], TeacherPrompt | None] = {}
     shortened = unfit = 0
+
+    def render(question: str, shown: Demonstration, room: int) -> TeacherPrompt | None:
+        return prompts.teacher_ids(question, shown.template, shown.text, room, shown.keep_start)
+
     for rollout, shown, used in zip(rollouts, demonstrations, used_B.tolist(), strict=True):
-        if shown is None or not used or not rollout.response.ids:
+        if shown is None or not used or not len(rollout.response.ids):
             ids.append(None)
             continue
         room = max_model_tokens - len(rollout.response.ids)
-        prompt = prompts.teacher_ids(
-            rollout.problem.question, shown.template, shown.text, room, shown.keep_start
-        )
+        asked = (rollout.problem.question, shown)
+        if asked not in whole:
+            whole[asked] = render(*asked, max_model_tokens)
+        prompt = whole[asked]
+        if prompt is not None and (prompt.shortened or len(prompt.ids) > room):
+            prompt = render(*asked, room)
         ids.append(None if prompt is None else prompt.ids)
         shortened += prompt is not None and prompt.shortened
         unfit += prompt is None
@@ -122,14 +131,17 @@ def scored_batch(
     same response ids. Collective.
     """
     responses = [rollout.response.ids for rollout in rollouts]
-    mask_BT = torch.zeros(len(rollouts), max(map(len, responses), default=0), dtype=torch.bool)
+    mask_BT = token_mask(responses)
     engine_BT = torch.zeros(mask_BT.shape)
-    for row, rollout in enumerate(rollouts):
-        mask_BT[row, : len(responses[row])] = True
-        engine_BT[row, : len(responses[row])] = torch.tensor(rollout.response.engine_logprobs)
     student_B = reads.student_B & mask_BT.any(1)
+    for row, rollout in enumerate(rollouts):
+        response = rollout.response
+        if response.sampled is not None:
+            mask_BT[row, : len(response.ids)] = torch.from_numpy(response.sampled)
+        engine_BT[row, : len(response.ids)] = torch.from_numpy(response.engine_logprobs)
+        engine_BT[row].masked_fill_(~mask_BT[row], 0)
     teacher_B = reads.teacher_B & teacher.has_context_B
-    student_BT, entropy_BT = _student_tensors(rollouts, student_B, views, engine_BT)
+    student_BT, entropy_BT = _student_tensors(rollouts, student_B, views, mask_BT)
     return ScoredBatch(
         group_B=outcomes.group_B,
         rewards_B=outcomes.rewards_B,
@@ -142,22 +154,26 @@ def scored_batch(
         student_entropy_BT=entropy_BT,
         has_context_B=teacher.has_context_B,
         teacher_scored_B=teacher_B,
-        **_teacher_tensors(rollouts, teacher, teacher_B, reads.divergence, views, engine_BT),
+        **_teacher_tensors(rollouts, teacher, teacher_B, reads.divergence, views, mask_BT),
     )
 
 
 def _student_tensors(
-    rollouts: Sequence[Rollout], scored_B: Tensor, views: Views, like_BT: Tensor
+    rollouts: Sequence[Rollout], scored_B: Tensor, views: Views, mask_BT: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies, 0 outside the rows that are scored."""
-    logprobs_BT, entropy_BT = torch.zeros_like(like_BT), torch.zeros_like(like_BT)
     rows = scored_B.nonzero().flatten().tolist()
-    found = views.score(
+    logprobs_bT, entropy_bT = views.score(
         [rollouts[row].prompt_ids for row in rows], [rollouts[row].response.ids for row in rows]
     )
-    for values_BT, values_bT in zip((logprobs_BT, entropy_BT), found, strict=True):
-        values_BT[rows, : values_bT.shape[1]] = values_bT.to(values_BT.dtype)
-    return logprobs_BT, entropy_BT
+    return _placed(logprobs_bT, rows, mask_BT), _placed(entropy_bT, rows, mask_BT)
+
+
+def _placed(values_bT: Tensor, rows: Sequence[int], mask_BT: Tensor) -> Tensor:
+    """The values of some rows among all, float32, 0 outside them and outside the mask."""
+    values_BT = torch.zeros(mask_BT.shape)
+    values_BT[rows, : values_bT.shape[1]] = values_bT.float()
+    return values_BT.mul_(mask_BT)
 
 
 def completed(batch: ScoredBatch, readings: Sequence[Reading]) -> ScoredBatch:
@@ -166,8 +182,15 @@ def completed(batch: ScoredBatch, readings: Sequence[Reading]) -> ScoredBatch:
     logprobs_BT, entropy_BT = batch.student_logprobs_BT.clone(), batch.student_entropy_BT.clone()
     for reading in readings:
         sizes = batch.response_mask_BT[reading.rows].sum(1).tolist()
-        fill(logprobs_BT, reading.rows, sizes, reading.logprobs_N)
-        fill(entropy_BT, reading.rows, sizes, reading.entropy_N)
+        parts = zip(
+            reading.rows,
+            reading.logprobs_N.split(sizes),
+            reading.entropy_N.split(sizes),
+            strict=True,
+        )
+        for row, logprobs_t, entropy_t in parts:
+            mask_T = batch.response_mask_BT[row]
+            logprobs_BT[row, mask_T], entropy_BT[row, mask_T] = logprobs_t, entropy_t
         scored_B[reading.rows] = True
     return replace(
         batch,
@@ -183,11 +206,9 @@ def _teacher_tensors(
     scored_B: Tensor,
     reads_divergence: bool,
     views: Views,
-    like_BT: Tensor,
+    mask_BT: Tensor,
 ) -> dict[str, Tensor]:
     """The teacher's fields of a scored batch, 0 outside the rows that are scored."""
-    names = ("teacher_logprobs_BT", "teacher_entropy_BT", "divergence_BT")
-    found = {name: torch.zeros_like(like_BT) for name in names}
     rows = scored_B.nonzero().flatten().tolist()
     behind = [prompt for row in rows if (prompt := teacher.prompts[row]) is not None]
     responses = [rollouts[row].response.ids for row in rows]
@@ -195,6 +216,8 @@ def _teacher_tensors(
     if reads_divergence:
         plain = [rollouts[row].prompt_ids for row in rows]
         values.append(views.score_divergence(plain, behind, responses))
-    for name, values_bT in zip(names, values, strict=False):
-        found[name][rows, : values_bT.shape[1]] = values_bT
-    return found
+    placed = [_placed(values_bT, rows, mask_BT) for values_bT in values]
+    if not reads_divergence:
+        placed.append(torch.zeros(()).expand(mask_BT.shape))  # takes no memory
+    names = ("teacher_logprobs_BT", "teacher_entropy_BT", "divergence_BT")
+    return dict(zip(names, placed, strict=True))

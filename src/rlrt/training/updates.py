@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from rlrt import ranks
 from rlrt.batch import Credit, Rollout, ScoredBatch
+from rlrt.functional.ids import token_mask
 from rlrt.loss.aggregation import mean_one
 
 
@@ -17,9 +22,10 @@ class Update:
     rows: tuple[int, ...]  # the rollouts' places in the rollout step
     prompts: tuple[tuple[int, ...], ...]
     teacher_prompts: tuple[tuple[int, ...] | None, ...]  # None where nothing is distilled
-    responses: tuple[tuple[int, ...], ...]
+    responses: tuple[NDArray[np.int32], ...]
     counted_BT: Tensor  # bool, tokens of the denominator
-    mask_BT: Tensor
+    mask_BT: Tensor  # bool, tokens of the responses
+    sampled_BT: Tensor  # bool, those that the policy sampled
     student_scored_B: Tensor  # bool; elsewhere the update's own log-probs are the student's
     student_logprobs_BT: Tensor
     engine_logprobs_BT: Tensor
@@ -34,19 +40,25 @@ def split_updates(
     credit: Credit,
     problems_per_update: int,
 ) -> list[Update]:
-    """Mini-batches of whole groups, in the order of the groups."""
+    """Mini-batches of whole groups, in the order of the groups, as many on every rank; collective.
+
+    ``rollouts`` come group after group. A rank may have none in an update. Tensors are views of the
+    step's.
+    """
     counted_BT = batch.response_mask_BT if credit.counted_BT is None else credit.counted_BT
     distillation_BT = credit.distillation_BT
     if distillation_BT is None:
-        distillation_BT = torch.zeros_like(credit.advantages_BT)
+        distillation_BT = credit.advantages_BT.new_zeros(()).expand_as(credit.advantages_BT)
+    mask_BT = token_mask([rollout.response.ids for rollout in rollouts])
     return [
         Update(
-            rows=tuple(rows),
-            prompts=tuple(rollouts[row].prompt_ids for row in rows),
-            teacher_prompts=tuple(teacher_prompts[row] for row in rows),
-            responses=tuple(rollouts[row].response.ids for row in rows),
+            rows=tuple(range(len(rollouts))[rows]),
+            prompts=tuple(rollout.prompt_ids for rollout in rollouts[rows]),
+            teacher_prompts=tuple(teacher_prompts[rows]),
+            responses=tuple(rollout.response.ids for rollout in rollouts[rows]),
             counted_BT=counted_BT[rows],
-            mask_BT=batch.response_mask_BT[rows],
+            mask_BT=mask_BT[rows],
+            sampled_BT=batch.response_mask_BT[rows],
             student_scored_B=batch.student_scored_B[rows],
             student_logprobs_BT=batch.student_logprobs_BT[rows],
             engine_logprobs_BT=batch.engine_logprobs_BT[rows],
@@ -85,7 +97,10 @@ def in_later_updates(group_B: Tensor, problems_per_update: int) -> Tensor:
     return group_B // problems_per_update > 0
 
 
-def _rows_of_updates(group_B: Tensor, problems_per_update: int) -> list[list[int]]:
-    """The rollouts of each update, in the order of their groups."""
+def _rows_of_updates(group_B: Tensor, problems_per_update: int) -> list[slice]:
+    """Where each update's rollouts stand, as many updates on every rank; collective."""
     update_B = group_B // problems_per_update
-    return [(update_B == update).nonzero().flatten().tolist() for update in update_B.unique()]
+    assert bool((update_B.diff() >= 0).all()), "rollouts come group after group"
+    count = ranks.largest(int(update_B.max()) + 1 if len(update_B) else 0)
+    ends = torch.searchsorted(update_B, torch.arange(count + 1)).tolist()
+    return [slice(*pair) for pair in pairwise(ends)]
