@@ -134,12 +134,12 @@ def test_two_processes_end_where_one_does(one: Path, two: Path) -> None:
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
 def test_a_checkpoint_of_two_processes_continues_on_one(
-    tmp_path: Path, one: Path, two: Path
+    tmp_path: Path, policy: str, one: Path, two: Path
 ) -> None:
     """Written in parts; one in a single file: tests/training/test_sharded_checkpoint.py."""
     folder = tmp_path / "run"
     assert (two / "checkpoints/last.ckpt").is_dir()
-    finish(folder, "strategy=single", f"resume={two}/checkpoints/step-000002.ckpt")
+    finish(folder, policy, "strategy=single", f"resume={two}/checkpoints/step-000002.ckpt")
     assert distance(one, folder) < 1e-6
     require_same_rows(one, folder, since=2)
 
@@ -148,14 +148,14 @@ def test_a_checkpoint_of_two_processes_continues_on_one(
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
 def test_a_checkpoint_of_one_process_continues_on_two_of_which_one_dies(
-    tmp_path: Path, one: Path
+    tmp_path: Path, policy: str, one: Path
 ) -> None:
     """SIGKILL in the middle: within a minute the other has ended with one sentence; resumed, launched by
     torchrun, with AdamW's moments on the host, the run ends where one
     that nothing befell does. Rank 0's death: tests/training/test_liveness.py.
     """
     folder = tmp_path / "run"
-    process = start(folder, *TWO, f"resume={one}/checkpoints/step-000001.ckpt")
+    process = start(folder, policy, *TWO, f"resume={one}/checkpoints/step-000001.ckpt")
     until = time.monotonic() + 300
     while not (folder / "checkpoints/step-000002.ckpt").exists():
         assert process.poll() is None, folder.with_suffix(".log").read_text()[-3000:]
@@ -170,7 +170,7 @@ def test_a_checkpoint_of_one_process_continues_on_two_of_which_one_dies(
     assert f"resume={folder}" in log
     assert "Traceback" not in log
     moments = "training.optimization.moments=host"
-    finish(folder, *TWO, moments, f"resume={folder}", launcher=torchrun(2))
+    finish(folder, policy, *TWO, moments, f"resume={folder}", launcher=torchrun(2))
     assert distance(one, folder) < 1e-6
     require_same_rows(one, folder, since=1)
 
