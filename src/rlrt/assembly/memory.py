@@ -161,7 +161,8 @@ def remedies(demand: Demand, card: float, divisible: int) -> list[str]:
     found = [cure for values in (*settings, counts) for cure in first(values, demand, [])]
     if found:
         return found
-    words, least = [], demand
+    words: list[str] = []
+    least = demand
     for said, fields in (values[-1] for values in settings if values):  # what takes least
         words, least = [*words, said], replace(least, **fields)
     if words and estimate(settled(least, card), card).fits:

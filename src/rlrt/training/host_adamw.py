@@ -112,8 +112,9 @@ class _HostState(dict[str, Tensor]):
             zeros = torch.zeros(local.shape, dtype=local.dtype, device="cpu")
             if local.is_cuda:
                 _page_lock(zeros)
-            spread = isinstance(parameter, DTensor)
-            kept = DTensor(zeros, parameter._spec, requires_grad=False) if spread else zeros
+            kept: Tensor = zeros
+            if isinstance(parameter, DTensor):
+                kept = DTensor(zeros, parameter._spec, requires_grad=False)
             dict.__setitem__(state, name, kept)
         return state
 
