@@ -312,17 +312,7 @@ def run(problems: int, samples: int, limit: int, budget: int) -> dict[str, Any]:
             budget,
         )
         module.stages = stages
-        trainer = L.Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            callbacks=[callback],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
-        trainer.fit(module, datamodule=data)
+        fit(module, data, callback, folder)
         found = stages.found()
         record = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
     row = callback.row
@@ -336,6 +326,21 @@ def run(problems: int, samples: int, limit: int, budget: int) -> dict[str, Any]:
         "record_gib": record / GIB,
         "stages": found,
     }
+
+
+def fit(module: PolicyModule, data: ProblemDataModule, callback: HostStep, folder: str) -> None:
+    """One epoch of the real trainer."""
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(module, datamodule=data)
 
 
 if __name__ == "__main__":
