@@ -1,10 +1,12 @@
 """The contract of every credit assigner: whatever has a YAML in configs/credit is tested here."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig
 from tests.credit.batches import (
     assert_same_credit,
     fields,
@@ -27,9 +29,15 @@ def distils(assigner: CreditAssigner) -> bool:
     return assigner.divergence is not None
 
 
+@cache
+def settings(name: str) -> DictConfig:
+    """Composed once: it takes longer than any of these tests."""
+    return compose([f"credit={name}"])
+
+
 @pytest.fixture(params=NAMES)
 def assigner(request: pytest.FixtureRequest) -> CreditAssigner:
-    built: CreditAssigner = build(compose([f"credit={request.param}"]).credit)
+    built: CreditAssigner = build(settings(request.param).credit)
     return built
 
 

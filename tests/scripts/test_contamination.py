@@ -1,13 +1,17 @@
-"""scripts/contamination.py, run as a user runs it."""
+"""scripts/contamination.py: its tables, its file, and what it refuses."""
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.scripts.commands import read_csv
+from tests.scripts.commands import load_script, read_csv
+
+from rlrt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 BUS = (
@@ -16,9 +20,24 @@ BUS = (
 )
 
 
-def contamination(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "scripts" / "contamination.py", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def main() -> Callable[[Sequence[str]], None]:
+    """The command in this process: no seconds of imports for every case."""
+    command: Callable[[Sequence[str]], None] = load_script("contamination").main
+    return command
+
+
+@pytest.fixture
+def contamination(
+    main: Callable[[Sequence[str]], None], capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """What the command prints for some words."""
+
+    def printed(*words: str) -> str:
+        main(words)
+        return capsys.readouterr().out
+
+    return printed
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -43,18 +62,19 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return write(tmp_path / "train.jsonl", train), write(tmp_path / "buses.jsonl", test)
 
 
-def test_table_examples_and_file(tmp_path: Path, files: tuple[Path, Path]) -> None:
+def test_table_examples_and_file(
+    tmp_path: Path, files: tuple[Path, Path], contamination: Callable[..., str]
+) -> None:
     train, buses = files
     out = tmp_path / "new" / "overlaps.csv"
-    run = contamination(
+    printed = contamination(
         "data=dapo_math_17k", f"data.path={train}", f"benchmark={buses}", f"out={out}"
     )
-    assert run.returncode == 0, run.stderr
-    assert "44 training problems, 1 of benchmarks" in run.stdout
-    line = next(line for line in run.stdout.splitlines() if "buses" in line)
+    assert "44 training problems, 1 of benchmarks" in printed
+    line = next(line for line in printed.splitlines() if "buses" in line)
     # problems, exact, near, variant, marked, marked and found, found and not marked
     assert [cell.strip() for cell in line.split("│")[2:-1]] == ["1", "1", "1", "1", "2", "1", "1"]
-    assert "Provide your answer as an integer." in run.stdout
+    assert "Provide your answer as an integer." in printed
     rows = read_csv(out)
     assert [(row["train_id"], row["kind"], row["marked"]) for row in rows] == [
         ("t0", "exact", "False"),
@@ -65,24 +85,41 @@ def test_table_examples_and_file(tmp_path: Path, files: tuple[Path, Path]) -> No
     assert rows[1]["benchmark_question"] == BUS.format("$40$", r"\(7\)")
 
 
-def test_a_file_without_marks_and_a_stricter_similarity(files: tuple[Path, Path]) -> None:
+def test_a_file_without_marks_and_a_stricter_similarity(
+    files: tuple[Path, Path], contamination: Callable[..., str]
+) -> None:
     train, buses = files
-    run = contamination(
+    printed = contamination(
         "data=jsonl", f"data.path={buses}", "data.question_column=question",
         f"benchmark=[{train}]", "similarity=1", "examples=0",
     )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    line = next(line for line in run.stdout.splitlines() if line.startswith("│ train"))
+    line = next(line for line in printed.splitlines() if line.startswith("│ train"))
     assert [cell.strip() for cell in line.split("│")[2:-1]] == ["44", "1", "0", "0"]
 
 
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run as a user runs it."""
+    line = [sys.executable, ROOT / "scripts" / "contamination.py", *words]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
 def test_arithmetic_with_itself() -> None:
-    run = contamination("data=arithmetic", "data.train_problems=50", "benchmark=arithmetic")
+    run = command("data=arithmetic", "data.train_problems=50", "benchmark=arithmetic")
     assert run.returncode == 0, run.stderr
     assert "50 training problems, 128 of benchmarks" in run.stdout
 
 
-def test_bad_input_is_one_sentence(tmp_path: Path, files: tuple[Path, Path]) -> None:
+def test_the_command_ends_in_one_sentence() -> None:
+    run = command("data=arithmetic", "benchmark=aime27")
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: benchmark is aime27, it must be all, one of aime24")
+    assert len(run.stderr.splitlines()) == 1
+    assert not run.stdout
+
+
+def test_bad_input_is_one_sentence(
+    tmp_path: Path, files: tuple[Path, Path], main: Callable[[Sequence[str]], None]
+) -> None:
     train, buses = files
     data = ["data=jsonl", f"data.path={train}"]
     broken = write(tmp_path / "broken.jsonl", [{"problem": "Why?"}])
@@ -108,13 +145,10 @@ def test_bad_input_is_one_sentence(tmp_path: Path, files: tuple[Path, Path]) -> 
         ),
         (["data=jsonl", "data.path=nowhere.jsonl", f"benchmark={buses}"], "does not exist"),
     ):
-        run = contamination(*words)
-        assert run.returncode == 2, run.stderr
-        assert said in run.stderr
-        assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+        with pytest.raises(UserError, match=re.escape(said)) as caught:
+            main(words)
+        assert "\n" not in str(caught.value)
 
 
-def test_help_says_how_it_is_called() -> None:
-    run = contamination("--help")
-    assert run.returncode == 0, run.stderr
-    assert "benchmark=all" in run.stdout
+def test_help_says_how_it_is_called(contamination: Callable[..., str]) -> None:
+    assert "benchmark=all" in contamination("--help")

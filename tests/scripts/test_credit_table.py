@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,11 +37,16 @@ GROUP = {
 }
 
 
-def credit_table(folder: Path, content: object, *words: str) -> subprocess.CompletedProcess[str]:
+def written(folder: Path, content: object) -> str:
+    """The word that names a file with this content."""
     path = folder / "group.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return f"input={path}"
+
+
+def credit_table(folder: Path, content: object, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "scripts/credit_table.py", f"input={path}", *words],
+        [sys.executable, "scripts/credit_table.py", written(folder, content), *words],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -64,11 +70,10 @@ def test_json_of_a_group_worked_out_by_hand(tmp_path: Path) -> None:
     assert (third, fourth) == ([-0.5], [-0.5, -0.5])
 
 
-def test_losses_and_the_table_for_people(tmp_path: Path) -> None:
+def test_losses_and_the_table_for_people(tmp_path: Path, capsys: Any, main: Any) -> None:
     group = {"rollouts": [r | {"logprobs": r["student_logprobs"]} for r in GROUP["rollouts"]]}  # type: ignore[attr-defined]
-    done = credit_table(tmp_path, group, "credit=grpo", "credit.standardize=false")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    main([written(tmp_path, group), "credit=grpo", "credit.standardize=false"])
+    lines = capsys.readouterr().out.splitlines()
     # seven tokens at ratio 1: -(4 · 0.5 - 3 · 0.5) / 7; each response's own mean cancels out
     assert f"loss/token_mean: {-0.5 / 7:.12g}" in lines
     assert any(line.startswith("loss/sequence_mean: ") for line in lines)
@@ -402,13 +407,20 @@ def test_what_cannot_be_used_is_refused(
     ],
 )
 def test_bad_input_is_one_sentence(
-    tmp_path: Path, content: object, words: list[str], sentence: str
+    tmp_path: Path, content: object, words: list[str], sentence: str, capsys: Any, main: Any
 ) -> None:
-    done = credit_table(tmp_path, content, *words)
+    with pytest.raises(UserError, match=re.escape(sentence)) as caught:
+        main([written(tmp_path, content), *words])
+    assert "\n" not in str(caught.value)
+    assert not capsys.readouterr().out
+
+
+def test_the_command_ends_in_one_sentence(tmp_path: Path) -> None:
+    done = credit_table(tmp_path, "{broken")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    assert sentence in done.stderr
+    assert "group.json is no JSON" in done.stderr
     assert not done.stdout
 
 
