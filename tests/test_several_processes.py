@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from tests.conftest import ROOT, TINY
 from tests.processes import torchrun
 from tests.untied import untied_tiny
 
+from rlrt.assembly.configuration import compose
+from rlrt.assembly.parts import build_cheap_parts
+from rlrt.errors import UserError
 from rlrt.records import read_table
 
 SETTINGS = [
@@ -254,13 +258,18 @@ def test_one_process_in_bfloat16_samples_trains_resumes_and_exports(tmp_path: Pa
     ],
 )
 def test_what_cannot_be_divided_is_refused_before_anything_loads(
-    tmp_path: Path, settings: list[str], sentence: str
+    settings: list[str], sentence: str
 ) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        build_cheap_parts(compose([*SETTINGS, *settings]))
+
+
+def test_the_entry_refuses_before_there_are_processes_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = start(folder, *settings)
+    process = start(folder, *TWO, "training.problems_per_step=3", "training.problems_per_update=3")
     assert process.wait(timeout=120) == 2
     log = folder.with_suffix(".log").read_text()
-    assert sentence in log
+    assert log.count("it must be a multiple of the 2 ranks") == log.count("error: ") == 1
     assert "Traceback" not in log
     assert not folder.exists()
 

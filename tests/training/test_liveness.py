@@ -1,59 +1,24 @@
 """Real processes in a gloo group, one of which dies, fails or ends in good order."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from tests.training.liveness_rank import main
 
 from rlrt.training.liveness import RankWatch
 
-PROGRAM = """
-import os, sys, time
-import torch, torch.distributed as dist
-from rlrt.errors import RunStoppedError
-from rlrt.training.liveness import RankWatch
-
-folder, rank, size, act = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-
-def meet():
-    dist.all_reduce(torch.ones(1))
-
-def fork():
-    if os.fork() == 0:
-        time.sleep(60)
-        os._exit(0)
-    time.sleep(60)
-
-def busy():  # the interpreter lock is never free for long
-    until = time.monotonic() + 4
-    while time.monotonic() < until:
-        sum(range(10_000_000))
-    meet()
-
-def differ():
-    RankWatch(folder, {"agreed": "1", "seed": str(rank)}).require_same_settings()
-
-def stop():
-    raise RunStoppedError("the loss is not a number")
-
-def err():
-    raise KeyError("a bug")
-
-dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
-with RankWatch(folder) as watch:
-    watch.start()
-    meet()
-    print("ready", flush=True)
-    {"meet": meet, "sleep": lambda: time.sleep(60), "fork": fork, "busy": busy,
-     "stop": stop, "err": err, "differ": differ, "end": lambda: sys.exit(0)}[act]()
-dist.destroy_process_group()
-"""
+# its children are processes of their own that need not import everything again
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["torch.distributed", "rlrt.training.liveness"])
 
 
 class Ranks:
@@ -61,30 +26,30 @@ class Ranks:
 
     def __init__(self, folder: Path, *acts: str) -> None:
         self.folder = folder
-        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[ForkServerProcess] = []
+        self.ready: list[Connection] = []
         for rank, act in enumerate(acts):
-            command = [sys.executable, "-c", PROGRAM, str(folder), str(rank), str(len(acts)), act]
-            with (folder / f"{rank}.err").open("w") as said:
-                process = subprocess.Popen(
-                    command,
-                    stdout=subprocess.PIPE,
-                    stderr=said,
-                    env=environment,
-                    start_new_session=True,
-                )
+            ours, theirs = SERVER.Pipe(duplex=False)
+            process = SERVER.Process(target=main, args=(str(folder), rank, len(acts), act, theirs))
+            process.start()
+            theirs.close()
             self.processes.append(process)
+            self.ready.append(ours)
 
     def wait_until_connected(self) -> None:
-        for process in self.processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n", self.said()
+        for ready in self.ready:
+            try:
+                assert ready.recv() == "ready"
+            except EOFError:
+                pytest.fail(f"a rank has ended: {self.said()}")
 
     def kill(self, rank: int) -> None:
         self.processes[rank].kill()
 
-    def statuses(self) -> list[int]:
-        return [process.wait(timeout=20) for process in self.processes]
+    def statuses(self) -> list[int | None]:
+        for process in self.processes:
+            process.join(timeout=20)
+        return [process.exitcode for process in self.processes]
 
     def said(self) -> list[str]:
         """What each has written to stderr."""
@@ -94,12 +59,13 @@ class Ranks:
         ]
 
     def clear(self) -> None:
-        for process in self.processes:
+        for process, ready in zip(self.processes, self.ready, strict=True):
+            assert process.pid is not None
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # also a child that outlives it
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+            process.kill()
+            process.join()
+            ready.close()
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tests.runs import STEPS as SHARED_STEPS
 
 from rlrt.errors import UserError
 from rlrt.training.checkpoint import find_checkpoint, is_whole
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("RLRT_KILLS", "2"))
+KILLS = int(os.environ.get("RLRT_KILLS", "1"))
 STEPS = 6
 WHERE = tuple(f"training.optimization.moments={where}" for where in ("device", "host"))
 SETTINGS = [
@@ -85,12 +86,14 @@ def require_identical(found: Path, expected: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize(
-    ("engine", "method"),
+    ("first", "engine", "method"),
     [
-        pytest.param("vllm", "credit=rlrt", marks=pytest.mark.vllm),
-        ("hf", "credit=rlrt"),
-        ("hf", "credit=sdpo"),  # a frozen teacher: the policy as the run began, not as it resumed
+        pytest.param("host", "vllm", "credit=rlrt", marks=pytest.mark.vllm),
+        ("device", "hf", "credit=rlrt"),
+        # a frozen teacher: the policy as the run began, not as it resumed
+        ("host", "hf", "credit=sdpo"),
         (
+            "device",
             "hf",
             "credit=srpo teacher=ema teacher.rate=0.3 context.choice=random "
             "training.resample_rounds=1 reward.flip_probability=0.1",
@@ -98,8 +101,9 @@ def require_identical(found: Path, expected: Path) -> None:
     ],
 )
 def test_a_run_killed_at_a_random_moment_ends_like_one_never_killed(
-    tmp_path: Path, engine: str, method: str
+    tmp_path: Path, first: str, engine: str, method: str
 ) -> None:
+    """AdamW's moments are in one place before the kill and in the other after it, ``first`` at first."""
     settings = [*SETTINGS, f"engine={engine}", *method.split()]
     reference = tmp_path / "reference"
     process = start(reference, *settings)
@@ -113,8 +117,7 @@ def test_a_run_killed_at_a_random_moment_ends_like_one_never_killed(
     moments = random.Random(f"{engine}/{method}/{KILLS}")
     for number in range(KILLS):
         folder = tmp_path / f"killed_{number}"
-        # AdamW's moments on the host before the kill and on the device after it, or the reverse
-        before, after = WHERE if number % 2 else WHERE[::-1]
+        before, after = WHERE if (number % 2 == 0) == (first == "device") else WHERE[::-1]
         kill_after(moments.uniform(0, 0.9 * worked), folder, *settings, before)
         saved = sorted(path.name for path in folder.glob("checkpoints/step-*"))
         print(f"{engine} kill {number}: newest checkpoint {saved[-1] if saved else 'none yet'}")
@@ -148,15 +151,16 @@ def wait_for_work(folder: Path, process: subprocess.Popen[bytes]) -> float:
 
 
 @pytest.mark.slow
-def test_checkpoints_of_a_real_run(tmp_path: Path) -> None:
+def test_checkpoints_of_a_real_run(tmp_path: Path, run_folder: Path) -> None:
     """No pickled objects; a damaged one is refused and the one before it offered and good."""
+    newest = max(run_folder.glob("checkpoints/step-*.ckpt"))
+    assert (run_folder / "checkpoints/last.ckpt").samefile(newest)
     folder = tmp_path / "run"
-    finish(folder, *SETTINGS, "credit=rlrt", "engine=hf")
-    last, before = sorted(folder.glob("checkpoints/step-*.ckpt"), reverse=True)
-    assert (folder / "checkpoints/last.ckpt").samefile(last)
+    shutil.copytree(run_folder, folder)
+    last, before, *_ = sorted(folder.glob("checkpoints/step-*.ckpt"), reverse=True)
     assert (folder / "checkpoints/best.ckpt").exists()
     state = torch.load(last, weights_only=True)
-    assert state["rollout_steps"] == STEPS
+    assert state["rollout_steps"] == SHARED_STEPS
 
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
@@ -171,9 +175,7 @@ def test_checkpoints_of_a_real_run(tmp_path: Path) -> None:
     assert f"resume={before}" in log
     assert "Traceback" not in log
 
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    expected = (copy / "export/model.safetensors").read_bytes()
+    expected = (run_folder / "export/model.safetensors").read_bytes()
     shutil.rmtree(folder / "export")
     finish(folder, f"resume={before}")
     assert (folder / "export/model.safetensors").read_bytes() == expected
