@@ -6,28 +6,26 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
-from tests.processes import run_ranks
+from tests.processes import call_ranks
 
 from rlrt import leader, ranks
 
-THREE = """
-import json, pathlib, sys, torch, torch.distributed as dist
-from rlrt import ranks
-dist.init_process_group("gloo")
-me = ranks.rank()
-ranks.wait()
-pathlib.Path(sys.argv[1], f"{me}.json").write_text(json.dumps([
-    me,
-    ranks.total(torch.tensor([me, 10.5])).tolist(),
-    ranks.maxima(torch.tensor([me, -me])).tolist(),
-    ranks.largest(me * 7),
-    ranks.gathered("abc"[me]),
-    ranks.own_groups(12, 6),
-    ranks.exchanged([f"{me} to {other}" * (me + 2 * other) for other in range(3)]),
-]))
-ranks.wait()
-dist.destroy_process_group()  # whose threads would else end the interpreter's last moments
-"""
+
+def three(folder: Path) -> None:
+    """What one of three ranks learns of the others."""
+    me = ranks.rank()
+    ranks.wait()
+    found = [
+        me,
+        ranks.total(torch.tensor([me, 10.5])).tolist(),
+        ranks.maxima(torch.tensor([me, -me])).tolist(),
+        ranks.largest(me * 7),
+        ranks.gathered("abc"[me]),
+        ranks.own_groups(12, 6),
+        ranks.exchanged([f"{me} to {other}" * (me + 2 * other) for other in range(3)]),
+    ]
+    (folder / f"{me}.json").write_text(json.dumps(found))
+    ranks.wait()
 
 
 def test_one_process_answers_for_itself() -> None:
@@ -41,9 +39,7 @@ def test_one_process_answers_for_itself() -> None:
 
 
 def test_three_processes_sum_compare_gather_and_share_every_update(tmp_path: Path) -> None:
-    program = tmp_path / "three.py"
-    program.write_text(THREE)
-    run_ranks(3, str(program), str(tmp_path), timeout_s=120)
+    call_ranks(3, three, tmp_path)
     rows = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
     assert [row[0] for row in rows] == [0, 1, 2]
     for row in rows:

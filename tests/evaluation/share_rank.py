@@ -1,18 +1,14 @@
 """One process of test_ranks.py: its share of a step's groups and of an evaluation, written as JSON.
 
-    torchrun --nproc-per-node N -m tests.evaluation.share_rank FOLDER
-
 The engine is scripted: a response is its prompt and something of its seed.
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from tests.scripted_judge import ScriptedJudge
 
 from rlrt import ranks
@@ -68,8 +64,6 @@ def problem(number: int) -> Problem:
 
 def main(folder: Path) -> None:
     """Sample eight groups in updates of four; evaluate five problems, and then only one."""
-    if dist.is_torchelastic_launched():
-        dist.init_process_group("gloo")
     scripted: Any = Scripted()
     own = ranks.own_groups(8, SETTINGS.problems_per_update)
     sampled = Sampler(SETTINGS, scripted, scripted, scripted)(
@@ -85,15 +79,11 @@ def main(folder: Path) -> None:
         for size in (5, 1)
     ]  # fmt: skip
     found = {
-        "rollouts": [(r.group, r.sample, r.problem.id, r.response.ids) for r in sampled.rollouts],
+        "rollouts": [
+            (r.group, r.sample, r.problem.id, r.response.ids.tolist()) for r in sampled.rollouts
+        ],
         "resampled": sampled.resampled_groups,
         "discarded": sampled.discarded_tokens,
         "measured": measured,
     }
     (folder / f"{ranks.rank()}.json").write_text(json.dumps(found))
-    if ranks.is_distributed():
-        dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.processes import run_ranks
+from tests.evaluation.share_rank import main
+from tests.processes import call_ranks
 
 
 def run(processes: int, folder: Path) -> list[dict[str, Any]]:
-    folder.mkdir()
-    run_ranks(processes, "-m", "tests.evaluation.share_rank", str(folder))
+    call_ranks(processes, main, folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
 
 

@@ -1,17 +1,25 @@
 """AdamW with moments on the host is AdamW on the device, to the bit, whatever comes between steps."""
 
 import io
-import subprocess
-import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.fabric.utilities.optimizer import _optimizer_to_device
+from tests.processes import call_ranks
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.optim import AdamW, Optimizer
 
+from rlrt.ranks import rank, whole
 from rlrt.training.host_adamw import HostAdamW
 
 DEVICES = [
@@ -118,60 +126,44 @@ def test_a_state_dict_is_that_of_adamw() -> None:
             torch.testing.assert_close(two["state"][name][key], value, rtol=0, atol=0)
 
 
-SHARDED = """
-import sys
-import torch, torch.distributed as dist
-from torch import nn
-from torch.distributed.checkpoint.state_dict import *
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from rlrt.training.host_adamw import HostAdamW
-
-rank = int(sys.argv[2])
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/store", rank=rank, world_size=2)
-models = []
-for make in (lambda p: torch.optim.AdamW(p, lr=0.1, fused=True), lambda p: HostAdamW(p, lr=0.1, chunk=16)):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 1))  # one row: a rank has nothing of it
-    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
-    models.append((model, make(model.parameters())))
-for _ in range(3):
-    for model, optimizer in models:
-        optimizer.zero_grad()
-        model(torch.ones(2, 5)).sum().backward()
-        optimizer.step()
-for one, two in zip(models[0][0].parameters(), models[1][0].parameters(), strict=True):
-    assert torch.equal(one.full_tensor(), two.full_tensor())
-whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-device, host = (get_optimizer_state_dict(*pair, options=whole) for pair in models)
-assert bool(device) == (rank == 0) and device.get("param_groups") == host.get("param_groups")
-for name, state in device.get("state", {}).items():
-    for key, value in state.items():
-        assert torch.equal(value, host["state"][name][key]), (name, key)
-model, stopped = models[1]
-resumed = HostAdamW(model.parameters(), lr=0.5, chunk=16)
-spread = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-for parameter in model.parameters():
-    parameter.grad = None
-set_optimizer_state_dict(model, resumed, device, options=spread)  # of AdamW, by the trainer's way
-assert resumed.param_groups[0]["lr"] == 0.1
-for parameter in model.parameters():
-    for name, value in stopped.state[parameter].items():
-        found = resumed.state[parameter][name]
-        assert torch.equal(getattr(found, "_local_tensor", found), getattr(value, "_local_tensor", value))
-dist.destroy_process_group()
-"""
+def sharded(folder: Path) -> None:
+    """One of two ranks: AdamW on the device and with moments on the host over the same shards."""
+    models = []
+    for make in (fused, host(16)):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 1))  # one row: a rank has nothing of it
+        fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+        models.append((model, make(model.parameters(), lr=0.1)))
+    for _ in range(3):
+        for model, optimizer in models:
+            optimizer.zero_grad()
+            model(torch.ones(2, 5)).sum().backward()
+            optimizer.step()
+    for one, two in zip(models[0][0].parameters(), models[1][0].parameters(), strict=True):
+        assert torch.equal(whole(one), whole(two))
+    full = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    device, here = (get_optimizer_state_dict(*pair, options=full) for pair in models)
+    assert bool(device) == (rank() == 0)
+    assert device.get("param_groups") == here.get("param_groups")
+    for name, state in device.get("state", {}).items():
+        for key, value in state.items():
+            assert torch.equal(value, here["state"][name][key]), (name, key)
+    model, stopped = models[1]
+    resumed = HostAdamW(model.parameters(), lr=0.5, chunk=16)
+    for parameter in model.parameters():
+        parameter.grad = None
+    spread = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_optimizer_state_dict(model, resumed, device, options=spread)  # of AdamW, the trainer's way
+    assert resumed.param_groups[0]["lr"] == 0.1
+    for parameter in model.parameters():
+        for name, value in stopped.state[parameter].items():
+            found = resumed.state[parameter][name]
+            local, other = (getattr(part, "_local_tensor", part) for part in (found, value))
+            assert torch.equal(local, other)
+    (folder / f"done.{rank()}").touch()
 
 
 @pytest.mark.slow
-def test_each_rank_keeps_its_part_of_a_sharded_policys_moments(tmp_path: object) -> None:
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", SHARDED, str(tmp_path), str(rank)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    ends = [rank.communicate(timeout=250)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], ends
+def test_each_rank_keeps_its_part_of_a_sharded_policys_moments(tmp_path: Path) -> None:
+    call_ranks(2, sharded, tmp_path, timeout_s=250)
+    assert sorted(path.name for path in tmp_path.glob("done.*")) == ["done.0", "done.1"]

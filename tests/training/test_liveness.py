@@ -1,6 +1,5 @@
 """Real processes in a gloo group, one of which dies, fails or ends in good order."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,13 +11,10 @@ from pathlib import Path
 
 import pytest
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from tests.processes import SERVER
 from tests.training.liveness_rank import main
 
 from rlrt.training.liveness import RankWatch
-
-# its children are processes of their own that need not import everything again
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["torch.distributed", "rlrt.training.liveness"])
 
 
 class Ranks:

@@ -1,36 +1,26 @@
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tests.processes import call_ranks
 from tests.training.step import step_of
 
+from rlrt import ranks
 from rlrt.errors import UserError
 from rlrt.records import read_table, record_files, step_files
 from rlrt.training.records import write_records
 from rlrt.training.rollout_metrics import rollout_metrics
 
-ROOT = Path(__file__).resolve().parents[2]
-TWO_RANKS = """
-import json, sys
-from pathlib import Path
-import torch.distributed as dist
-from rlrt.training.records import write_records
-from rlrt.training.rollout_metrics import rollout_metrics
-from tests.training.step import step_of
 
-folder, rank = Path(sys.argv[1]), int(sys.argv[2])
-dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-sampled, batch, teacher, credit = step_of((1, 2) if rank == 0 else (0, 3))
-write_records(folder / "both", 7, sampled.rollouts, ["q"] * 4, batch, credit)
-print(json.dumps(rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)))
-dist.destroy_process_group()
-"""
+def tell(folder: Path) -> None:
+    """One of two ranks, whose parts are uneven."""
+    sampled, batch, teacher, credit = step_of((1, 2) if ranks.rank() == 0 else (0, 3))
+    write_records(folder / "both", 7, sampled.rollouts, ["q"] * 4, batch, credit)
+    row = rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)
+    (folder / f"{ranks.rank()}.json").write_text(json.dumps(row))
 
 
 def test_worked_out_by_hand() -> None:
@@ -96,17 +86,8 @@ def test_without_any_scored_token_the_means_over_them_are_left_out() -> None:
 
 def test_two_ranks_say_what_one_says_and_write_one_file(tmp_path: Path) -> None:
     """Uneven parts: a mean of the ranks' means would differ, and so would the order of the rows."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO_RANKS, str(tmp_path), str(rank)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]
-    rows = [json.loads(rank.communicate(timeout=120)[0]) for rank in ranks]
+    call_ranks(2, tell, tmp_path)
+    rows = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     sampled, batch, teacher, credit = step_of()
     alone = rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)
     for row in rows:
