@@ -95,35 +95,14 @@ def lists(rows: Sequence[NDArray[Any] | None], dtype: type[np.generic]) -> pa.Li
     return pa.ListArray.from_arrays(ends, pa.array(flat), mask=none)
 
 
-def part_of(path: Path, rank: int, count: int) -> Path:
-    """The file of a rank's part of the records that go by ``path``; that itself where there is one rank."""
-    return path if count == 1 else path.with_suffix(f".rank={rank:04d}-of-{count:04d}.parquet")
-
-
-def files_of(path: Path) -> list[Path]:
-    """All files that hold records, or parts of them, that go by ``path``."""
-    return sorted([*path.parent.glob(path.name), *path.parent.glob(f"{path.stem}.rank=*.parquet")])
-
-
-def _complete(path: Path) -> list[Path]:
-    """The files that together are the records that go by ``path``; none where a part lacks."""
-    found = files_of(path)
-    count = int(found[0].stem.rpartition("-of-")[2]) if found and found[0] != path else 1
-    return found if found == [part_of(path, rank, count) for rank in range(count)] else []
-
-
 def record_files(folder: Path) -> list[Path]:
     """The records of a run folder (one for each rollout step, in order) or of an evaluation's folder.
 
-    Records that several ranks wrote go by one name as well, ``step=000012.parquet``, as ``read_table``
-    takes it; a step of which a part lacks, since it was being written, is left out. UserError where
-    there are none.
+    Those that several ranks wrote are a folder. UserError where there are none.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no run folder: no such folder exists")
-    files = (folder / "rollouts").glob("step=*.parquet")
-    names = sorted({file.with_name(f"{file.name.partition('.')[0]}.parquet") for file in files})
-    found = [path for path in names if _complete(path)]
+    found = sorted((folder / "rollouts").glob("step=*.parquet"))
     found = found or sorted((folder / "records").glob("*.parquet"))
     if not found:
         raise UserError(
@@ -152,23 +131,22 @@ def step_files(folder: Path, wanted: Iterable[int] = ()) -> dict[int, Path]:
 
 
 def read_table(path: Path, also: Sequence[str] = (), only: Sequence[str] = NAMES) -> pa.Table:
-    """The records of a file: the columns that every record has, or ``only`` some, and those of ``also``.
+    """The records at ``path``: the columns that every record has, or ``only`` some, and those of ``also``.
 
-    Parts of several ranks are put together in the order of groups and samples.
+    The parts that several ranks wrote, a folder, are put together in the order of groups and samples.
     What ``FIELDS`` names has its type there, and its values are such as a run writes. UserError where
     they are not, where it is no parquet file, or lacks a column, as files of an earlier format do.
     """
-    parts = [_read(part, [*only, *also]) for part in _complete(path) or [path]]
-    if len(parts) == 1:
-        return parts[0]
+    wanted = [*only, *also]
+    if not path.is_dir():
+        return _read(path, wanted)
+    keys = ["group", "sample"]
+    parts = [_read(part, [*dict.fromkeys([*wanted, *keys])]) for part in sorted(path.iterdir())]
+    if not parts:
+        raise UserError(f"{path} holds no records: it is an empty folder")
+    order = [(key, "ascending") for key in keys]
     table = pa.concat_tables(parts)
-    return table.take(_order(path))
-
-
-def _order(path: Path) -> pa.Array:
-    """Where the rows of the parts stand, in the order of groups and samples."""
-    keys = pa.concat_tables(_read(part, ["group", "sample"]) for part in _complete(path))
-    return pc.sort_indices(keys, [("group", "ascending"), ("sample", "ascending")])
+    return table.take(pc.sort_indices(table, order)).select(wanted)
 
 
 def _read(path: Path, wanted: Sequence[str]) -> pa.Table:

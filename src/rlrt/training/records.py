@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from rlrt.batch import Credit, Rollout, ScoredBatch
-from rlrt.files import write_atomically
+from rlrt.files import put_in_place, remove, write_atomically
 from rlrt.functional.ids import token_mask
 from rlrt.ranks import rank, wait, world_size
-from rlrt.records import FIELDS, TOKENS, columns, files_of, offsets, part_of, write_table
+from rlrt.records import FIELDS, TOKENS, columns, offsets, write_table
 
 SCHEMA = pa.schema(
     [
@@ -41,17 +41,27 @@ def write_records(
 ) -> None:
     """Write ``rollouts/step=000012.parquet``, one row per rollout; an earlier one is replaced.
 
-    Of several ranks each writes a part of its own, ``step=000012.rank=0000-of-0002.parquet``, and holds
-    no other's rollouts. Collective.
+    With several ranks that is a folder, where each writes a part of its own and holds no other's
+    rollouts; Parquet's readers take it as they take a file. It has its name when all parts are whole.
+    Collective.
     """
     table = _table(step, rollouts, prompts, batch, credit)
-    whole = folder / f"step={step:06d}.parquet"
+    path = folder / f"step={step:06d}.parquet"
+    if world_size() == 1:
+        if path.is_dir():  # by several ranks, before this process took the run up
+            remove(path)
+        write_atomically(path, lambda partial: write_table(table, partial))
+        return
+    partial = folder / f".{path.name}.partial"
     if rank() == 0:
-        for stale in files_of(whole):  # they may be those of another number of ranks
-            stale.unlink()
+        remove(partial)  # of a process that was killed; its parts may be those of more ranks
     wait()
-    path = part_of(whole, rank(), world_size())
-    write_atomically(path, lambda partial: write_table(table, partial))
+    own = partial / f"{rank():04d}-of-{world_size():04d}.parquet"
+    write_atomically(own, lambda partial: write_table(table, partial))
+    wait()
+    if rank() == 0:
+        put_in_place(partial, path)
+    wait()
 
 
 def _table(
