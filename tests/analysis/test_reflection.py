@@ -98,10 +98,10 @@ def test_the_whole_is_kept_sentence_and_continuation() -> None:
     case = Case(HARD, rollout(0, 0, WRONG, (10, 11, 12)), torch.tensor([0.1, 0.2, 3.0]))
     arm = injections(case, SENTENCE, seed=0)[0]
     whole = arm.whole(Response((7, 2), (-1.0, -2.0), True))
-    assert whole.ids == (10, 11, 90, 91, 7, 2)
-    assert whole.engine_logprobs[:2] == (0.0, -0.5)
+    assert whole.ids.tolist() == [10, 11, 90, 91, 7, 2]
+    assert whole.engine_logprobs[:2].tolist() == [0.0, -0.5]
     assert all(math.isnan(value) for value in whole.engine_logprobs[2:4])  # never sampled
-    assert whole.engine_logprobs[4:] == (-1.0, -2.0)
+    assert whole.engine_logprobs[4:].tolist() == [-1.0, -2.0]
     assert whole.truncated
 
 

@@ -110,7 +110,7 @@ def main(tensor_parallel: int, folder: Path) -> None:
         told: dict[int, Response] = {}
         responses = engine.sample(asked, list(own), SAMPLING, told.__setitem__)
         found[f"gap {scale}"] = gap.max
-        found[f"ids {scale}"] = [response.ids for response in responses]
+        found[f"ids {scale}"] = [response.ids.tolist() for response in responses]
         found[f"told {scale}"] = responses == [told[index] for index in range(len(asked))]
     engine.close()
     threads = [int(thread.name) for thread in Path("/proc/self/task").iterdir()]

@@ -206,10 +206,11 @@ def test_an_error_of_the_comparison_is_undecided_and_told(monkeypatch: pytest.Mo
     monkeypatch.setattr(worker, "is_equivalent", broken)
     channel = Channel('["1", "2", false]\n')
     worker._serve(channel, 5.0)
-    assert channel.said == "failed\n"
+    said = channel.said.splitlines()
+    assert said == ["ready", "failed"]
 
     reply: Future[Reply] = Future()
-    reply.set_result(Reply(channel.said.strip(), 0.1))
+    reply.set_result(Reply(said[-1], 0.1))
     judgement = Grading(Verifier(undecided_reward=0.25), lambda task: reply).ask(HALF, "1/2")()
     assert (judgement.verdict, judgement.reward) == (Verdict.UNDECIDED, 0.25)
     assert judgement.failed
