@@ -41,7 +41,7 @@ def rows_of(folder: Path, *words: str) -> dict[str, list[dict[str, Any]]]:
         assert result["rows"]
     assert (folder / "results.svg").stat().st_size > 1000
     assert (folder / "results.png").stat().st_size > 1000
-    assert done.stdout.count("━━\n") >= len(parts), "a table of each"
+    assert done.stdout.count("┏") >= len(parts), "a table of each"
     return {part: results[part]["rows"] for part in parts}
 
 
