@@ -56,7 +56,6 @@ def test_whole_groups_move_and_ranks_wait_less(tmp_path: Path, count: int) -> No
     ]
     before, after = rows[0][1]
     assert all(shares == [before, after] for _, shares in rows)
-    print(before, after)
     assert after < 0.15 < before
 
 

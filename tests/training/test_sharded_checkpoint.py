@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from tests.training.tiny_training import main
 
 from rlrt.training.checkpoint import AtomicCheckpointIO, completed_steps, find_checkpoint
 from rlrt.training.checkpoint_files import is_whole
@@ -29,10 +31,13 @@ def train(
     status: int = 0,
     limits: dict[str, str] | None = None,
 ) -> str:
-    """Train as a user would, on ``count`` ranks; what was written to the screen."""
-    command = [sys.executable, str(PROGRAM), str(folder), str(count), str(steps), how]
+    """Train on ``count`` ranks, as a user would with several; what those wrote to the screen."""
+    words = [str(folder), str(count), str(steps), how, *map(str, checkpoint)]
+    if count == 1:
+        main(*words)
+        return ""
     done = subprocess.run(
-        [*command, *map(str, checkpoint)],
+        [sys.executable, str(PROGRAM), *words],
         env={**os.environ, "OMP_NUM_THREADS": "1", **(limits or {})},
         capture_output=True,
         text=True,
@@ -130,16 +135,19 @@ def test_a_run_goes_on_with_another_number_of_ranks(
 
 
 @pytest.mark.slow
-def test_a_shard_that_finds_the_disk_full_leaves_nothing_that_counts(tmp_path: Path) -> None:
+def test_a_shard_that_finds_the_disk_full_leaves_nothing_that_counts(
+    tmp_path: Path, runs_of_two: dict[str, Path]
+) -> None:
     """Every rank stops with the system's own word, and the run goes on from before."""
-    train(tmp_path, 2, 1, "sharded")
-    first = step_path(tmp_path, 1)
-    said = train(tmp_path, 2, 2, "sharded", first, status=1, limits={"RANK_1_FILE_BYTES": "9999"})
+    shutil.copytree(runs_of_two["sharded"], tmp_path, symlinks=True, dirs_exist_ok=True)
+    done, more = step_path(tmp_path, STEPS // 2), STEPS // 2 + 1
+    names = {path.name for path in done.parent.iterdir()}
+    said = train(tmp_path, 2, more, "sharded", done, status=1, limits={"RANK_1_FILE_BYTES": "9999"})
     assert "OSError: [Errno 27] File too large" in said
-    assert find_checkpoint(tmp_path) == first
-    train(tmp_path, 2, 2, "sharded", first)
-    names = sorted(path.name for path in first.parent.iterdir())
-    assert names == ["last.ckpt", "step-000001.ckpt", "step-000002.ckpt"]
+    assert find_checkpoint(tmp_path) == done
+    train(tmp_path, 2, more, "sharded", done)
+    assert {path.name for path in done.parent.iterdir()} == {*names, step_path(tmp_path, more).name}
+    assert names == {"last.ckpt", *(f"step-00000{step}.ckpt" for step in range(1, more))}
 
 
 @pytest.mark.slow

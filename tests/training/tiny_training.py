@@ -1,8 +1,9 @@
 """A training small enough to compare whole states of, run as a program.
 
-``python tiny_training.py FOLDER RANKS STEPS sharded|whole [CHECKPOINT]``: every rank sees the same
-data, so the number of ranks changes the rounding of a mean of equal gradients alone. RANK_1_FILE_BYTES
-limits what one rank may write to a file, as a full disk does; RANK_1_DIES_AT names an epoch.
+``python tiny_training.py FOLDER RANKS STEPS sharded|whole [CHECKPOINT]``, or ``main`` with one rank:
+every rank sees the same data, so the number of ranks changes the rounding of a mean of equal gradients
+alone. RANK_1_FILE_BYTES limits what one rank may write to a file, as a full disk does; RANK_1_DIES_AT
+names an epoch.
 """
 
 import os
@@ -84,9 +85,8 @@ class Tiny(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
-def main() -> None:
+def main(folder: str, count: str, steps: str, how: str, *rest: str) -> None:
     """Train; checkpoints come at every step."""
-    folder, count, steps, how, *rest = sys.argv[1:]
     if os.environ.get("LOCAL_RANK") == "1" and (limit := os.environ.get("RANK_1_FILE_BYTES")):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     data = torch.linspace(-1, 1, ROWS * 5).reshape(ROWS, 5)
@@ -113,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
