@@ -75,6 +75,7 @@ class Run:
         self.module.to(self.trainer.strategy.root_device)  # fit() leaves it on the host
         step = self.trainer.current_epoch
         self.rollouts.row = {}
+        self.rollouts.start_engine(self.module)
         self.rollouts.sync(self.module, step, self.data.problems_of_step(step))
         self.rollouts.evaluate(self.module, self.data, step)
         self.checkpoints.link_best()
