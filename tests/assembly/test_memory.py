@@ -180,5 +180,5 @@ def test_the_table_fits_a_terminal() -> None:
     assert isinstance(screen.file, io.StringIO)
     lines = screen.file.getvalue().splitlines()
     assert [line.split() for line in lines if "fits" in line] == [["fits", "no", "yes"]]
-    assert [line.split()[-1] for line in lines if "in tokens" in line] == ["287,706"]
+    assert [line.split()[-1] for line in lines if "in tokens" in line] == ["279,265"]
     assert max(map(len, lines)) <= 80
