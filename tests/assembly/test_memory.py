@@ -59,18 +59,14 @@ def test_parameters_are_counted_once_where_they_are_tied() -> None:
 def test_rows_are_the_planned_ones(
     policy: Sizes, weights: float, moments: float, inputs: float, layer: float, engine: float
 ) -> None:
-    """The recomputed layer comes out 3 to 4 % larger: norms are counted with their float32 copies.
-
-    The engine's head is in float32, 2 bytes an entry more than planned.
-    """
+    """The recomputed layer comes out 3 to 4 % larger: norms are counted with their float32 copies."""
     found = estimate(demand(policy, moments="device"), 141 * GB)
     rows = {name: value / GB for name, value in found.updating.items()}
     assert rows["weights"] == rows["gradients"] == pytest.approx(weights, rel=0.005)
     assert rows["AdamW's moments"] == pytest.approx(moments, rel=0.005)
     assert rows["saved layer inputs"] == pytest.approx(inputs, rel=0.01)
     assert rows["a recomputed layer, its gradients"] == pytest.approx(layer, rel=0.05)
-    head = 2 * policy.table / GB
-    assert found.sampling["engine's weights"] / GB - head == pytest.approx(engine, rel=0.01)
+    assert found.sampling["engine's weights"] / GB == pytest.approx(engine, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -89,12 +85,14 @@ def test_the_peak_of_an_update_is_the_planned_one(asked: Demand, planned: float)
 
 
 def test_what_the_trainer_leaves_is_the_engines() -> None:
-    """By hand: weights, context, gathered layers and a tile of logits beside the engine's share."""
+    """By hand: weights, context, gathered layers, the embedding twice while it is gathered, and a tile of
+    logits beside the engine's share.
+    """
     found = estimate(demand(moments="host"), 80 * GB)
-    gathered = 2 * (FOUR.table + 2 * (FOUR.parameters - FOUR.table) / 36)
+    gathered = 2 * (2 * FOUR.table + 2 * (FOUR.parameters - FOUR.table) / 36)
     beside = 4 * FOUR.parameters + 2.0 * GB + gathered + 2**14 * 2**12 * 6
     assert found.engine_share == pytest.approx(1 - beside / (80 * GB))
-    engine = 2 * FOUR.parameters + 4 * FOUR.table + 2.0 * GB
+    engine = 2 * FOUR.parameters + 2 * FOUR.table + 2.0 * GB
     assert found.cached_tokens == int((80 * GB - beside - engine) / 147_456)
     shared = estimate(demand(moments="host", tensor_parallel=2, cards=2), 80 * GB)
     assert shared.cached_tokens > 2 * found.cached_tokens
@@ -129,7 +127,7 @@ def test_moments_go_to_the_host_where_the_card_does_not_hold_them() -> None:
         (
             demand(engine_share=0.9),
             80,
-            ["engine.gpu_memory_utilization=null", "strategy=fsdp with at least 4 cards"],
+            ["engine.gpu_memory_utilization=null", "strategy=fsdp with at least 8 cards"],
         ),
         (demand(checkpointing=False), 80, ["model.gradient_checkpointing=true"]),
         (
@@ -182,5 +180,5 @@ def test_the_table_fits_a_terminal() -> None:
     assert isinstance(screen.file, io.StringIO)
     lines = screen.file.getvalue().splitlines()
     assert [line.split() for line in lines if "fits" in line] == [["fits", "no", "yes"]]
-    assert [line.split()[-1] for line in lines if "in tokens" in line] == ["287,706"]
+    assert [line.split()[-1] for line in lines if "in tokens" in line] == ["279,265"]
     assert max(map(len, lines)) <= 80

@@ -73,6 +73,31 @@ def sample(
     return engine.sample(prompts, list(range(len(prompts))), sampling)
 
 
+@pytest.mark.vllm
+@pytest.mark.parametrize("engine", ["vllm"], indirect=True)
+def test_decoding_has_its_own_threads(
+    engine: VLLMEngine,
+    served: PreTrainedModel,
+    prompts: list[tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU, where vLLM compiles for one; the trainer has its number back, also after an error."""
+    threads = torch.get_num_threads()
+    seen = []
+
+    def finished(index: int, response: Response) -> None:
+        seen.append(torch.get_num_threads())
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "decoding_threads", threads + 1)
+    engine.sync(engine_weights(served, torch.float32))
+    with pytest.raises(KeyboardInterrupt):
+        engine.sample(prompts, range(len(prompts)), SAMPLING, finished)
+    assert seen == [threads + 1] * 2
+    assert torch.get_num_threads() == threads
+
+
 def gap(engine: Engine, policy: PreTrainedModel, prompts: list[tuple[int, ...]]) -> Gap:
     return logprob_gap(
         engine,

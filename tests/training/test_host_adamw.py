@@ -1,6 +1,7 @@
 """AdamW with moments on the host is AdamW on the device, to the bit, whatever comes between steps."""
 
 import io
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,15 @@ def test_a_checkpoint_of_either_goes_on_with_the_other(
     resumed.schedule.load_state_dict(stopped.schedule.state_dict())
     resumed.steps = 3
     assert resumed.train(3).same_as(whole)
+
+
+def test_no_two_moments_share_a_page() -> None:
+    """Page-locking another tensor's page a second time fails."""
+    found = [part for part in moments(Trained(host(64)).train(1).optimizer) if part.numel()]
+    assert len(found) == 2 * 3
+    for part in found:
+        assert part.data_ptr() % mmap.PAGESIZE == 0
+        assert part.untyped_storage().nbytes() == part.nbytes
 
 
 def test_a_state_dict_is_that_of_adamw() -> None:

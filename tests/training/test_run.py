@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,6 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from rlrt.assembly.configuration import compose
 from rlrt.assembly.run import build_run
 from rlrt.data.prompts import BOXED_INSTRUCTION
+from rlrt.engine.engine import EngineSpec
+from rlrt.engine.hf_engine import HFEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "models" / "tiny"
@@ -354,3 +357,30 @@ def test_dapo_math_17k_through_the_entry(shared: Path, tmp_path: Path) -> None:
         rows = sum(1 for line in file if line.strip())
     assert int(kept) > 1000
     assert int(kept) + sum(map(int, reasons.values())) == rows
+
+
+class Witness(HFEngine):
+    """Knows how many parameters the optimiser had moments of when it was started."""
+
+    def __init__(self, trainer: L.Trainer) -> None:
+        super().__init__()
+        self.trainer = trainer
+        self.moments: list[int] = []  # of each start
+
+    def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
+        super().start(policy, spec)
+        self.moments.append(len(self.trainer.optimizers[0].state))
+
+
+def test_the_engine_starts_once_the_optimiser_is_restored(tmp_path: Path) -> None:
+    """The room that restoring takes is the engine's afterwards; also where no step is left to make."""
+    checkpoint, started = None, []
+    for first, last in ((0, 1), (1, 2), (2, 2)):
+        settings = [*SIZES, "engine=hf", f"trainer.max_epochs={last}"]
+        run = build_run(compose(settings), tmp_path, first)
+        witness = run.rollouts.engine = run.rollouts.sampler.engine = Witness(run.trainer)
+        run.fit_and_finish(checkpoint)
+        checkpoint = tmp_path / f"checkpoints/step-{last:06d}.ckpt"
+        started.append(witness.moments)
+    parameters = len(list(run.module.policy.parameters()))
+    assert started == [[0], [parameters], [parameters]]

@@ -1,5 +1,6 @@
 """A run whose engine misses a single tensor of a weight sync stops, and goes on with a sound engine."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_a_tensor_that_is_not_sent_ends_the_run_with_one_sentence(tmp_path: Path
             *more,
         ]
         paths = f"{tmp_path}:{ROOT / 'src'}"
-        environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PATH": ""}
+        environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         return subprocess.run(
             command, env=environment, cwd=tmp_path, capture_output=True, text=True
         )

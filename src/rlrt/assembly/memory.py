@@ -120,8 +120,7 @@ def estimate(demand: Demand, card: float) -> Estimate:
         **_pass(demand),
         "CUDA context, sleeping engine": CONTEXT,
     }
-    tile = tile_shape("cuda")[0] * tile_shape("cuda")[1] * (FLOAT + HALF)
-    trainer = {**held, "CUDA context, proof of the sync": CONTEXT + gathered[0] + tile}
+    trainer = {**held, "CUDA context, proof of the sync": CONTEXT + _scored(demand)}
     beside = sum(trainer.values())
     if not demand.engine:
         fits = max(sum(updating.values()), beside) <= card
@@ -244,6 +243,15 @@ def _gathered(demand: Demand) -> tuple[float, float]:
     return weights, demand.policy.root * (demand.number + FLOAT)
 
 
+def _scored(demand: Demand) -> float:
+    """What it takes to score a few sampled tokens: the policy gathered, all but its layers from a buffer
+    as large as themselves, and a tile of logits.
+    """
+    policy, (rows, columns) = demand.policy, tile_shape("cuda")
+    gathered = (2 * policy.root + 2 * policy.layer) * demand.number if demand.gathers else 0.0
+    return gathered + rows * columns * (FLOAT + HALF)
+
+
 def _pass(demand: Demand) -> dict[str, float]:
     """What a pass with gradient of a whole token budget keeps."""
     shape, tokens = demand.policy.shape, demand.token_budget
@@ -278,10 +286,10 @@ def _layer_bytes(shape: Shape, number: int) -> float:
 
 
 def _engine_weights(demand: Demand) -> float:
-    """An engine's weights on a card, its head apart from the embedding and in float32."""
+    """An engine's weights on a card, its head apart from the embedding."""
     policy = demand.policy
-    rest = (policy.parameters - policy.root + policy.table) * demand.number
-    return (rest + policy.table * FLOAT) / demand.tensor_parallel
+    entries = policy.parameters - policy.root + 2 * policy.table
+    return entries * demand.number / demand.tensor_parallel
 
 
 def _cache_bytes(demand: Demand) -> float:

@@ -75,6 +75,7 @@ class Run:
         self.module.to(self.trainer.strategy.root_device)  # fit() leaves it on the host
         step = self.trainer.current_epoch
         self.rollouts.row = {}
+        self.rollouts.start_engine(self.module)
         self.rollouts.sync(self.module, step, self.data.problems_of_step(step))
         self.rollouts.evaluate(self.module, self.data, step)
         self.checkpoints.link_best()
@@ -137,11 +138,12 @@ def _trainer(
     config: DictConfig, folder: Path, first_step: int, callbacks: list[L.Callback]
 ) -> L.Trainer:
     loggers = [build(logger, save_dir=str(folder)) for logger in config.logger.values()]
-    # one card casts and gathers layers as several do, so that both compute the same
+    # one card casts and gathers layers as several do, so that both compute the same; and its checkpoint
+    # is a folder as theirs is, for which moments on the host are not copied there once more
     one_card = config.trainer.strategy == "auto" and config.trainer.precision == "bf16-mixed"
     trainer: L.Trainer = build(
         config.trainer,
-        **({"strategy": FullySharded(sharded_checkpoints=False)} if one_card else {}),
+        **({"strategy": FullySharded()} if one_card else {}),
         logger=[MetricsCSV(folder, first_step), *loggers],
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],

@@ -77,6 +77,7 @@ class VLLMEngine:
             raise ValueError(f"engine.max_logprob_gap is {max_logprob_gap}, it must be null or > 0")
         self.max_logprob_gap = max_logprob_gap
         self.asleep: list[str] = []  # which of "weights" and "kv_cache"
+        self.decoding_threads: int | None = None  # null: the trainer's
 
     def require_ranks(self, count: int) -> None:
         if count % self.tensor_parallel:
@@ -116,6 +117,8 @@ class VLLMEngine:
             name_this_rank(policy.device)
         with within_memory(self.share, "started"), _threads_kept(), _weights_kept():
             self.llm = LLM(spec.model_path, **self.arguments(spec))
+            if self.on_gpu:
+                self.decoding_threads = torch.get_num_threads()
 
     def arguments(self, spec: EngineSpec) -> dict[str, Any]:
         """What vLLM is built with."""
@@ -205,9 +208,11 @@ class VLLMEngine:
         engine, ids = self.llm.llm_engine, self._enqueue(requests, sampling)
         index_of = {_number(request_id): index for index, request_id in enumerate(ids)}
         try:
-            while engine.has_unfinished_requests():
-                for output in self._step():
-                    finished(index_of[_number(output.request_id)], response_of(output.outputs[0]))
+            with _threads(self.decoding_threads):
+                while engine.has_unfinished_requests():
+                    for output in self._step():
+                        index = index_of[_number(output.request_id)]
+                        finished(index, response_of(output.outputs[0]))
         finally:
             if engine.has_unfinished_requests():  # an exception or Ctrl-C on the way
                 engine.abort_request(ids, internal=True)
@@ -308,6 +313,21 @@ def _threads_kept() -> Iterator[None]:
         torch.set_num_threads = set_count
         if torch.get_num_threads() != count:
             torch.set_num_threads(count)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """PyTorch with as many threads as vLLM's GPU build has compiled for: with another number compiled
+    functions are compiled anew, and threads that wait take the decoding loop's cycles.
+    """
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)
 
 
 def _number(request_id: str) -> int:

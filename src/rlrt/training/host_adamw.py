@@ -1,5 +1,6 @@
 """AdamW whose moments live in the host's memory and pass through the device at the step."""
 
+import mmap
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -109,7 +110,7 @@ class _HostState(dict[str, Tensor]):
         dict.__setitem__(state, "step", torch.zeros(()))
         local = _own(parameter.detach())
         for name in MOMENTS:
-            zeros = torch.zeros(local.shape, dtype=local.dtype, device="cpu")
+            zeros = _host_zeros(local)
             if local.is_cuda:
                 _page_lock(zeros)
             kept: Tensor = zeros
@@ -189,8 +190,18 @@ class _Pipe:
             stream.synchronize()
 
 
+def _host_zeros(like: Tensor) -> Tensor:
+    """Zeros on the host, in the shape of a tensor, on pages of their own: two ranges that are page-locked
+    must share none, and small tensors of an allocator do. PyTorch's page-locked ones take powers of two.
+    """
+    if not like.numel():
+        return torch.zeros(like.shape, dtype=like.dtype)
+    pages = mmap.mmap(-1, like.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=like.dtype).view(like.shape)
+
+
 def _page_lock(tensor: Tensor) -> None:
-    """Page-lock a host tensor where it lies: PyTorch's own page-locked tensors take powers of two."""
+    """Page-lock a host tensor where it lies, for as long as it is there."""
     if not tensor.numel():
         return
     runtime, address = torch.cuda.cudart(), tensor.data_ptr()

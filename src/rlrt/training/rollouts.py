@@ -87,14 +87,23 @@ class RolloutCallback(L.Callback):
         self.evaluations = StepTable(folder / "evaluation.csv", first_step)
         self.row: dict[str, float] = {}
         self.step: Step | None = None  # the current one, as soon as it is scored
+        self._started = False  # whether the engine is there
 
     @property
     def shown(self) -> list[Rollout]:
         """The rollouts of the current step; none before it has sampled."""
         return self.step.sampled.rollouts if self.step is not None else []
 
-    def on_fit_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
-        self.engine.start(module.policy, self.parts.engine_spec)
+    def on_train_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
+        # no earlier: PyTorch restores an optimiser with the room of all gradients, which on a card is
+        # the engine's once it has started
+        self.start_engine(module)
+
+    def start_engine(self, module: PolicyModule) -> None:
+        """Start the engine where it has not: a run that has no step left begins none of Lightning's."""
+        if not self._started:
+            self.engine.start(module.policy, self.parts.engine_spec)
+            self._started = True
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         step, data = trainer.current_epoch, trainer.datamodule  # type: ignore[attr-defined]
