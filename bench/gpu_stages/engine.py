@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import ours
 import torch
 from gpu import demand_of, device_bytes
-from gpu_stages.model import attention_backend
-from gpu_stages.stage import GIB, Check
+from gpu_stages.stage import GIB, Check, attention_backend
 from torch import Tensor
 from transformers import PreTrainedModel
 from workload import TINY, Workload, draw

@@ -1,9 +1,6 @@
-"""What the stages take from elsewhere: models made on the spot, where no hub can be asked, a preset's
-shape, the kernels of vLLM that are there, and where the memory table puts AdamW's moments.
-"""
+"""Model folders made on the spot, where no hub can be asked: a shape, and the tiny policy's tokenizer."""
 
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +35,3 @@ def write_model(shape: PretrainedConfig, folder: Path) -> str:
         if file.name not in NOT_TAKEN:
             shutil.copy(file, folder)
     return str(folder)
-
-
-def attention_backend(card: bool) -> str | None:
-    """Triton's on a card where vLLM has come without its FlashAttention libraries, else vLLM's choice.
-
-    vLLM itself would choose FlashAttention and then fail to import it.
-    """
-    found = find_spec("vllm") if card else None
-    if found is None:
-        return None
-    (folder,) = found.submodule_search_locations or [""]
-    libraries = (Path(folder) / "vllm_flash_attn").glob("_vllm_fa[23]_C*.so")
-    return None if any(libraries) else "TRITON_ATTN"
