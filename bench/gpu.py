@@ -15,7 +15,7 @@ import ours
 import torch
 from counted import forward_flops, update_flops
 from rich.table import Table
-from transformers import PretrainedConfig
+from transformers import PreTrainedModel
 from workload import SHAPES, Workload, draw
 
 from rlrt.assembly.memory import CONTEXT, GB, Demand, Sizes, estimate, settled
@@ -78,7 +78,7 @@ def measured(shape: str, load: Workload, last: L.Callback | None = None) -> dict
     policy.gradient_checkpointing_enable({"use_reentrant": False})
     budget = max(BUDGET, load.longest)
     tokens = min(budget, load.response_tokens + sum(map(len, load.prompts)))  # of a pass, at most
-    demand = settled(demand_of(policy.config, tokens, load.longest), device_bytes())
+    demand = settled(demand_of(policy, tokens, load.longest), device_bytes())
     module = ours.module_of(policy, budget, moments=demand.moments)
     scoring, memory = Stage(), Stage()
 
@@ -124,7 +124,7 @@ def demand_of(policy: PretrainedConfig, tokens: int, longest: int, engine: bool 
         moments="auto",
         token_budget=tokens,
         longest_sequence=longest,
-        checkpointing=True,
+        checkpointing=policy.is_gradient_checkpointing,
         engine=engine,
     )
 

@@ -57,7 +57,7 @@ def serve(
     longest, budget = load.longest + 1, max(8192, load.longest)
     spec = EngineSpec(folder, (2,), dtype, longest)
     turns = Turns(check, engine, spec, load, syncs_per_update)
-    demand = settled(demand_of(policy.config, budget, longest, engine=True), device_bytes())
+    demand = settled(demand_of(policy, budget, longest, engine=True), device_bytes())
     check.note(moments=demand.moments)
     module = ours.module_of(policy, budget, moments=demand.moments)
     precision = "bf16-mixed" if check.card else "32-true"

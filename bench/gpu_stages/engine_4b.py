@@ -15,10 +15,13 @@ def run(check: Check) -> None:
     from transformers import AutoModelForCausalLM
     from workload import draw
 
+    from rlrt.model.packed_attention import checkpoint_activations
+
     shape = shape_of_stage(check.card)
     folder = write_model(shape, check.folder / "model")
     check.doing("drawing the weights")
     torch.manual_seed(0)
     with torch.device(check.device):
         policy = AutoModelForCausalLM.from_config(shape, dtype=torch.float32).train()
+    checkpoint_activations(policy, save_attention=False)
     serve(check, policy, folder, draw(8, 8, 256), updates=1, syncs_per_update=2)
