@@ -113,10 +113,10 @@ def measured(shape: str, load: Workload, last: L.Callback | None = None) -> dict
     }
 
 
-def demand_of(policy: PretrainedConfig, tokens: int, longest: int, engine: bool = False) -> Demand:
-    """What the memory table is asked: one card, bf16-mixed, checkpointing, passes of so many tokens."""
+def demand_of(policy: PreTrainedModel, tokens: int, longest: int, engine: bool = False) -> Demand:
+    """What the memory table is asked: one card, bf16-mixed, passes of so many tokens."""
     return Demand(
-        policy=Sizes.of(policy),
+        policy=Sizes.of(policy.config),
         cards=1,
         hosts=1,
         gathers=True,
