@@ -15,8 +15,10 @@ import ours
 import torch
 from counted import forward_flops, update_flops
 from rich.table import Table
+from transformers import PreTrainedModel
 from workload import SHAPES, Workload, draw
 
+from rlrt.assembly.memory import CONTEXT, GB, Demand, Sizes, estimate, settled
 from rlrt.credit.grpo import GRPO
 from rlrt.training.performance import peak_flops
 
@@ -74,7 +76,10 @@ def measured(shape: str, load: Workload, last: L.Callback | None = None) -> dict
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     policy = SHAPES[shape].policy(device.type)
     policy.gradient_checkpointing_enable({"use_reentrant": False})
-    module = ours.module_of(policy, max(BUDGET, load.longest))
+    budget = max(BUDGET, load.longest)
+    tokens = min(budget, load.response_tokens + sum(map(len, load.prompts)))  # of a pass, at most
+    demand = settled(demand_of(policy, tokens, load.longest), device_bytes())
+    module = ours.module_of(policy, budget, moments=demand.moments)
     scoring, memory = Stage(), Stage()
 
     def scored(module: Any) -> Any:
@@ -101,9 +106,39 @@ def measured(shape: str, load: Workload, last: L.Callback | None = None) -> dict
         "parameters": sum(parameter.numel() for parameter in policy.parameters()),
         "token_budget": module.token_budget,
         "peak_tflops": peak / 1e12,
+        "moments": demand.moments,
+        "predicted_gib": predicted_gib(demand),
         "update": figures(updates, load, update_flops, policy, peak, memory.gib),
         "score": figures(scores, load, forward_flops, policy, peak, scoring.gib),
     }
+
+
+def demand_of(policy: PreTrainedModel, tokens: int, longest: int, engine: bool = False) -> Demand:
+    """What the memory table is asked: one card, bf16-mixed, passes of so many tokens."""
+    return Demand(
+        policy=Sizes.of(policy.config),
+        cards=1,
+        hosts=1,
+        gathers=True,
+        low=True,
+        moments="auto",
+        token_budget=tokens,
+        longest_sequence=longest,
+        checkpointing=policy.is_gradient_checkpointing,
+        engine=engine,
+    )
+
+
+def device_bytes() -> float:
+    """Of the card; without one those of the smallest that the project is made for."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    return 80.0 * GB
+
+
+def predicted_gib(demand: Demand) -> float:
+    """The memory table's peak of an update, without what is none of PyTorch's own memory."""
+    return (sum(estimate(demand, device_bytes()).updating.values()) - CONTEXT) / GIB
 
 
 class Stage:

@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -147,7 +148,7 @@ def run_stage(stage: Stage, limit_s: float, device: str, out: Path) -> dict[str,
     file.unlink(missing_ok=True)
     shutil.rmtree(out / stage.name, ignore_errors=True)
     command = [*stage.command, str(file), f"{limit_s:.1f}", device]
-    began = time.monotonic()
+    began, computed = time.monotonic(), children_cpu_s()
     with log.open("wb") as output:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -177,6 +178,7 @@ def run_stage(stage: Stage, limit_s: float, device: str, out: Path) -> dict[str,
         "log": log.name,
         "limit_s": limit_s,
         "seconds": seconds,
+        "cpu_s": children_cpu_s() - computed,
         "status": status,
     }
 
@@ -228,6 +230,12 @@ def own_children() -> list[int]:
             if parent == os.getpid():
                 found.append(int(status.parent.name))
     return found
+
+
+def children_cpu_s() -> float:
+    """Processor seconds of all processes of this one that have ended and were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def with_memory_left(result: dict[str, Any], before_gib: float | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from workload import TINY, Workload
 
+from rlrt import ranks
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.context.correct_peer import CorrectPeer
 from rlrt.credit.assigner import CreditAssigner
@@ -61,6 +62,7 @@ def module_of(
     token_budget: int,
     credit: CreditAssigner | None = None,
     aggregation: Aggregation | None = None,
+    moments: str = "auto",
 ) -> PolicyModule:
     """A module with the plain clipped loss; by default GRPO's, a mean over the update's tokens."""
     use_packed_attention(policy)  # as the project's loader does
@@ -70,7 +72,7 @@ def module_of(
         policy,
         Live(),
         Objective(loss, aggregation or Aggregation(), credit.divergence, credit.importance_limit),
-        Optimization(learning_rate=LEARNING_RATE, max_grad_norm=NO_CLIP),
+        Optimization(learning_rate=LEARNING_RATE, max_grad_norm=NO_CLIP, moments=moments),
         temperature=1.0,
         token_budget=token_budget,
     )
@@ -236,4 +238,4 @@ def score(module: PolicyModule, load: Workload) -> None:
 def gradients(module: PolicyModule) -> dict[str, Tensor]:
     """Of all weights, by name, as the last update left them."""
     named = module.policy.named_parameters()
-    return {name: p.grad.clone() for name, p in named if p.grad is not None}
+    return {name: ranks.whole(p.grad).clone() for name, p in named if p.grad is not None}

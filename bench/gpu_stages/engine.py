@@ -1,19 +1,22 @@
 """Stage 2: the engine beside a trainer: sync, proof, sampling, sleep and wake, several rounds."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import ours
 import torch
-from gpu_stages.stage import GIB, Check
+from gpu import demand_of, device_bytes
+from gpu_stages.stage import GIB, Check, attention_backend
+from torch import Tensor
 from transformers import PreTrainedModel
 from workload import TINY, Workload, draw
 
+from rlrt.assembly.memory import settled
 from rlrt.credit.grpo import GRPO
 from rlrt.engine.engine import EngineSpec, Sampling
-from rlrt.engine.probe import prove
+from rlrt.engine.probe import sync_and_prove
 from rlrt.engine.vllm_engine import VLLMEngine
 from rlrt.engine.weights import engine_weights
 from rlrt.model.load import load_policy
@@ -23,6 +26,7 @@ from rlrt.training.updates import Update
 ROUNDS = 3
 ASLEEP_GIB = 3.0  # that a sleeping engine may keep: CUDA graphs, its kernels, what torch holds
 GROWTH_GIB = 0.2  # that it may keep more from round to round
+ALTERED = "layers.1.mlp.down_proj.weight"  # of which the engine gets one weight wrong, once
 CHANGE = 1.01  # factor of all weights between two rounds: an engine that stays behind is told
 
 
@@ -47,20 +51,23 @@ def serve(
     its prompts are sampled from.
     """
     dtype = torch.bfloat16 if check.card else torch.float32
-    engine = VLLMEngine()
-    longest = load.longest + 1
+    backend = attention_backend(check.card)
+    check.note(attention_backend=backend)
+    engine = VLLMEngine(attention_backend=backend)
+    longest, budget = load.longest + 1, max(8192, load.longest)
     spec = EngineSpec(folder, (2,), dtype, longest)
     turns = Turns(check, engine, spec, load, syncs_per_update)
-    module = ours.module_of(policy, max(8192, load.longest))
+    demand = settled(demand_of(policy, budget, longest, engine=True), device_bytes())
+    check.note(moments=demand.moments)
+    module = ours.module_of(policy, budget, moments=demand.moments)
     precision = "bf16-mixed" if check.card else "32-true"
     ours.run(module, turns, precision, "gpu" if check.card else "cpu", rounds=updates)
     engine.close()
     gc.collect()
     seconds = turns.seconds
-    check.tell(
-        f"start {seconds['start'][0]:.0f} s, sync {seconds['sync'][-1]:.3f} s, proof "
-        f"{seconds['proof'][-1]:.3f} s, {turns.figures['tokens_per_s'][-1]:,.0f} tokens/s"
-    )
+    last = ", ".join(f"{name} {seconds[name][-1]:.3f} s" for name in ("sync", "proof", "probe"))
+    speed = turns.figures["tokens_per_s"][-1]
+    check.tell(f"start {seconds['start'][0]:.0f} s, {last}, {speed:,.0f} tokens/s")
     mean, most = (max(turns.figures[f"gap_{name}"]) for name in ("mean", "max"))
     check.tell(f"gap: mean {mean:.2g}, maximum {most:.2g} nats")
     if check.card:
@@ -117,26 +124,46 @@ class Turns:
             for parameter in module.policy.parameters():
                 parameter.mul_(CHANGE)
         sampling, prompts = Sampling(self.load.limit), self.load.prompts
-        with self.clock("sync"):  # wakes a sleeping engine
-            self.engine.sync(engine_weights(module.policy, self.spec.dtype))
-        with self.clock("proof"):
-            gap = prove(
-                self.engine,
-                lambda prompts, responses: module.score(prompts, responses)[0],
-                prompts[:: self.load.samples],
-                sampling,
-                seed=0,
-                step=self.round,
-                dtype=self.spec.dtype,
-            )
+        if not self.round:
+            self.control(module)
+        self.check.doing(f"round {self.round}: sync and proof")
+        synced = sync_and_prove(  # wakes a sleeping engine
+            self.engine,
+            lambda: engine_weights(module.policy, self.spec.dtype),
+            lambda prompts, responses: module.score(prompts, responses)[0],
+            prompts[:: self.load.samples],
+            sampling,
+            seed=0,
+            step=self.round,
+            dtype=self.spec.dtype,
+        )
+        for name in ("sync", "proof", "probe"):
+            self.spent(name, getattr(synced, f"{name}_s"))
         with self.clock("sample"):
             responses = self.engine.sample(prompts, range(len(prompts)), sampling)
         tokens = sum(len(response.ids) for response in responses)
         self.keep(tokens_per_s=tokens / self.seconds["sample"][-1])
-        self.keep(gap_mean=gap.mean, gap_max=gap.max, free_awake_gib=self.free())
+        gap = synced.gap
+        self.keep(gap_mean=gap.mean, gap_max=gap.max, proven_tensors=synced.tensors)
+        self.keep(free_awake_gib=self.free())
         with self.clock("sleep"):
             self.engine.sleep()
         self.keep(free_asleep_gib=self.free())
+
+    def control(self, module: PolicyModule) -> None:
+        """An engine that was sent one wrong weight of one layer is told, by the name of its tensor."""
+
+        def right() -> Iterable[tuple[str, Tensor]]:
+            return engine_weights(module.policy, self.spec.dtype)
+
+        with self.clock("control"):
+            self.engine.sync(altered(right()))
+            named = self.engine.differing(right())
+        self.check.note(control_named=named)
+        self.check.expect(
+            len(named) == 1 and named[0].endswith(ALTERED),
+            f"with one wrong weight in {ALTERED} the proof names {named}",
+        )
 
     def free(self) -> float:
         """GiB of the card that nobody holds; what torch caches is given back first."""
@@ -157,5 +184,18 @@ class Turns:
         self.check.doing(f"round {self.round}: {name}")
         began = ours.clock()
         yield
-        self.seconds.setdefault(name, []).append(ours.clock() - began)
+        self.spent(name, ours.clock() - began)
+
+    def spent(self, name: str, seconds: float) -> None:
+        """Adds a round's seconds, as measured."""
+        self.seconds.setdefault(name, []).append(seconds)
         self.check.note(**{f"{name}_s": self.seconds[name]})
+
+
+def altered(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """The weights, but for the first of ``ALTERED``."""
+    for name, tensor in weights:
+        if name.endswith(ALTERED):
+            tensor = tensor.clone()
+            tensor[0, 0] += 1
+        yield name, tensor

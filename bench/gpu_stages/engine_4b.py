@@ -9,12 +9,19 @@ def run(check: Check) -> None:
         raise Skipped(
             "CUDA graphs and gigabytes that sleep need a card; engine runs the same rounds"
         )
+    import torch
     from gpu_stages.engine import serve
-    from gpu_stages.model import write_model
-    from workload import SHAPES, draw
+    from gpu_stages.model import shape_of_stage, write_model
+    from transformers import AutoModelForCausalLM
+    from workload import draw
 
-    shape = SHAPES["qwen3_4b"]
+    from rlrt.model.packed_attention import checkpoint_activations
+
+    shape = shape_of_stage(check.card)
     folder = write_model(shape, check.folder / "model")
     check.doing("drawing the weights")
-    policy = shape.policy(check.device)
+    torch.manual_seed(0)
+    with torch.device(check.device):
+        policy = AutoModelForCausalLM.from_config(shape, dtype=torch.float32).train()
+    checkpoint_activations(policy, save_attention=False)
     serve(check, policy, folder, draw(8, 8, 256), updates=1, syncs_per_update=2)

@@ -1,15 +1,17 @@
-"""Stage 1: packed attention, the fused head and the optimiser against float64, in small loops."""
+"""Stage 1: attention, the heads and the optimiser against float64, in small loops; layers' kernels."""
 
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from gpu_stages.imports import relative
+from gpu_stages.layers import layers
 from gpu_stages.stage import GIB, Check
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from rlrt.functional.logprobs import token_logprobs
+from rlrt.functional.divergences import AlphaDivergence
+from rlrt.functional.logprobs import distilled_tokens, token_logprobs
 from rlrt.functional.packing import Packed, pack
 from rlrt.model.packed_attention import NAME, Packing
 from rlrt.training.optimization import Optimization
@@ -17,6 +19,7 @@ from rlrt.training.optimization import Optimization
 HEADS, KV_HEADS, WIDTH = 32, 8, 128  # of Qwen3-4B, as all sizes that follow
 HIDDEN, VOCABULARY = 2560, 151_936
 STEPS = 3
+PARAMETERS = 8  # of the optimiser's; more than pass through the card at a time
 # Relative norms that rounding leaves: bfloat16 has 8 bits, and float32 sums many.
 ROUNDED = {torch.bfloat16: 1e-2, torch.float32: 1e-5}
 LOGPROB = {torch.bfloat16: 1e-3, torch.float32: 1e-4}  # nats, the largest of all tokens
@@ -25,7 +28,7 @@ LOGPROB = {torch.bfloat16: 1e-3, torch.float32: 1e-4}  # nats, the largest of al
 def run(check: Check) -> None:
     """In bfloat16 on a card, in float32 on the CPU."""
     dtype = torch.bfloat16 if check.card else torch.float32
-    for part in (attention, head, optimizer):
+    for part in (attention, head, distillation, optimizer, layers):
         check.doing(part.__name__)
         part(check, dtype)
 
@@ -85,13 +88,7 @@ def attention_by_loop(packed: Packed, query: Tensor, key: Tensor, value: Tensor)
 
 def head(check: Check, dtype: torch.dtype) -> None:
     """Log-probs, entropies and both gradients; logits spread as those of a trained policy."""
-    tokens, hidden, vocabulary = (1024, HIDDEN, VOCABULARY) if check.card else (32, 64, 5000)
-    draw = torch.Generator(check.device).manual_seed(0)
-    states_NH = torch.randn(tokens, hidden, generator=draw, device=check.device).to(dtype)
-    head_VH = torch.randn(vocabulary, hidden, generator=draw, device=check.device)
-    head_VH = head_VH.mul_(4 / hidden**0.5).to(dtype)  # a standard deviation of 4
-    ids_N = torch.randint(vocabulary, (tokens,), generator=draw, device=check.device)
-    slope_N = torch.randn(tokens, generator=draw, device=check.device)
+    states_NH, head_VH, ids_N, slope_N = drawn(check, dtype, seed=0)
 
     def logprobs(states_NH: Tensor, head_VH: Tensor) -> Tensor:
         return token_logprobs(states_NH, head_VH, ids_N, 1.0)[0]
@@ -110,48 +107,110 @@ def head(check: Check, dtype: torch.dtype) -> None:
     check.near("head_entropy", float(apart_N.abs().max()), LOGPROB[dtype])
     for what, *pair in zip(("states", "weight"), found[1:], wanted[1:], strict=True):
         check.near(f"head_gradient_{what}", relative(*pair), ROUNDED[dtype])
-    check.tell(f"head at V {vocabulary:,}: log-probs within {furthest:.1e} nats")
+    leaf_VH = head_VH.clone().requires_grad_()
+    for _ in range(2):  # the second backward adds to a gradient that is there
+        logprobs(states_NH, leaf_VH).backward(slope_N)
+    check.near("head_gradient_added", relative(leaf_VH.grad, 2 * wanted[2]), ROUNDED[dtype])
+    check.tell(f"head at V {len(head_VH):,}: log-probs within {furthest:.1e} nats")
+
+
+def drawn(check: Check, dtype: torch.dtype, seed: int) -> tuple[Tensor, ...]:
+    """Hidden states, a head whose logits have a standard deviation of 4, ids, and slopes."""
+    tokens, hidden, vocabulary = (1024, HIDDEN, VOCABULARY) if check.card else (32, 64, 5000)
+    draw = torch.Generator(check.device).manual_seed(seed)
+    states_NH = torch.randn(tokens, hidden, generator=draw, device=check.device).to(dtype)
+    head_VH = torch.randn(vocabulary, hidden, generator=draw, device=check.device)
+    head_VH = head_VH.mul_(4 / hidden**0.5).to(dtype)
+    ids_N = torch.randint(vocabulary, (tokens,), generator=draw, device=check.device)
+    return states_NH, head_VH, ids_N, torch.randn(tokens, generator=draw, device=check.device)
+
+
+def distillation(check: Check, dtype: torch.dtype) -> None:
+    """KL(S‖T) over the vocabulary of another view of the same head, and both gradients."""
+    states_NH, head_VH, ids_N, slope_N = drawn(check, dtype, seed=0)
+    taught_NH = (states_NH + 0.3 * drawn(check, dtype, seed=1)[0]).detach()
+
+    def divergence(states_NH: Tensor, head_VH: Tensor) -> Tensor:
+        views = states_NH, head_VH, taught_NH, head_VH.detach()
+        score = AlphaDivergence(1.0, None)
+        return distilled_tokens(*views, ids_N, 1.0, score, logprobs=False)[0]
+
+    def plainly(states_NH: Tensor, head_VH: Tensor) -> Tensor:
+        student_NV = (states_NH @ head_VH.T).log_softmax(-1)
+        teacher_NV = (taught_NH.double() @ head_VH.detach().T).log_softmax(-1)
+        return (student_NV.exp() * (student_NV - teacher_NV)).sum(-1)
+
+    found = with_gradients(divergence, [states_NH, head_VH], slope_N)
+    wanted = with_gradients(plainly, [states_NH.double(), head_VH.double()], slope_N.double())
+    for what, *pair in zip(("value", "states", "weight"), found, wanted, strict=True):
+        check.near(f"distillation_{what}", relative(*pair), ROUNDED[dtype])
 
 
 def optimizer(check: Check, _: torch.dtype) -> None:
-    """Weights after a few AdamW steps of the project's optimiser, beside PyTorch's in float64."""
-    shape = (HIDDEN, 9728) if check.card else (64, 32)
+    """AdamW's weights after a few steps, moments on the device and on the host: the same to the bit,
+    and those of PyTorch's AdamW in float64; on a card also what each of them takes of it.
+    """
+    shape = (PARAMETERS, HIDDEN, 9728) if check.card else (PARAMETERS, 64, 32)
     draw = torch.Generator(check.device).manual_seed(0)
     start = torch.randn(shape, generator=draw, device=check.device)
     gradients = [
         torch.randn(shape, generator=draw, device=check.device) * 10.0**-step
         for step in range(STEPS)
     ]
-    settings = Optimization(learning_rate=1e-3, warmup_steps=0)
-    ours = Weights(start)
+    found, peak_gib = {}, {}
+    for moments in ("device", "host"):
+        settings = Optimization(learning_rate=1e-3, warmup_steps=0, moments=moments)
+        weights = Weights(start)
+        adamw = settings.of(weights)["optimizer"]
+        peak_gib[moments] = stepped(adamw, weights, gradients)
+        found[moments] = weights.whole()
+        del adamw, weights
+    check.expect(
+        torch.equal(found["device"], found["host"]),
+        "AdamW with its moments on the host makes other weights than with them on the device",
+    )
+    told = ""
     if check.card:
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-    stepped(settings.of(ours)["optimizer"], ours, gradients)
-    if check.card:
-        check.note(optimizer_peak_gib=(torch.cuda.max_memory_allocated() - held) / GIB)
+        check.note(optimizer_peak_gib=peak_gib)
+        told = (
+            f"; takes {peak_gib['device']:.2f} GiB, {peak_gib['host']:.2f} with moments on the host"
+        )
+        check.expect(
+            peak_gib["host"] < peak_gib["device"] / 2,
+            f"of {PARAMETERS} parameters moments on the host take {peak_gib['host']:.2f} GiB of the "
+            f"card in a step, those on the device {peak_gib['device']:.2f}",
+        )
     plain = Weights(start.double())
     rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     reference = torch.optim.AdamW(plain.parameters(), betas=settings.betas, **rates, foreach=False)
     stepped(reference, plain, [gradient.double() for gradient in gradients])
-    moved, wanted = (one.weight.double() - start.double() for one in (ours, plain))
+    moved, wanted = (one.double() - start.double() for one in (found["host"], plain.whole()))
     check.near("optimizer_apart", relative(moved, wanted), 1e-3)  # of the way that the weights went
-    check.tell(f"AdamW: {relative(moved, wanted):.1e} off its way")
+    check.tell(f"AdamW: {relative(moved, wanted):.1e} off its way{told}")
 
 
 class Weights(nn.Module):
-    """One parameter."""
+    """A parameter for every part of ``start``."""
 
     def __init__(self, start: Tensor) -> None:
         super().__init__()
-        self.weight = nn.Parameter(start.clone())
+        self.parts = nn.ParameterList(nn.Parameter(part.clone()) for part in start)
+
+    def whole(self) -> Tensor:
+        return torch.stack([part.detach() for part in self.parts])
 
 
-def stepped(adamw: torch.optim.Optimizer, weights: Weights, gradients: list[Tensor]) -> None:
-    """Makes a step with each gradient."""
+def stepped(adamw: torch.optim.Optimizer, weights: Weights, gradients: list[Tensor]) -> float:
+    """Makes a step with each gradient; returns the GiB of a card that it took beside them, at most."""
+    on_card = gradients[0].is_cuda
+    if on_card:
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
     for gradient in gradients:
-        weights.weight.grad = gradient.clone()
+        for part, slope in zip(weights.parts, gradient, strict=True):
+            part.grad = slope
         adamw.step()
+    return (torch.cuda.max_memory_allocated() - held) / GIB if on_card else 0.0
 
 
 def with_gradients(

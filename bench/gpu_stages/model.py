@@ -2,19 +2,35 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
-from workload import TINY, Shape
+from omegaconf import OmegaConf
+from transformers import AutoConfig, PretrainedConfig
+from workload import TINY, TOY
 
+ROOT = Path(__file__).resolve().parents[2]
+PRESET = "qwen3_4b_base"
 NOT_TAKEN = ("config.json", "model.safetensors")
+# Of models/tiny, whose tokenizer serves all shapes.
+TOKENS = {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
 
 
-def write_model(shape: Shape, folder: Path) -> str:
-    """A folder without weights, for random ones; returns its name.
+def shape_of_stage(card: bool) -> PretrainedConfig:
+    """That of ``model=qwen3_4b_base``; on the CPU a toy."""
+    if not card:
+        return TOY.config()
+    preset = OmegaConf.load(ROOT / "configs" / "model" / f"{PRESET}.yaml")
+    fields: Any = OmegaConf.to_container(preset.shape)
+    return AutoConfig.for_model(**fields, **TOKENS)
+
+
+def write_model(shape: PretrainedConfig, folder: Path) -> str:
+    """A folder without weights, for random ones, with the tiny policy's tokenizer; returns its name.
 
     The head has far more entries than the tokenizer has tokens: random weights sample ids without text.
     """
     folder.mkdir(parents=True)
-    shape.config().save_pretrained(folder)
+    shape.save_pretrained(folder)
     for file in Path(TINY).iterdir():
         if file.name not in NOT_TAKEN:
             shutil.copy(file, folder)

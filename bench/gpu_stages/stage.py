@@ -6,6 +6,7 @@ import math
 import os
 import time
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,13 @@ class Check:
         close = math.isfinite(apart) and apart <= limit
         self.expect(close, f"{name} is {apart:.2g}, at most {limit:.2g} is right")
 
+    def between(self, name: str, value: float, low: float, high: float) -> None:
+        """Notes a value and expects it to lie between two others."""
+        self.note(**{name: value, f"{name}_from": low, f"{name}_to": high})
+        self.expect(
+            low <= value <= high, f"{name} is {value:.3g}, {low:.3g} to {high:.3g} is right"
+        )
+
     def _write(self, **content: Any) -> None:
         self.content |= content
         partial = self.file.with_suffix(".partial")
@@ -74,6 +82,19 @@ class Check:
     def end(self, verdict: str, reason: str | None) -> None:
         """The stage's verdict."""
         self._write(verdict=verdict, reason=reason)
+
+
+def attention_backend(card: bool) -> str | None:
+    """Triton's on a card where vLLM has come without its FlashAttention libraries, else vLLM's choice.
+
+    vLLM itself would choose FlashAttention and then fail to import it.
+    """
+    found = find_spec("vllm") if card else None
+    if found is None:
+        return None
+    (folder,) = found.submodule_search_locations or []
+    libraries = (Path(folder) / "vllm_flash_attn").glob("_vllm_fa[23]_C*.so")
+    return None if any(libraries) else "TRITON_ATTN"
 
 
 def run_inside(function: str, file: Path, seconds: float, device: str) -> int:

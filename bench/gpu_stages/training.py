@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from gpu_stages.stage import Check
+from gpu_stages.stage import Check, attention_backend
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 4  # rollout steps of the tiny policy
@@ -34,6 +34,7 @@ QUIET = [
     "evaluation.samples=1",
     "evaluation.pass_at=[1]",
 ]
+SHORT_STEPS = 1  # of the run on the CPU that is not killed
 ON_CARD = ["trainer.accelerator=gpu", "trainer.precision=bf16-mixed"]
 ON_CPU = [
     "trainer.accelerator=cpu",
@@ -43,7 +44,7 @@ ON_CPU = [
     "training.problems_per_step=2",
     "training.problems_per_update=2",
     "training.rollouts_per_problem=2",
-    "training.max_response_tokens=32",
+    "training.max_response_tokens=16",
 ]
 
 
@@ -57,14 +58,22 @@ def run(check: Check) -> None:
 
 
 def sharded(check: Check) -> None:
-    """The same through FSDP2, on one device."""
-    killed_and_resumed(check, ["strategy=fsdp", "trainer.devices=1"])
+    """The same through FSDP2, on one device; on the CPU without being killed."""
+    words = ["strategy=fsdp", "trainer.devices=1"]
+    if check.card:
+        killed_and_resumed(check, words)
+        return
+    folder = check.folder / "run"
+    check.doing("steps")
+    steps = f"trainer.max_epochs={SHORT_STEPS}"
+    Training(check, folder, ["model=tiny", *QUIET, *ON_CPU, *words, steps]).follow(lambda: False)
+    judge(check, folder, SHORT_STEPS)
 
 
 def killed_and_resumed(check: Check, words: list[str]) -> None:
     """A run that is killed after two steps goes on behind its last checkpoint."""
     folder = check.folder / "run"
-    device = ON_CARD if check.card else ON_CPU
+    device = [*ON_CARD, *attention(check)] if check.card else ON_CPU
     began = time.monotonic()
     check.doing("the first start")
     train = Training(check, folder, ["model=tiny", *QUIET, *device, *words])
@@ -77,12 +86,17 @@ def killed_and_resumed(check: Check, words: list[str]) -> None:
     check.doing("going on")
     resumed = Training(check, folder, [f"resume={folder}", f"trainer.max_epochs={steps}"])
     resumed.follow(lambda: False)
-    rows = rows_of(folder)
     check.note(resumed_s=time.monotonic() - began, killed_after=done)
+    judge(check, folder, steps)
+
+
+def judge(check: Check, folder: Path, steps: int) -> None:
+    """Whether a run has made its steps, each once, and exported its policy."""
+    rows = rows_of(folder)
     steps_found = [int(row["step"]) for row in rows]
     check.expect(
         steps_found == list(range(steps)),
-        f"metrics.csv has the steps {steps_found}, not 0 to {steps}",
+        f"metrics.csv has the steps {steps_found}, not 0 to {steps - 1}",
     )
     check.expect(any((folder / "export").glob("*.safetensors")), "the run has exported nothing")
     report(check, rows)
@@ -90,11 +104,9 @@ def killed_and_resumed(check: Check, words: list[str]) -> None:
 
 def full_size(check: Check) -> None:
     """As many steps of a Qwen3-4B as the time allows; on the CPU two of a toy."""
-    from gpu_stages.model import write_model  # with all of transformers behind it
-    from workload import SHAPES
+    from gpu_stages.model import shape_of_stage, write_model  # with all of transformers behind it
 
-    shape = SHAPES["qwen3_4b" if check.card else "toy"]
-    model = write_model(shape, check.folder / "model")
+    model = write_model(shape_of_stage(check.card), check.folder / "model")
     folder = check.folder / "run"
     words = [
         "model=qwen3_4b_base",
@@ -108,8 +120,8 @@ def full_size(check: Check) -> None:
         "checkpoint.every_n_steps=1000",  # none: 48 GB
     ]
     check.doing("steps")
-    train = Training(check, folder, [*words, *QUIET, *([] if check.card else ON_CPU)])
-    enough = math.inf if check.card else 2
+    train = Training(check, folder, [*words, *QUIET, *(attention(check) if check.card else ON_CPU)])
+    enough = math.inf if check.card else 2  # the toy's first has no signal
     train.follow(lambda: len(rows_of(folder)) >= enough or check.left_s < STOP_S)
     train.kill()
     rows = rows_of(folder)
@@ -122,6 +134,13 @@ def full_size(check: Check) -> None:
         sum(row["update/tokens_per_s"] for row in rows) > 0, "no update had a token to read"
     )
     report(check, rows)
+
+
+def attention(check: Check) -> list[str]:
+    """The word for vLLM's attention, where the run has to say one."""
+    backend = attention_backend(check.card)
+    check.note(attention_backend=backend)
+    return [f"engine.attention_backend={backend}"] if backend else []
 
 
 class Training:

@@ -92,12 +92,49 @@ def test_a_figure_that_is_no_number_fails_its_stage_and_what_follows_is_still_me
     check.near("attention", math.nan, 1e-2)
     check.near("head", 2e-2, 1e-2)
     check.near("moments", 1e-2, 1e-2)
+    check.between("peak", 48.0, 35.0, 52.5)
+    check.between("peak", 53.0, 35.0, 52.5)
+    check.between("peak", math.nan, 35.0, 52.5)
     assert check.failures == [
         "attention is nan, at most 0.01 is right",
         "head is 0.02, at most 0.01 is right",
+        "peak is 53, 35 to 52.5 is right",
+        "peak is nan, 35 to 52.5 is right",
     ]
     figures = json.loads((tmp_path / "kernels.json").read_text())["figures"]
     assert figures["moments"] == figures["moments_limit"] == 1e-2
+
+
+@pytest.mark.parametrize(
+    ("library", "backend"),
+    [(None, "TRITON_ATTN"), ("_C.abi3.so", "TRITON_ATTN"), ("_vllm_fa3_C.abi3.so", "None")],
+)
+def test_vllm_without_flash_attention_is_told_to_use_triton(
+    tmp_path: Path, library: str | None, backend: str
+) -> None:
+    folder = tmp_path / "vllm" / "vllm_flash_attn"
+    folder.mkdir(parents=True)
+    for file in ["../__init__.py", "__init__.py", *([library] if library else [])]:
+        (folder / file).touch()
+    ask = "from gpu_stages.stage import attention_backend as a; print(a(True), a(False))"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{BENCH}"}
+    done = subprocess.run(
+        [sys.executable, "-c", ask], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [backend, "None"], done.stderr
+
+
+@pytest.mark.slow
+def test_the_full_size_is_that_of_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    from gpu_stages.model import shape_of_stage
+
+    from rlrt.model.load import parameter_count
+
+    shape = shape_of_stage(card=True)
+    assert parameter_count(shape) == 4_022_468_096  # of Qwen/Qwen3-4B-Base
+    assert shape.rope_parameters["rope_theta"] == 1e6
+    assert shape.eos_token_id == 2
 
 
 @pytest.mark.parametrize(
@@ -130,5 +167,9 @@ def test_all_that_a_cpu_can_run_passes_there(tmp_path: Path) -> None:
     assert skipped == {"engine_4b"}
     assert found["train"]["figures"]["killed_after"] >= 2
     assert found["train_4b"]["figures"]["steps"] >= 2
-    assert found["update"]["figures"]["kernels"]
+    update = found["update"]["figures"]
+    assert update["kernels"]
+    assert update["update"]["mfu"] > 0
+    assert update["score"]["tokens_per_s"] > 0
+    assert found["engine"]["figures"]["proven_tensors"] == [47] * 3
     assert "train_4b" in done.stdout.split("━")[-1], "a table"

@@ -68,13 +68,6 @@ def test_parts_beside_trl_run_and_have_its_gradients(tmp_path: Path) -> None:
     assert all(max(row["drift"].values()) < SAME_GRADIENT for row in ours)
 
 
-@pytest.mark.slow
-def test_gpu_part_runs_where_there_is_none(tmp_path: Path) -> None:
-    (row,) = rows_of(tmp_path, "gpu", "--gpu")["gpu"]
-    assert row["update"]["mfu"] > 0
-    assert row["score"]["tokens_per_s"] > 0
-
-
 def test_unknown_part_is_refused(tmp_path: Path) -> None:
     done = run(tmp_path, "speed")
     assert done.returncode == 2
