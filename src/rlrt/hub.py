@@ -54,6 +54,21 @@ def find_commit(name: str, kind: str, revision: str | None, setting: str) -> str
         return known.resolved
 
 
+def does_answer(name: str, kind: str) -> bool:
+    """Whether the hub says anything of a repository, were it that there is none."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        with _silent():
+            HfApi().repo_info(name, repo_type=kind, timeout=ANSWER_S)
+    except HfHubHTTPError:
+        return True
+    except Exception:  # of the network, whichever client the hub's library uses
+        return False
+    return True
+
+
 def refuse_unused(revision: str | None, commit: str | None, group: str, local: str) -> None:
     """ValueError where a revision or commit is set beside ``local``, the setting of a local copy, or
     where a commit is none.

@@ -139,8 +139,13 @@ def test_an_unknown_split_or_config_is_named(
     assert "\n" not in str(it.value)
 
 
-def test_an_unreachable_hub_is_one_sentence() -> None:
-    """In a process of its own: the offline switch is read when `datasets` is imported."""
+@pytest.mark.parametrize(
+    "surroundings",
+    [{"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}],
+    ids=["offline", "nobody answers"],
+)
+def test_an_unreachable_hub_is_one_sentence(surroundings: dict[str, str]) -> None:
+    """In a process of its own: the switch is read when `datasets` is imported. Nothing is tried again."""
     code = (
         "from rlrt.data.rows import read_hub\n"
         "try:\n    list(read_hub('openai/gsm8k-is-not-here', 'main', 'train'))\n"
@@ -148,11 +153,12 @@ def test_an_unreachable_hub_is_one_sentence() -> None:
     )
     run = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        env=os.environ | surroundings,
         capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stderr
+    assert "Retry" not in run.stderr
     (sentence,) = run.stdout.splitlines()
     assert "'openai/gsm8k-is-not-here'" in sentence
     assert "data.path" in sentence

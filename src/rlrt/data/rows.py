@@ -4,11 +4,12 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rlrt.hub import cache_only, find_commit, is_local
+from rlrt.hub import cache_only, does_answer, find_commit, is_local
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 # Longer than any real problem by far; without a limit one broken line could fill the memory.
@@ -83,7 +84,10 @@ def read_hub(
     try:
         table = _cached(name, config, split, commit)
         if table is None:
-            table = _loaded(name, config, split, commit)
+            # without an answer the library would try each file again for half a minute, aloud
+            reachable = is_local(name) or commit is not None or does_answer(name, "dataset")
+            with nullcontext() if reachable else cache_only():
+                table = _loaded(name, config, split, commit)
     except (OSError, ValueError, RuntimeError, _datasets_error()) as error:
         raise UnreachableError(
             f"the data set {name!r} (config {config!r}, split {split!r}) could not be loaded: "
