@@ -158,6 +158,7 @@ def lengthened(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     path.write_text(json.dumps(config | {"max_position_embeddings": 2 * LONG}), encoding="utf-8")
     for checkpoint in (folder / "checkpoints").iterdir():
         checkpoint.unlink()  # the model's own configuration allows too few positions
+    shutil.rmtree(folder / "exports")
     sampled = [
         row["response_ids"]
         for step in range(3)

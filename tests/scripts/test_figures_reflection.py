@@ -72,14 +72,17 @@ def test_the_engine_is_asked_prompt_kept_tokens_and_sentence_in_one_call(
 ) -> None:
     _, spy, look = seen
     _probe, sampled, continued = spy.calls  # all continuations are one call
-    responses = {(ids, found.ids) for ids, found in zip(sampled[0], sampled[3], strict=True)}
+    responses = {
+        (ids, tuple(found.ids.tolist())) for ids, found in zip(sampled[0], sampled[3], strict=True)
+    }
     assert len(sampled[0]) == PROBLEMS * 8
     assert len(continued[0]) == len(look.judged) > 0
     assert continued[2].max_response_tokens == ROOM
     for (arm, _), asked in zip(look.judged, continued[0], strict=True):
         rollout = arm.case.rollout
-        assert (rollout.prompt_ids, rollout.response.ids) in responses
-        kept = rollout.response.ids[: arm.position]
+        ids = tuple(rollout.response.ids.tolist())
+        assert (rollout.prompt_ids, ids) in responses
+        kept = ids[: arm.position]
         assert asked == rollout.prompt_ids + kept + arm.sentence_ids
         assert arm.sentence_ids in ((), sentence(study))
 
@@ -206,7 +209,9 @@ def test_what_is_not_there_is_one_sentence(
         return str(raised.value)
 
     assert "holds no config.yaml" in said(tmp_path / "nowhere")
-    assert "holds no checkpoints" in said(copied(run_folder, tmp_path / "without"))
+    without = copied(run_folder, tmp_path / "without")
+    (without / "export").unlink()
+    assert "holds no checkpoints and no exports" in said(without)
     assert "--steps names 7" in said(run_folder, "--steps", "7")
     assert "--problems is 0" in said(run_folder, "--problems", "0")
     assert "--sentence is empty" in said(run_folder, "--sentence", "")

@@ -47,12 +47,10 @@ def test_positions_of_a_run_the_same_each_time(
     assert "4 positions" in capsys.readouterr().out
 
 
-def test_another_step_is_read_by_its_checkpoint(
+def test_another_step_is_read_by_what_the_run_keeps_of_it(
     script: ModuleType, tmp_path: Path, run_folder: Path
 ) -> None:
-    assert script.policy_of_step(run_folder, 2) == str(
-        run_folder / "checkpoints" / "step-000002.ckpt"
-    )
+    assert script.policy_of_step(run_folder, 2) == str(run_folder / "exports" / "step-000002")
     script.main([str(run_folder), "--step", "2", "--out", str(tmp_path / "theory"), *SMALL])
     assert any(row["panel"] == "policy" for row in read_csv(tmp_path / "theory.csv"))
 
