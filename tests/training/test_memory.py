@@ -30,6 +30,7 @@ update = Update(
     responses=tuple(tuple(10 + (row + t) % 200 for t in range(LENGTH)) for row in range(ROWS)),
     counted_BT=ones.bool(),
     mask_BT=ones.bool(),
+    sampled_BT=ones.bool(),
     student_scored_B=torch.ones(ROWS, dtype=torch.bool),
     student_logprobs_BT=-5 * ones,
     engine_logprobs_BT=-5 * ones,
