@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from workload import TINY, Workload
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.context.correct_peer import CorrectPeer
 from rlrt.credit.assigner import CreditAssigner
@@ -238,4 +238,6 @@ def score(module: PolicyModule, load: Workload) -> None:
 def gradients(module: PolicyModule) -> dict[str, Tensor]:
     """Of all weights, by name, as the last update left them."""
     named = module.policy.named_parameters()
-    return {name: ranks.whole(p.grad).clone() for name, p in named if p.grad is not None}
+    return {
+        name: distributed.full_tensor(p.grad).clone() for name, p in named if p.grad is not None
+    }

@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "rlrt"
 SCRIPTS = ROOT / "scripts"
 
 FLOORS = (
-    {"allocator", "batch", "errors", "files", "functional", "hub", "leader", "ranks"},
+    {"allocator", "batch", "errors", "files", "functional", "hub", "distributed"},
     {"data", "context", "engine", "reward", "credit", "loss", "model", "records"},
     {"evaluation", "analysis"},
     {"training"},

@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.batch import Response
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec, Sampling
@@ -71,14 +71,14 @@ def main(tensor_parallel: int, folder: Path) -> None:
     spec = EngineSpec(TINY, stop_token_ids(TINY, tokenizer), torch.float32, 256)
     engine = VLLMEngine(tensor_parallel=tensor_parallel)
     prompts = Prompts(tokenizer)
-    own = range(ranks.rank(), PROMPTS, ranks.world_size())
+    own = range(distributed.get_rank(), PROMPTS, distributed.get_world_size())
     asked = [prompts.student_ids(f"Compute {seed} + 3 + 7.") for seed in own]
     found: dict[str, object] = {"own": list(own)}
     engine.start(trained(1.0), spec)
     for scale in (1.0, 1.05):
         policy = trained(scale)
-        if ranks.is_distributed():
-            mesh = init_device_mesh("cpu", (ranks.world_size(),))
+        if distributed.is_initialized():
+            mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
             for layer in policy.get_decoder().layers:
                 fully_shard(layer, mesh=mesh)
             fully_shard(policy, mesh=mesh)
@@ -99,7 +99,7 @@ def main(tensor_parallel: int, folder: Path) -> None:
         }
         found[f"named {scale}"] = [name for name in named if named[name] == [name]]
         found["all"] = list(sent)
-        first_rank = ranks.rank() == 0
+        first_rank = distributed.get_rank() == 0
         gap = logprob_gap(
             engine,
             lambda p, r, scale=scale: naive_score(trained(scale), p, r),
@@ -115,9 +115,11 @@ def main(tensor_parallel: int, folder: Path) -> None:
     engine.close()
     threads = [int(thread.name) for thread in Path("/proc/self/task").iterdir()]
     found["cores"] = [len(os.sched_getaffinity(thread)) for thread in threads]
-    found["total"] = int(ranks.total(torch.tensor(1)))  # the process group outlives the engine
-    (folder / f"{ranks.rank()}.json").write_text(json.dumps(found))
-    if ranks.is_distributed():
+    found["total"] = int(
+        distributed.all_reduce_sum(torch.tensor(1))
+    )  # the process group outlives the engine
+    (folder / f"{distributed.get_rank()}.json").write_text(json.dumps(found))
+    if distributed.is_initialized():
         dist.destroy_process_group()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.scripted_judge import ScriptedJudge
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.batch import Problem, Response
 from rlrt.engine.engine import OnFinished, Sampling
 from rlrt.evaluation.evaluator import Evaluator
@@ -65,7 +65,7 @@ def problem(number: int) -> Problem:
 def main(folder: Path) -> None:
     """Sample eight groups in updates of four; evaluate five problems, and then only one."""
     scripted: Any = Scripted()
-    own = ranks.own_groups(8, SETTINGS.problems_per_update)
+    own = distributed.groups_of_rank(8, SETTINGS.problems_per_update)
     sampled = Sampler(SETTINGS, scripted, scripted, scripted)(
         [(group, problem(group)) for group in own],
         3,
@@ -86,4 +86,4 @@ def main(folder: Path) -> None:
         "discarded": sampled.discarded_tokens,
         "measured": measured,
     }
-    (folder / f"{ranks.rank()}.json").write_text(json.dumps(found))
+    (folder / f"{distributed.get_rank()}.json").write_text(json.dumps(found))

@@ -14,7 +14,7 @@ import torch
 from tests.training.one_update import OneUpdate
 from torch import Tensor
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.functional.divergences import AlphaDivergence
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.surrogate import ClippedSurrogate
@@ -132,9 +132,17 @@ def one_way(
     share = GROUPS // count * SAMPLES
     own = list(range(rank * share, (rank + 1) * share))
     trainer.fit(module, datamodule=OneUpdate(of_rows(whole_update(), own)))
-    grads = [ranks.whole(part.grad) for part in module.policy.parameters() if part.grad is not None]
+    grads = [
+        distributed.full_tensor(part.grad)
+        for part in module.policy.parameters()
+        if part.grad is not None
+    ]
     metrics = {name: torch.tensor(value) for name, value in module.update_metrics[0].items()}
-    views = {f"view_{row}": view_T for part in ranks.gathered(module.views) for row, view_T in part}
+    views = {
+        f"view_{row}": view_T
+        for part in distributed.all_gather_object(module.views)
+        for row, view_T in part
+    }
     return {"gradient": torch.cat([grad.flatten() for grad in grads]), **views, **metrics}
 
 
@@ -162,7 +170,7 @@ def main() -> None:
     for way in ways(len(folders)):
         policy, precision, *how = way
         found[way] = one_way(folders[policy], precision, *how, scratch=Path(path).parent)
-    if ranks.rank() == 0:
+    if distributed.get_rank() == 0:
         torch.save(found, path)
 
 

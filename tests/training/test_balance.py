@@ -9,7 +9,7 @@ import torch
 from tests.processes import call_ranks
 from tests.training.step import step_of
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.credit.grpo import GRPO
 from rlrt.training.balance import Cost, balanced, costs_of, owners
@@ -33,14 +33,14 @@ def tokens(rollouts: list[Rollout], update: int) -> int:
 
 def balance(folder: Path) -> None:
     """One rank, which samples the groups of its place: what it then holds, and who waits."""
-    own = [rollout(g, s) for g in ranks.own_groups(24, 12) for s in range(2)]
+    own = [rollout(g, s) for g in distributed.groups_of_rank(24, 12) for s in range(2)]
     found = balanced(own, GRPO(), 0, 12)
     assert found == [rollout(r.group, r.sample) for r in found]
     shares = [idle_share([tokens(some, 0), tokens(some, 1)]) for some in (own, found)]
     held = [[r.group, r.sample] for r in found]
     assert all(a.prompt_ids is b.prompt_ids for a, b in zip(found[::2], found[1::2], strict=True))
-    (folder / f"{ranks.rank()}.json").write_text(json.dumps([held, shares]))
-    ranks.wait()
+    (folder / f"{distributed.get_rank()}.json").write_text(json.dumps([held, shares]))
+    distributed.barrier()
 
 
 @pytest.mark.parametrize("count", [2, 3])

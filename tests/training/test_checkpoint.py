@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from torch.distributed.checkpoint.api import CheckpointException
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.assembly import resume
 from rlrt.assembly.configuration import compose
 from rlrt.errors import RunStoppedError, UserError
@@ -159,8 +159,8 @@ def test_one_rank_verifies_what_all_resume_from(
     with pytest.raises(UserError, match=r"is damaged; go on from .*step-000001\.ckpt"):
         checkpoints.setup(none, none, "fit")
     # another rank reads nothing, and says what rank 0 has told it
-    monkeypatch.setattr(ranks, "rank", lambda: 1)
-    monkeypatch.setattr(ranks, "gathered", lambda told: ["of rank 0", told])
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "all_gather_object", lambda told: ["of rank 0", told])
     (run / "checkpoints").rename(run / "away")
     with pytest.raises(UserError, match=r"^of rank 0$"):
         checkpoints.setup(none, none, "fit")

@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.optim import AdamW, Optimizer
 
-from rlrt.ranks import rank, whole
+from rlrt.distributed import full_tensor, get_rank
 from rlrt.training.host_adamw import HostAdamW
 
 DEVICES = [
@@ -150,10 +150,10 @@ def sharded(folder: Path) -> None:
             model(torch.ones(2, 5)).sum().backward()
             optimizer.step()
     for one, two in zip(models[0][0].parameters(), models[1][0].parameters(), strict=True):
-        assert torch.equal(whole(one), whole(two))
+        assert torch.equal(full_tensor(one), full_tensor(two))
     full = StateDictOptions(full_state_dict=True, cpu_offload=True)
     device, here = (get_optimizer_state_dict(*pair, options=full) for pair in models)
-    assert bool(device) == (rank() == 0)
+    assert bool(device) == (get_rank() == 0)
     assert device.get("param_groups") == here.get("param_groups")
     for name, state in device.get("state", {}).items():
         for key, value in state.items():
@@ -170,7 +170,7 @@ def sharded(folder: Path) -> None:
             found = resumed.state[parameter][name]
             local, other = (getattr(part, "_local_tensor", part) for part in (found, value))
             assert torch.equal(local, other)
-    (folder / f"done.{rank()}").touch()
+    (folder / f"done.{get_rank()}").touch()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import torch
 from tests.processes import call_ranks
 from tests.training.step import step_of
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.records import read_table, step_files
 from rlrt.training.records import write_records
 from rlrt.training.rollout_metrics import rollout_metrics
@@ -16,10 +16,10 @@ from rlrt.training.rollout_metrics import rollout_metrics
 
 def tell(folder: Path) -> None:
     """One of two ranks, whose parts are uneven."""
-    sampled, batch, teacher, credit = step_of((1, 2) if ranks.rank() == 0 else (0, 3))
+    sampled, batch, teacher, credit = step_of((1, 2) if distributed.get_rank() == 0 else (0, 3))
     write_records(folder / "both", 7, sampled.rollouts, ["q"] * 4, batch, credit)
     row = rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)
-    (folder / f"{ranks.rank()}.json").write_text(json.dumps(row))
+    (folder / f"{distributed.get_rank()}.json").write_text(json.dumps(row))
 
 
 def test_worked_out_by_hand() -> None:

@@ -26,8 +26,7 @@ from yaml import YAMLError
 
 from rlrt.assembly.resolvers import PROJECT, register_resolvers
 from rlrt.assembly.types import require_types
-from rlrt.errors import RunStoppedError, UserError
-from rlrt.leader import error_file, leads
+from rlrt.errors import RunStoppedError, UserError, error_file, is_rank_zero
 
 CONFIGS = PROJECT / "configs"
 SWITCH = "RLRT_TRACEBACK"
@@ -204,7 +203,7 @@ def stop_with_a_sentence(folder: Path | None = None, advice: str = "") -> Iterat
         raise SystemExit(
             _say(f"{sentence}; traceback in {kept}" if kept else sentence, status)
         ) from None
-    if folder is not None and leads():
+    if folder is not None and is_rank_zero():
         for path in (folder / "error.txt", *folder.glob("error-rank-*.txt")):
             path.unlink(missing_ok=True)
 
@@ -273,7 +272,7 @@ def _how_to_go_on(folder: Path | None, advice: str) -> str:
 
 
 def _say(sentence: object, status: int) -> int:
-    if leads():  # it tells what stopped another rank, too
+    if is_rank_zero():  # it tells what stopped another rank, too
         print(f"error: {sentence}", file=sys.stderr, flush=True)
     return status
 

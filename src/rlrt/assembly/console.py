@@ -6,14 +6,14 @@ import warnings
 import transformers
 from rich.console import Console
 
-from rlrt.leader import leads
+from rlrt.errors import is_rank_zero
 
 console = Console()
 
 
 def say(text: str) -> None:
     """Print text as it is, once for all ranks: no markup, no line breaks of its own."""
-    if leads():
+    if is_rank_zero():
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

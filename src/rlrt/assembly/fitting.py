@@ -22,8 +22,7 @@ from rlrt.assembly.memory_table import memory_table
 from rlrt.assembly.parts import CheapParts
 from rlrt.assembly.trainer import rank_count
 from rlrt.engine.engine import EngineSpec
-from rlrt.errors import UserError
-from rlrt.leader import leads
+from rlrt.errors import UserError, is_rank_zero
 
 
 def demand_of(
@@ -100,5 +99,5 @@ def fitted(
 
 def show(columns: list[tuple[Demand, float]], name: str) -> None:
     """Print the memory table, once for all ranks."""
-    if leads():
+    if is_rank_zero():
         console.print(memory_table(columns, f"memory of {name}"))

@@ -9,8 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlrt.assembly.configuration import compose, leaves, load_yaml
 from rlrt.assembly.types import shown
-from rlrt.errors import UserError
-from rlrt.leader import launched_together, leads
+from rlrt.errors import UserError, is_rank_zero, launched_together
 from rlrt.training.checkpoint import completed_steps, find_checkpoint, run_folder
 
 # What may differ from the run that is resumed: nothing of it changes what a step computes.
@@ -57,14 +56,16 @@ def resumption(config: DictConfig, overrides: Sequence[str], folder: Path) -> Re
     are taken over. UserError where the folder is taken, a checkpoint damaged, or a setting differs.
     """
     if config.resume is None:
-        if leads() and (folder / "config.yaml").exists():  # else it is the leading rank's own
+        if (
+            is_rank_zero() and (folder / "config.yaml").exists()
+        ):  # else it is the leading rank's own
             raise UserError(
                 f"{folder} already holds a run: go on with it by resume={folder} "
                 f"hydra.run.dir={folder}, or choose another folder"
             )
         return Resumption(config, 0, None)
     source = Path(str(config.resume))
-    verified = leads() and not launched_together()
+    verified = is_rank_zero() and not launched_together()
     checkpoint = find_checkpoint(source, verified)
     done = _completed(checkpoint, source) if checkpoint else 0
     stored_path = run_folder(source) / "config.yaml"

@@ -18,10 +18,9 @@ from rlrt.assembly.teacher_model import require_vocabulary, teacher_folder, teac
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
-from rlrt.errors import UserError
+from rlrt.errors import UserError, is_rank_zero
 from rlrt.evaluation.judging import Judge
 from rlrt.files import write_atomically
-from rlrt.leader import leads
 from rlrt.model.kernels import chosen_attention, chosen_kernels, use_kernels
 from rlrt.model.load import (
     hollow_policy,
@@ -122,11 +121,11 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     exported = (saved.export_every_n_steps, saved.export_steps)
     exports = Exports(folder, tokenizer, spec.dtype, *exported)
     watch = RankWatch(folder, shared_settings(config))
-    views = [LiveView(rollouts, console)] if leads() else []
+    views = [LiveView(rollouts, console)] if is_rank_zero() else []
     trainer = _trainer(config, folder, first_step, [watch, exports, rollouts, *views, checkpoints])
     sharded = isinstance(trainer.strategy, FullySharded)
     module = _policy_module(parts, policy_path, sharded, kernels)
-    if leads():
+    if is_rank_zero():
         stored = with_commits(config, parts)
         write_atomically(
             folder / "config.yaml", lambda partial: OmegaConf.save(stored, partial, resolve=True)
@@ -167,7 +166,7 @@ def _policy_module(
 ) -> PolicyModule:
     """With the policy itself, or a hollow one whose values rank 0 alone loads."""
     policy = source = None
-    if leads() or not sharded:
+    if is_rank_zero() or not sharded:
         source = checked(load_policy, policy_path, torch.float32, parts.model.random_init_seed)
     if not sharded:
         policy, source = source, None

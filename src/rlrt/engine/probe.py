@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.engine.engine import Engine, Sampling
 from rlrt.errors import RunStoppedError
 from rlrt.functional.ids import Ids
@@ -65,7 +65,7 @@ def require_same_weights(engine: Engine, weights: Weights, step: int) -> int:
         for count, named in enumerate(weights, 1):  # noqa: B007
             yield named
 
-    found = ranks.gathered(engine.differing(counted()))
+    found = distributed.all_gather_object(engine.differing(counted()))
     wrong = list(dict.fromkeys(name for part in found for name in part))
     if wrong:
         more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
@@ -144,7 +144,7 @@ def logprob_gap(
         np.abs(scored_T[: len(response.ids)].double().numpy() - response.engine_logprobs)
         for scored_T, response in zip(logprobs_BT, sampled, strict=True)
     ]
-    gaps = np.concatenate([gap for part in ranks.gathered(own) for gap in part])
+    gaps = np.concatenate([gap for part in distributed.all_gather_object(own) for gap in part])
     assert len(gaps), "the probe sampled no token"
     return Gap(float(gaps.max()), float(gaps.mean()))  # both NaN where one of them is
 

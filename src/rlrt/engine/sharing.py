@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from rlrt import ranks
+from rlrt import distributed
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class Sharers:
     """
 
     def __init__(self, size: int) -> None:
-        self.place = ranks.rank() % size
+        self.place = distributed.get_rank() % size
         self._size = size
         if size > 1:
             self._group, _ = dist.new_subgroups(size, backend="gloo")
@@ -53,8 +53,11 @@ def process_group_kept() -> Iterator[None]:
 
 def name_this_rank(device: torch.device) -> None:
     """Set what torchrun sets and vLLM reads; other launchers leave some of it out."""
-    local = device.index if device.index is not None else ranks.rank()
-    os.environ |= {"RANK": str(ranks.rank()), "WORLD_SIZE": str(ranks.world_size())}
+    local = device.index if device.index is not None else distributed.get_rank()
+    os.environ |= {
+        "RANK": str(distributed.get_rank()),
+        "WORLD_SIZE": str(distributed.get_world_size()),
+    }
     os.environ.setdefault("LOCAL_RANK", str(local))
     # The process group stands already: nobody connects to these any more.
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")

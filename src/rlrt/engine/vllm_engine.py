@@ -135,6 +135,7 @@ class VLLMEngine:
         # Logits in float32, as the trainer's, though the weights are those of ``dtype``.
         float32_head = {} if spec.dtype == torch.float32 else {"head_dtype": "float32"}
         return {
+            "runner": "generate",  # a config.json without "architectures" would get a model without a head
             "dtype": str(spec.dtype).removeprefix("torch."),
             "load_format": "dummy",
             # The head is sent by itself: the CPU build's products read a copy of it.
@@ -276,6 +277,7 @@ def _pack(module: nn.Module) -> None:
     """Have the CPU build's products read a matrix as it is now; they read a packed copy."""
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
+    module.cpu_linear = None  # type: ignore[assignment]  # the older copy makes room for the new one
     dispatch_cpu_unquantized_gemm(module, remove_weight=False)
 
 

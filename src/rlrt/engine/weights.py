@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from rlrt import ranks
+from rlrt import distributed
 
 
 def engine_weights(policy: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -27,4 +27,6 @@ def engine_weights(policy: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str,
 
 
 def _in_dtype(parameter: Tensor, dtype: torch.dtype) -> Tensor:
-    return ranks.whole(parameter.detach().to(dtype))  # cast before it travels; exact all the same
+    return distributed.full_tensor(
+        parameter.detach().to(dtype)
+    )  # cast before it travels; exact all the same

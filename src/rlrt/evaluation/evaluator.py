@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.batch import Problem, Verdict
 from rlrt.engine.engine import Engine, Sampling
 from rlrt.evaluation.asking import ask
@@ -78,7 +78,7 @@ class Evaluator:
 
         Every rank asks an equal share of the problems, and every rank returns the metrics of all.
         """
-        own = range(ranks.rank(), len(problems), ranks.world_size())
+        own = range(distributed.get_rank(), len(problems), distributed.get_world_size())
         asked = [(problem, sample) for problem in own for sample in range(self.samples)]
         answered = ask(
             engine,
@@ -92,7 +92,7 @@ class Evaluator:
             _Sample(problem, seen.verdict, len(response.ids), response.truncated)
             for (problem, _), (response, seen) in zip(asked, answered, strict=True)
         ]
-        everywhere = [sample for part in ranks.gathered(measured) for sample in part]
+        everywhere = [sample for part in distributed.all_gather_object(measured) for sample in part]
         return self._metrics(sorted(everywhere, key=lambda sample: sample.problem))
 
     def _metrics(self, samples: Sequence[_Sample]) -> dict[str, float]:

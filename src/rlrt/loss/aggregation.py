@@ -8,13 +8,13 @@ counted over all ranks, so everything here is collective.
 import torch
 from torch import Tensor
 
-from rlrt import ranks
+from rlrt import distributed
 
 
 def mean_one(weights_BT: Tensor) -> Tensor:
     """Weights scaled to a mean of 1 over those above 0, on all ranks; all stay 0 where none is."""
     found = torch.stack([(weights_BT > 0).sum().double(), weights_BT.double().sum()])
-    above, total = ranks.total(found).tolist()
+    above, total = distributed.all_reduce_sum(found).tolist()
     return weights_BT * (above / total) if total > 0 else weights_BT
 
 
@@ -44,7 +44,9 @@ class Aggregation:
     def __call__(self, mask_BT: Tensor, dtype: torch.dtype) -> Tensor:
         """Weights ``[B, T]`` that are 0 outside the mask; an update without a token gives all 0."""
         length_B1 = mask_BT.sum(1, keepdim=True)
-        counts = ranks.total(torch.stack([length_B1.sum(), (length_B1 > 0).sum()])).clamp(min=1)
+        counts = distributed.all_reduce_sum(
+            torch.stack([length_B1.sum(), (length_B1 > 0).sum()])
+        ).clamp(min=1)
         tokens, responses = counts.tolist()
         mask_BT = mask_BT.to(dtype)
         if self.kind == "token_mean":

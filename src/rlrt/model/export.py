@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.files import put_in_place, sync
 
 ABOUT = "rlrt.json"
@@ -45,7 +45,7 @@ def export(
     shapes = {n: torch.empty(t.shape, dtype=dtype, device="meta") for n, t in tensors.items()}
     files = split_torch_state_dict_into_shards(shapes, max_shard_size=file_bytes)
     partial = folder.with_name(f".{folder.name}.partial")
-    writes = ranks.rank() == 0
+    writes = distributed.get_rank() == 0
     try:
         if writes:
             shutil.rmtree(partial, ignore_errors=True)
@@ -53,7 +53,7 @@ def export(
         for file, names in files.filename_to_tensors.items():
             held = {}
             for name in names:
-                tensor = ranks.whole(tensors[name].to(dtype))  # cast before it travels
+                tensor = distributed.full_tensor(tensors[name].to(dtype))  # cast before it travels
                 if writes:
                     held[name] = tensor.cpu().contiguous()
                 del tensor

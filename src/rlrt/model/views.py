@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.functional.ids import Ids, joined
 from rlrt.functional.logprobs import token_logprobs
 from rlrt.functional.microbatches import split_packs
@@ -32,7 +32,7 @@ def passes(
     """These rows in passes of at most ``token_budget`` tokens, as many on every rank; collective."""
     behind, chosen = of(rows, prompts), of(rows, responses)
     parts = [[rows[index] for index in part] for part in split_packs(behind, chosen, token_budget)]
-    return parts + [[] for _ in range(ranks.largest(len(parts)) - len(parts))]
+    return parts + [[] for _ in range(distributed.largest(len(parts)) - len(parts))]
 
 
 def response_hidden(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.batch import Rollout
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.training.scoring import outcomes_of
@@ -29,17 +29,17 @@ def balanced(
     Whole groups move, so that peers and advantages stay on one rank. What may get credit is known
     from the outcomes alone.
     """
-    if ranks.world_size() == 1:
+    if distributed.get_world_size() == 1:
         return list(rollouts)
     outcomes = outcomes_of(rollouts)
     every_B = torch.ones_like(outcomes.group_B, dtype=torch.bool)
     own = costs_of(rollouts, assigner.credited(outcomes, every_B, step))
-    costs = [cost for part in ranks.gathered(own) for cost in part]
-    owner_of = owners(costs, problems_per_update, ranks.world_size())
-    parts: list[list[Rollout]] = [[] for _ in range(ranks.world_size())]
+    costs = [cost for part in distributed.all_gather_object(own) for cost in part]
+    owner_of = owners(costs, problems_per_update, distributed.get_world_size())
+    parts: list[list[Rollout]] = [[] for _ in range(distributed.get_world_size())]
     for rollout in rollouts:
         parts[owner_of[rollout.group]].append(rollout)
-    found = [rollout for part in ranks.exchanged(parts) for rollout in part]
+    found = [rollout for part in distributed.all_to_all_object(parts) for rollout in part]
     return sorted(found, key=lambda rollout: (rollout.group, rollout.sample))
 
 

@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.errors import RunStoppedError, UserError
 from rlrt.files import interrupts_wait, put_in_place, recover, remove, sync, write_atomically
 from rlrt.training.checkpoint_files import (
@@ -135,12 +135,12 @@ class Checkpoints(Checkpoint):
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Rank 0 verifies what the run resumes from, where it has not yet, and tells the others."""
         told = None
-        if ranks.rank() == 0 and self.unverified is not None:
+        if distributed.get_rank() == 0 and self.unverified is not None:
             try:
                 find_checkpoint(self.unverified)
             except DamagedCheckpointError as error:
                 told = str(error)
-        if damaged := ranks.gathered(told)[0]:
+        if damaged := distributed.all_gather_object(told)[0]:
             raise DamagedCheckpointError(damaged)
 
     def on_save_checkpoint(
@@ -163,7 +163,7 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: L.Trainer, path: Path) -> None:
         """Have all ranks write; rank 0 then gives the checkpoint its name and removes old ones."""
         partial = path.with_name(f".{path.name}.partial")
-        if ranks.rank() == 0:
+        if distributed.get_rank() == 0:
             for left in self.folder.glob(".*step-*"):  # by a process that was killed
                 remove(left)
         trainer.strategy.barrier()
@@ -171,12 +171,12 @@ class Checkpoints(Checkpoint):
             with plain_errors(path):
                 trainer.save_checkpoint(partial)
         except BaseException:
-            if ranks.rank() == 0:
+            if distributed.get_rank() == 0:
                 remove(partial)  # a disk that is full need not stay so
             raise
         if partial.is_dir():
             _seal(partial)
-        if ranks.rank() == 0:
+        if distributed.get_rank() == 0:
             put_in_place(partial, path)
             link(path, self.folder / "last.ckpt")
             self._remove_old(path)
@@ -192,7 +192,7 @@ class Checkpoints(Checkpoint):
 
     def link_best(self) -> None:
         """Make ``best.ckpt`` the checkpoint that was evaluated last, if none was better."""
-        if ranks.rank() != 0:
+        if distributed.get_rank() != 0:
             return
         best = self.folder / "best.ckpt"
         recover(best)
@@ -212,12 +212,12 @@ def _seal(folder: Path) -> None:
 
     Every rank reads back what it has written; rank 0 also what belongs to all of them.
     """
-    own = (f"__{ranks.rank()}_", *((".", "meta") if ranks.rank() == 0 else ()))
+    own = (f"__{distributed.get_rank()}_", *((".", "meta") if distributed.get_rank() == 0 else ()))
     files = [file for file in folder.iterdir() if file.name.startswith(own)]
     for file in files:
         sync(file)
-    parts = ranks.gathered(sums(files))
-    if ranks.rank() != 0:
+    parts = distributed.all_gather_object(sums(files))
+    if distributed.get_rank() != 0:
         return
     written = {name: about for part in parts for name, about in part.items()}
     missing = [name for name in sorted(written) if not (folder / name).exists()]

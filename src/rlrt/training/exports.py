@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.files import remove
 from rlrt.model.export import Origin, export, read_origin
 from rlrt.training.module import PolicyModule
@@ -45,7 +45,7 @@ class Exports(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Remove what an earlier course of this run, resumed before its end, has made of later steps."""
-        if ranks.rank() != 0:
+        if distributed.get_rank() != 0:
             return
         for path in _folders(self.folder):
             with suppress(ValueError):  # not one of this run's making

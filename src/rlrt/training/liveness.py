@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 
 import lightning as L
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.errors import RunStoppedError, UserError
 
 STATUS = 3  # of a process that ends because another has; as of every run that cannot go on
@@ -74,7 +74,7 @@ class RankWatch(L.Callback):
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         self.start()
-        folders = ranks.gathered(str(self.folder.resolve()))
+        folders = distributed.all_gather_object(str(self.folder.resolve()))
         if len(set(folders)) > 1:
             raise UserError(
                 f"the ranks have different run folders ({folders[0]} and others): name one for all by "
@@ -88,9 +88,9 @@ class RankWatch(L.Callback):
     def require_same_settings(self) -> None:
         """UserError that names the first setting in which a rank differs from rank 0; collective."""
         text = json.dumps(sorted(self._settings.items())).encode()
-        if len(set(ranks.gathered(hashlib.sha256(text).hexdigest()))) == 1:
+        if len(set(distributed.all_gather_object(hashlib.sha256(text).hexdigest()))) == 1:
             return
-        first, *others = ranks.gathered(self._settings)
+        first, *others = distributed.all_gather_object(self._settings)
         rank, other = next((n, o) for n, o in enumerate(others, 1) if o != first)
         names = sorted(first.keys() | other.keys())
         name = next(name for name in names if first.get(name) != other.get(name))
@@ -106,9 +106,12 @@ class RankWatch(L.Callback):
 
     def start(self) -> None:
         """Connect the ranks; collective. RunStoppedError where one does not reach rank 0."""
-        if ranks.world_size() == 1 or self._peers:
+        if distributed.get_world_size() == 1 or self._peers:
             return
-        self._rank, self._size = ranks.rank(), ranks.world_size()  # the group may end before this
+        self._rank, self._size = (
+            distributed.get_rank(),
+            distributed.get_world_size(),
+        )  # the group may end before this
         self._peers = _accepted() if self._rank == 0 else [_connected()]
         # a child would keep the connection of a dead rank open
         os.register_at_fork(after_in_child=self._forget)
@@ -215,15 +218,15 @@ def _accepted() -> list[Peer]:
         ("", 0), family=family, dualstack_ipv6=family == socket.AF_INET6
     ) as server:
         host = os.environ.get("MASTER_ADDR") or socket.gethostname()
-        ranks.gathered((host, server.getsockname()[1], secret))
+        distributed.all_gather_object((host, server.getsockname()[1], secret))
         until = time.monotonic() + CONNECT_S
         peers: dict[int, Peer] = {}
-        while len(peers) < ranks.world_size() - 1:
+        while len(peers) < distributed.get_world_size() - 1:
             server.settimeout(max(until - time.monotonic(), 0.001))
             try:
                 connection, _ = server.accept()
             except TimeoutError:
-                missing = sorted(set(range(1, ranks.world_size())) - peers.keys())
+                missing = sorted(set(range(1, distributed.get_world_size())) - peers.keys())
                 raise RunStoppedError(
                     f"ranks {missing} have not reached rank 0 at {host} within {CONNECT_S:.0f} s"
                 ) from None
@@ -239,14 +242,14 @@ def _accepted() -> list[Peer]:
 
 def _connected() -> Peer:
     """This rank's connection to rank 0."""
-    host, port, secret = ranks.gathered(("", 0, ""))[0]
+    host, port, secret = distributed.all_gather_object(("", 0, ""))[0]
     try:
         connection = socket.create_connection((host, port), CONNECT_S)
     except OSError as error:
         raise RunStoppedError(
-            f"rank {ranks.rank()} cannot reach rank 0 at {host}, port {port} ({error})"
+            f"rank {distributed.get_rank()} cannot reach rank 0 at {host}, port {port} ({error})"
         ) from error
-    connection.sendall(f"{secret} {ranks.rank()}\n".encode())
+    connection.sendall(f"{secret} {distributed.get_rank()}\n".encode())
     return Peer(connection, 0)
 
 

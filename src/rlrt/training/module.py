@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.errors import RunStoppedError
 from rlrt.functional.flops import BACKWARD, Shape
 from rlrt.functional.packing import Packed
@@ -174,12 +174,17 @@ class PolicyModule(L.LightningModule):
             sums += torch.stack([found.get(name, sums.new_zeros(())).double() for name in SUMS])
         self.update_tokens.append(self.work["update"].tokens - before)
         counts = torch.tensor([len(active), len(update.responses)], dtype=torch.float64)
-        *summed, kept, rollouts = ranks.total(torch.cat([sums.cpu(), counts])).tolist()
+        *summed, kept, rollouts = distributed.all_reduce_sum(
+            torch.cat([sums.cpu(), counts])
+        ).tolist()
         totals = dict(zip(SUMS, summed, strict=True))
 
         parameters = self.policy.parameters()
         clipped = torch.nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)
-        norm, loss = float(ranks.whole(clipped)), totals["surrogate"] + totals["distillation"]
+        norm, loss = (
+            float(distributed.full_tensor(clipped)),
+            totals["surrogate"] + totals["distillation"],
+        )
         if not (math.isfinite(norm) and math.isfinite(loss)):
             raise NonFiniteError(
                 f"the loss ({loss}) or the gradient norm ({norm}) of rollout step "

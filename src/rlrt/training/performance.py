@@ -10,7 +10,7 @@ from functools import cache
 
 import torch
 
-from rlrt.ranks import largest, maxima, total, world_size
+from rlrt.distributed import all_reduce_max, all_reduce_sum, get_world_size, largest
 
 # Dense peak in FLOP/s of half-precision products with float32 accumulation, by words of the name
 # that torch.cuda.get_device_name gives; the first that fits. From NVIDIA's data sheets.
@@ -54,11 +54,11 @@ def performance(stages: Mapping[str, Work], peak: float) -> dict[str, float]:
     share of attention slots that hold padding. What a stage without any work lacks is left out.
     """
     own = [[*astuple(work), work.seconds * peak] for work in stages.values()]
-    sums = total(torch.tensor(own, dtype=torch.float64)).tolist()
+    sums = all_reduce_sum(torch.tensor(own, dtype=torch.float64)).tolist()
     found: dict[str, float] = {}
     for stage, (flops, tokens, seconds, slots, padded, possible) in zip(stages, sums, strict=True):
         if seconds > 0:
-            found[f"{stage}/tokens_per_s"] = tokens / (seconds / world_size())
+            found[f"{stage}/tokens_per_s"] = tokens / (seconds / get_world_size())
             found[f"{stage}/mfu"] = flops / possible
         if slots > 0:
             found[f"{stage}/padding_waste"] = padded / slots
@@ -72,8 +72,8 @@ def idle_share(tokens: Sequence[float]) -> float:
     ``1 - sum of the ranks' means / sum of their maxima``, 0 for one rank and where there is no token.
     """
     own = torch.tensor(tokens, dtype=torch.float64)
-    most = float(maxima(own).sum())
-    return 1 - float(total(own).sum()) / world_size() / most if most else 0.0
+    most = float(all_reduce_max(own).sum())
+    return 1 - float(all_reduce_sum(own).sum()) / get_world_size() / most if most else 0.0
 
 
 @cache

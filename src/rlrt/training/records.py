@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rlrt.batch import Credit, Rollout, ScoredBatch
+from rlrt.distributed import barrier, get_rank, get_world_size
 from rlrt.files import put_in_place, remove, write_atomically
 from rlrt.functional.ids import token_mask
-from rlrt.ranks import rank, wait, world_size
 from rlrt.records import FIELDS, TOKENS, columns, offsets, write_table
 
 SCHEMA = pa.schema(
@@ -47,21 +47,21 @@ def write_records(
     """
     table = _table(step, rollouts, prompts, batch, credit)
     path = folder / f"step={step:06d}.parquet"
-    if world_size() == 1:
+    if get_world_size() == 1:
         if path.is_dir():  # by several ranks, before this process took the run up
             remove(path)
         write_atomically(path, lambda partial: write_table(table, partial))
         return
     partial = folder / f".{path.name}.partial"
-    if rank() == 0:
+    if get_rank() == 0:
         remove(partial)  # of a process that was killed; its parts may be those of more ranks
-    wait()
-    own = partial / f"{rank():04d}-of-{world_size():04d}.parquet"
+    barrier()
+    own = partial / f"{get_rank():04d}-of-{get_world_size():04d}.parquet"
     write_atomically(own, lambda partial: write_table(table, partial))
-    wait()
-    if rank() == 0:
+    barrier()
+    if get_rank() == 0:
         put_in_place(partial, path)
-    wait()
+    barrier()
 
 
 def _table(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from rlrt.batch import SUCCESS_REWARD, Credit, Rollout, ScoredBatch, Verdict
+from rlrt.distributed import all_reduce_sum, largest
 from rlrt.functional.groups import group_advantages, has_signal
-from rlrt.ranks import largest, total
 from rlrt.training.sampler import Sampled
 from rlrt.training.scoring import TeacherViews
 
@@ -57,7 +57,7 @@ def rollout_metrics(
 def _over_ranks(means: Sums, totals: Mapping[str, float]) -> dict[str, float]:
     """Means and totals over all ranks in one message; their names are the same on each."""
     numbers = [number for sum_and_count in means.values() for number in sum_and_count]
-    sums = total(torch.tensor([*numbers, *totals.values()], dtype=torch.float64)).tolist()
+    sums = all_reduce_sum(torch.tensor([*numbers, *totals.values()], dtype=torch.float64)).tolist()
     pairs = zip(means, sums[0 : len(numbers) : 2], sums[1 : len(numbers) : 2], strict=True)
     averaged = {name: summed / count for name, summed, count in pairs if count}
     return averaged | dict(zip(totals, sums[len(numbers) :], strict=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.batch import Credit, Problem, Rollout, ScoredBatch
 from rlrt.context.context import Context, Demonstration
 from rlrt.credit.assigner import CreditAssigner
@@ -108,7 +108,9 @@ class RolloutCallback(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         step, data = trainer.current_epoch, trainer.datamodule  # type: ignore[attr-defined]
         asked, per_update = data.problems_of_step(step), self.settings.problems_per_update
-        problems = [(group, asked[group]) for group in ranks.own_groups(len(asked), per_update)]
+        problems = [
+            (group, asked[group]) for group in distributed.groups_of_rank(len(asked), per_update)
+        ]
         self.row, self.step = {}, None
         saved = trainer.checkpoint_callback
         if isinstance(saved, Checkpoints) and saved.seconds is not None:
@@ -122,7 +124,7 @@ class RolloutCallback(L.Callback):
         self.engine.sleep()
         module.begin_step()
         with self._clock("wait"):  # for the rank that samples longest
-            ranks.wait()
+            distributed.barrier()
         rollouts = balanced(sampled.rollouts, self.parts.credit, step, per_update)
         sampled = replace(sampled, rollouts=rollouts)
         batch, teacher = self._score(module, sampled.rollouts, step)
@@ -242,7 +244,9 @@ class RolloutCallback(L.Callback):
         self.row["time/step_s"] = time.perf_counter() - self._step_began
         self.row["time/step_s"] -= self.row.get("time/evaluation_s", 0.0)
         spent = {name: value for name, value in self.row.items() if name.startswith("time/")}
-        longest = ranks.maxima(torch.tensor(list(spent.values()), dtype=torch.float64))
+        longest = distributed.all_reduce_max(
+            torch.tensor(list(spent.values()), dtype=torch.float64)
+        )
         return dict(zip(spent, longest.tolist(), strict=True))
 
     @contextmanager

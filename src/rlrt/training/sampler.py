@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, Sampling
@@ -79,7 +79,7 @@ class Sampler:
         resampled = discarded = 0
         for turn in range(1, self.settings.resample_rounds + 1):
             own = [group for group, rollouts in found.items() if not _differ(rollouts)]
-            silent = sorted(group for part in ranks.gathered(own) for group in part)
+            silent = sorted(group for part in distributed.all_gather_object(own) for group in part)
             replaced = list(zip(silent, spare, strict=False))
             if not replaced:
                 break

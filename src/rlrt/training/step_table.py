@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlrt.errors import is_rank_zero
 from rlrt.files import write_atomically
-from rlrt.leader import leads
 
 
 class StepTable:
@@ -31,7 +31,7 @@ class StepTable:
         self._write()
 
     def _write(self) -> None:
-        if not leads():
+        if not is_rank_zero():
             return
         if not self.rows:
             self.path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.batch import Credit, Rollout, ScoredBatch
 from rlrt.functional.ids import token_mask
 from rlrt.loss.aggregation import mean_one
@@ -101,6 +101,6 @@ def _rows_of_updates(group_B: Tensor, problems_per_update: int) -> list[slice]:
     """Where each update's rollouts stand, as many updates on every rank; collective."""
     update_B = group_B // problems_per_update
     assert bool((update_B.diff() >= 0).all()), "rollouts come group after group"
-    count = ranks.largest(int(update_B.max()) + 1 if len(update_B) else 0)
+    count = distributed.largest(int(update_B.max()) + 1 if len(update_B) else 0)
     ends = torch.searchsorted(update_B, torch.arange(count + 1)).tolist()
     return [slice(*pair) for pair in pairwise(ends)]

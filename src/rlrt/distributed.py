@@ -1,7 +1,7 @@
 """What the processes of a run tell each other. In a run of one process every answer is its own.
 
-A rank is one process with one device. Every function here but ``rank``, ``world_size`` and
-``own_groups`` is collective: all ranks call it, in the same order.
+A rank is one process with one device. Every function here but ``get_rank``,
+``get_world_size`` and ``groups_of_rank`` is collective: all ranks call it, in the same order.
 """
 
 import pickle
@@ -17,64 +17,64 @@ from torch.distributed.tensor import DTensor
 T = TypeVar("T")
 
 
-def is_distributed() -> bool:
+def is_initialized() -> bool:
     """Whether the run has a process group; it may hold a single process."""
     return dist.is_available() and dist.is_initialized()
 
 
-def rank() -> int:
+def get_rank() -> int:
     """This process among those of the run, from 0."""
-    return dist.get_rank() if is_distributed() else 0
+    return dist.get_rank() if is_initialized() else 0
 
 
-def world_size() -> int:
+def get_world_size() -> int:
     """How many processes the run has."""
-    return dist.get_world_size() if is_distributed() else 1
+    return dist.get_world_size() if is_initialized() else 1
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over all ranks of a tensor that has the same shape on each, on the CPU."""
     values = values.detach().cpu().clone()
-    if world_size() > 1:
+    if get_world_size() > 1:
         dist.all_reduce(values)
     return values
 
 
 def largest(value: int) -> int:
     """The largest of the ranks' numbers."""
-    return int(maxima(torch.tensor(value)))
+    return int(all_reduce_max(torch.tensor(value)))
 
 
-def maxima(values: Tensor) -> Tensor:
+def all_reduce_max(values: Tensor) -> Tensor:
     """Element by element the largest of all ranks' values, which have the same shape, on the CPU."""
     values = values.detach().cpu().clone()
-    if world_size() > 1:
+    if get_world_size() > 1:
         dist.all_reduce(values, dist.ReduceOp.MAX)
     return values
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until every rank has come here."""
     largest(0)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor that the ranks may share among them, with all its parts."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def gathered(part: T) -> list[T]:
+def all_gather_object(part: T) -> list[T]:
     """What every rank gave, in the order of the ranks, on every rank."""
-    if world_size() == 1:
+    if get_world_size() == 1:
         return [part]
-    parts: list[T | None] = [None] * world_size()
+    parts: list[T | None] = [None] * get_world_size()
     dist.all_gather_object(parts, part)
     return parts  # type: ignore[return-value]
 
 
-def exchanged(parts: Sequence[T]) -> list[T]:
+def all_to_all_object(parts: Sequence[T]) -> list[T]:
     """What every rank has for this one, in the order of the ranks; ``parts[r]`` goes to rank r."""
-    if world_size() == 1:
+    if get_world_size() == 1:
         return list(parts)
     sent = [np.frombuffer(pickle.dumps(part, pickle.HIGHEST_PROTOCOL), np.uint8) for part in parts]
     sizes = torch.tensor([len(part) for part in sent])
@@ -87,11 +87,11 @@ def exchanged(parts: Sequence[T]) -> list[T]:
     return [pickle.loads(part.numpy()) for part in received.split(coming.tolist())]
 
 
-def own_groups(groups: int, groups_per_update: int) -> list[int]:
+def groups_of_rank(groups: int, groups_per_update: int) -> list[int]:
     """The groups of a rollout step that this rank samples: an equal part of every update, in order.
 
     So an update holds the same groups however many ranks there are.
     """
-    share, mine = groups_per_update // world_size(), rank()
-    assert share * world_size() == groups_per_update, (groups_per_update, world_size())
+    share, mine = groups_per_update // get_world_size(), get_rank()
+    assert share * get_world_size() == groups_per_update, (groups_per_update, get_world_size())
     return [group for group in range(groups) if group % groups_per_update // share == mine]

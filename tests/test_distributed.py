@@ -8,34 +8,36 @@ import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from tests.processes import call_ranks
 
-from rlrt import leader, ranks
+from rlrt import distributed, errors
 
 
 def three(folder: Path) -> None:
     """What one of three ranks learns of the others."""
-    me = ranks.rank()
-    ranks.wait()
+    me = distributed.get_rank()
+    distributed.barrier()
     found = [
         me,
-        ranks.total(torch.tensor([me, 10.5])).tolist(),
-        ranks.maxima(torch.tensor([me, -me])).tolist(),
-        ranks.largest(me * 7),
-        ranks.gathered("abc"[me]),
-        ranks.own_groups(12, 6),
-        ranks.exchanged([f"{me} to {other}" * (me + 2 * other) for other in range(3)]),
+        distributed.all_reduce_sum(torch.tensor([me, 10.5])).tolist(),
+        distributed.all_reduce_max(torch.tensor([me, -me])).tolist(),
+        distributed.largest(me * 7),
+        distributed.all_gather_object("abc"[me]),
+        distributed.groups_of_rank(12, 6),
+        distributed.all_to_all_object(
+            [f"{me} to {other}" * (me + 2 * other) for other in range(3)]
+        ),
     ]
     (folder / f"{me}.json").write_text(json.dumps(found))
-    ranks.wait()
+    distributed.barrier()
 
 
 def test_one_process_answers_for_itself() -> None:
-    assert (ranks.rank(), ranks.world_size()) == (0, 1)
-    assert ranks.total(torch.tensor([1.0, 2])).tolist() == [1, 2]
-    assert ranks.maxima(torch.tensor([1.0, 2])).tolist() == [1, 2]
-    assert ranks.largest(7) == 7
-    assert ranks.gathered("own") == ["own"]
-    assert ranks.exchanged(["own"]) == ["own"]
-    assert ranks.own_groups(4, 2) == [0, 1, 2, 3]
+    assert (distributed.get_rank(), distributed.get_world_size()) == (0, 1)
+    assert distributed.all_reduce_sum(torch.tensor([1.0, 2])).tolist() == [1, 2]
+    assert distributed.all_reduce_max(torch.tensor([1.0, 2])).tolist() == [1, 2]
+    assert distributed.largest(7) == 7
+    assert distributed.all_gather_object("own") == ["own"]
+    assert distributed.all_to_all_object(["own"]) == ["own"]
+    assert distributed.groups_of_rank(4, 2) == [0, 1, 2, 3]
 
 
 def test_three_processes_sum_compare_gather_and_share_every_update(tmp_path: Path) -> None:
@@ -51,7 +53,7 @@ def test_three_processes_sum_compare_gather_and_share_every_update(tmp_path: Pat
 
 
 SRUN = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_JOB_NAME": "train"}
-JSRUN = dict.fromkeys(sorted(leader.JSRUN), "4")
+JSRUN = dict.fromkeys(sorted(errors.JSRUN), "4")
 TORCHRUN = {"LOCAL_RANK": "0", "GROUP_RANK": "1", "WORLD_SIZE": "16"}
 NAMES = {
     *SRUN,
@@ -102,26 +104,26 @@ def test_rank_0_leads(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert leader.leads() == leads
-    assert leader.launched_together() == together
+    assert errors.is_rank_zero() == leads
+    assert errors.launched_together() == together
 
 
 @pytest.mark.parametrize("environment", [SRUN, SRUN | {"SLURM_JOB_NAME": "bash"}, {}])
-def test_lightning_sees_srun_where_the_leader_does(
+def test_lightning_sees_srun_where_rank_zero_does(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert SLURMEnvironment.detect() == leader.launched_together()
+    assert SLURMEnvironment.detect() == errors.launched_together()
 
 
 def test_where_mpi4py_is_ranks_of_mpirun_count(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(leader, "find_spec", lambda name: name == "mpi4py" or None)
+    monkeypatch.setattr(errors, "find_spec", lambda name: name == "mpi4py" or None)
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
     for rank, expected in (("0", True), ("3", False)):
         monkeypatch.setenv("OMPI_COMM_WORLD_RANK", rank)
-        assert leader.leads() == expected
+        assert errors.is_rank_zero() == expected
