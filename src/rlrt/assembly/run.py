@@ -21,6 +21,7 @@ from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError, is_rank_zero
 from rlrt.evaluation.judging import Judge
 from rlrt.files import write_atomically
+from rlrt.loss.objective import Objective
 from rlrt.model.kernels import chosen_attention, chosen_kernels, use_kernels
 from rlrt.model.load import (
     hollow_policy,
@@ -36,7 +37,6 @@ from rlrt.training.exports import Exports
 from rlrt.training.liveness import RankWatch
 from rlrt.training.metrics_csv import MetricsCSV
 from rlrt.training.module import PolicyModule
-from rlrt.training.objective import Objective
 from rlrt.training.rollouts import RolloutCallback, RolloutParts
 from rlrt.training.sampler import RolloutSettings
 from rlrt.training.strategy import FullySharded
