@@ -18,7 +18,7 @@ from rich.table import Table
 from transformers import PreTrainedModel
 from workload import SHAPES, Workload, draw
 
-from rlrt.assembly.memory import CONTEXT, GB, Demand, Sizes, estimate, settled
+from rlrt.config.memory import CONTEXT, GB, Demand, Sizes, estimate, settled
 from rlrt.credit.grpo import GRPO
 from rlrt.training.performance import peak_flops
 

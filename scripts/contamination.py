@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rlrt.analysis.figures import save_rows
-from rlrt.assembly.benchmarks import build_source, read_benchmarks
-from rlrt.assembly.configuration import checked, compose, stop_with_a_sentence
-from rlrt.assembly.words import helped, listed, own_words
 from rlrt.batch import Problem
+from rlrt.config.benchmarks import build_source, read_benchmarks
+from rlrt.config.configuration import checked, compose, stop_with_a_sentence
+from rlrt.config.words import helped, listed, own_words
 from rlrt.data.contamination import DEFAULT_SIMILARITY, Kind, Overlap, check_similarity, overlaps
 from rlrt.data.rows import check_file, read_file, row_id, value_at
 from rlrt.data.tables import Source

@@ -22,10 +22,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlrt.assembly.configuration import compose
-from rlrt.assembly.parts import build_cheap_parts
-from rlrt.assembly.resume import resumption
-from rlrt.assembly.run import build_run
+from rlrt.config.configuration import compose
+from rlrt.config.parts import build_cheap_parts
+from rlrt.config.resume import resumption
+from rlrt.config.run import build_run
 from rlrt.errors import UserError
 from rlrt.training.checkpoint import is_whole
 

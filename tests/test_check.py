@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlrt.assembly.cards import require_driver, require_versions
-from rlrt.assembly.check import check_run
-from rlrt.assembly.configuration import compose
+from rlrt.config.cards import require_driver, require_versions
+from rlrt.config.check import check_run
+from rlrt.config.configuration import compose
 from rlrt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from rlrt.assembly.configuration import CONFIGS, compose
-from rlrt.assembly.run import build_run
+from rlrt.config.configuration import CONFIGS, compose
+from rlrt.config.run import build_run
 
 SIZES = [
     "model=tiny",

@@ -21,7 +21,7 @@ FLOORS = (
     {"data", "context", "engine", "reward", "credit", "loss", "model", "records"},
     {"evaluation", "analysis"},
     {"training"},
-    {"assembly"},
+    {"config"},
     {"train", "eval"},
 )
 FLOOR_OF_ROOM = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

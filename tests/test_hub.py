@@ -19,10 +19,10 @@ from tests.conftest import ROOT, TINY
 from tests.hub_server import NEW, OLD, Files, Hub, files_of, serving
 from tests.runs import SIZES
 
-from rlrt.assembly.configuration import compose
-from rlrt.assembly.parts import build_cheap_parts
-from rlrt.assembly.pinning import with_commits
-from rlrt.assembly.stored import find_policy, policies_by_step
+from rlrt.config.configuration import compose
+from rlrt.config.parts import build_cheap_parts
+from rlrt.config.pinning import with_commits
+from rlrt.config.stored import find_policy, policies_by_step
 from rlrt.errors import UserError
 
 ABSENT = "a" * 40
@@ -30,11 +30,11 @@ PROGRAM = """
 import json, sys
 from omegaconf import OmegaConf
 import rlrt.hub
-from rlrt.assembly.configuration import checked, compose
-from rlrt.assembly.pinning import pinned, with_commits
-from rlrt.assembly.parts import build_cheap_parts
-from rlrt.assembly.run import build_run
-from rlrt.assembly.stored import find_policy
+from rlrt.config.configuration import checked, compose
+from rlrt.config.pinning import pinned, with_commits
+from rlrt.config.parts import build_cheap_parts
+from rlrt.config.run import build_run
+from rlrt.config.stored import find_policy
 from rlrt.data.rows import read_hub
 from rlrt.errors import UserError
 rlrt.hub.ANSWER_S = 1

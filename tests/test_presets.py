@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from rlrt.assembly.configuration import CONFIGS, compose
-from rlrt.assembly.parts import build_cheap_parts
+from rlrt.config.configuration import CONFIGS, compose
+from rlrt.config.parts import build_cheap_parts
 
 KINDS = {
     "qwen3_4b_base": "base",

@@ -17,8 +17,8 @@ from tests.conftest import ROOT, TINY
 from tests.processes import torchrun
 from tests.untied import untied_tiny
 
-from rlrt.assembly.configuration import compose
-from rlrt.assembly.parts import build_cheap_parts
+from rlrt.config.configuration import compose
+from rlrt.config.parts import build_cheap_parts
 from rlrt.errors import UserError
 from rlrt.records import read_table
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from workload import TINY, Workload, draw
 
-from rlrt.assembly.memory import settled
+from rlrt.config.memory import settled
 from rlrt.credit.grpo import GRPO
 from rlrt.engine.engine import EngineSpec, Sampling
 from rlrt.engine.probe import sync_and_prove

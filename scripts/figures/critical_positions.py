@@ -19,12 +19,12 @@ from rlrt.analysis.critical_positions import Positions, Trajectory, read_positio
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.heat_map import heat_map_page
 from rlrt.analysis.html import save_page
-from rlrt.assembly.configuration import stop_with_a_sentence
-from rlrt.assembly.console import quiet_libraries, say
-from rlrt.assembly.options import require_at_least
-from rlrt.assembly.stored import policies_by_step
-from rlrt.assembly.study import Study, open_study
 from rlrt.batch import Verdict
+from rlrt.config.configuration import stop_with_a_sentence
+from rlrt.config.console import quiet_libraries, say
+from rlrt.config.options import require_at_least
+from rlrt.config.stored import policies_by_step
+from rlrt.config.study import Study, open_study
 from rlrt.errors import UserError
 from rlrt.records import read_table, rollouts_of, step_files
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.marker_picture import draw
 from rlrt.analysis.markers import View, as_texts, one_of_each, read_corpora, score, table, word
-from rlrt.assembly.configuration import stop_with_a_sentence
-from rlrt.assembly.console import quiet_libraries, say
-from rlrt.assembly.options import require_at_least
-from rlrt.assembly.study import Study, open_study
 from rlrt.batch import Verdict
+from rlrt.config.configuration import stop_with_a_sentence
+from rlrt.config.console import quiet_libraries, say
+from rlrt.config.options import require_at_least
+from rlrt.config.study import Study, open_study
 from rlrt.errors import UserError
 from rlrt.records import read_table, record_files, rollouts_of, step_files
 

@@ -28,13 +28,13 @@ from rlrt.analysis.reflection import (
     rates,
     turnable,
 )
-from rlrt.assembly.configuration import stop_with_a_sentence
-from rlrt.assembly.console import quiet_libraries, say
-from rlrt.assembly.options import require_at_least
-from rlrt.assembly.stored import StoredPolicy, find_policy, policies_by_step
-from rlrt.assembly.study import open_study
-from rlrt.assembly.study_engine import StudyEngine, held_out_problems, started
 from rlrt.batch import Problem, Response, Verdict
+from rlrt.config.configuration import stop_with_a_sentence
+from rlrt.config.console import quiet_libraries, say
+from rlrt.config.options import require_at_least
+from rlrt.config.stored import StoredPolicy, find_policy, policies_by_step
+from rlrt.config.study import open_study
+from rlrt.config.study_engine import StudyEngine, held_out_problems, started
 from rlrt.errors import UserError
 from rlrt.functional.seeds import derive_seed
 from rlrt.model.comparison import score_divergence

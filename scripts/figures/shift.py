@@ -18,14 +18,14 @@ from omegaconf import DictConfig
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run
 from rlrt.analysis.shift import Row, Shift, draw, hardest, shift_of, shift_rows
-from rlrt.assembly.benchmarks import build_source
-from rlrt.assembly.configuration import checked, stop_with_a_sentence
-from rlrt.assembly.console import quiet_libraries, say
-from rlrt.assembly.options import require_at_least
-from rlrt.assembly.stored import StoredPolicy, find_policy, read_config, start_of
-from rlrt.assembly.study import open_study, placed
-from rlrt.assembly.study_engine import StudyEngine, held_out_problems, started
 from rlrt.batch import Problem, Verdict
+from rlrt.config.benchmarks import build_source
+from rlrt.config.configuration import checked, stop_with_a_sentence
+from rlrt.config.console import quiet_libraries, say
+from rlrt.config.options import require_at_least
+from rlrt.config.stored import StoredPolicy, find_policy, read_config, start_of
+from rlrt.config.study import open_study, placed
+from rlrt.config.study_engine import StudyEngine, held_out_problems, started
 from rlrt.errors import UserError
 from rlrt.functional.seeds import derive_seed
 from rlrt.model.load import load_tokenizer

@@ -30,13 +30,13 @@ from rlrt.analysis.theory_positions import (
     summary,
     tally,
 )
-from rlrt.assembly.configuration import stop_with_a_sentence
-from rlrt.assembly.console import quiet_libraries, say
-from rlrt.assembly.options import require_at_least
-from rlrt.assembly.stored import policies_by_step
-from rlrt.assembly.study import Study, open_study
-from rlrt.assembly.study_engine import started
 from rlrt.batch import Response, Rollout, Verdict
+from rlrt.config.configuration import stop_with_a_sentence
+from rlrt.config.console import quiet_libraries, say
+from rlrt.config.options import require_at_least
+from rlrt.config.stored import policies_by_step
+from rlrt.config.study import Study, open_study
+from rlrt.config.study_engine import started
 from rlrt.errors import UserError
 from rlrt.functional.seeds import derive_seed
 from rlrt.model.comparison import compare

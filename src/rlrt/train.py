@@ -13,8 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rlrt.allocator import grow_segments
-from rlrt.assembly.cards import require_driver, require_versions
-from rlrt.assembly.configuration import (
+from rlrt.config.cards import require_driver, require_versions
+from rlrt.config.configuration import (
     CONFIGS,
     compose,
     no_empty_folder,
@@ -33,8 +33,8 @@ def train(config: DictConfig) -> None:
         if config.get("check"):
             _check(config, HydraConfig.get().overrides.task, folder)
             return
-        from rlrt.assembly.resume import resumption
-        from rlrt.assembly.run import build_run
+        from rlrt.config.resume import resumption
+        from rlrt.config.run import build_run
 
         going_on = resumption(config, HydraConfig.get().overrides.task, folder)
         run = build_run(going_on.config, folder, going_on.first_step)
@@ -43,8 +43,8 @@ def train(config: DictConfig) -> None:
 
 def _check(config: DictConfig, overrides: list[str], folder: Path) -> None:
     """What the run, or the one that it would go on with, comes to on its cards."""
-    from rlrt.assembly.check import check_run
-    from rlrt.assembly.resume import resumption
+    from rlrt.config.check import check_run
+    from rlrt.config.resume import resumption
 
     check_run(resumption(config, overrides, folder).config)
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlrt.assembly.benchmarks import benchmark_names, build_source, load_benchmark
-from rlrt.assembly.configuration import compose
 from rlrt.batch import Problem
+from rlrt.config.benchmarks import benchmark_names, build_source, load_benchmark
+from rlrt.config.configuration import compose
 from rlrt.data.benchmarks import Benchmark, read_problem_file
 from rlrt.data.tables import Source
 from rlrt.errors import UserError

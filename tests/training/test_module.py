@@ -9,10 +9,10 @@ from tests.training.one_update import LENGTHS, fit, gradient, update_of
 from transformers import PreTrainedModel
 
 from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.teacher import Live
 from rlrt.training.module import NonFiniteError, PolicyModule
-from rlrt.training.objective import Objective
 from rlrt.training.optimization import Optimization
 
 MakePolicy = Callable[[torch.dtype], PreTrainedModel]

@@ -16,8 +16,8 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from rlrt.assembly.configuration import compose
-from rlrt.assembly.run import build_run
+from rlrt.config.configuration import compose
+from rlrt.config.run import build_run
 from rlrt.data.prompts import BOXED_INSTRUCTION
 from rlrt.engine.engine import EngineSpec
 from rlrt.engine.hf_engine import HFEngine

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from rlrt import ranks
+from rlrt import distributed
 from rlrt.batch import Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.memory import within_memory
@@ -112,7 +112,7 @@ class VLLMEngine:
         self.share = "gpu_memory_utilization" if self.on_gpu else "cpu_cache_gib"
         self.stop_token_ids = list(spec.stop_token_ids)
         self.sharers = Sharers(self.tensor_parallel)
-        self.launched = ranks.is_distributed()  # the trainer's processes are the engine's
+        self.launched = distributed.is_initialized()  # the trainer's processes are the engine's
         if self.launched:
             name_this_rank(policy.device)
         with within_memory(self.share, "started"), _threads_kept(), _weights_kept():

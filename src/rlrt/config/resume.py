@@ -1,0 +1,127 @@
+"""Where a run goes on: its checkpoint, and the configuration that it began with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+from omegaconf import DictConfig, OmegaConf
+
+from rlrt.config.configuration import compose, leaves, load_yaml
+from rlrt.config.types import shown
+from rlrt.errors import UserError, is_rank_zero, launched_together
+from rlrt.training.checkpoint import completed_steps, find_checkpoint, run_folder
+
+# What may differ from the run that is resumed: nothing of it changes what a step computes.
+FREE = (
+    "resume",
+    "check",
+    "card_gb",
+    "logger",
+    "checkpoint",
+    "record_rollouts",
+    "engine.attention_backend",
+    "engine.max_logprob_gap",
+    "engine.gpu_memory_utilization",
+    "engine.tensor_parallel",
+    "reward.workers",
+    "trainer.devices",  # and how the work is divided over them
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.max_epochs",
+    "training.rollout_steps",  # the default of trainer.max_epochs
+    "training.score_all",
+    "training.optimization.moments",
+)
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """The configuration of the run, where it starts, and the checkpoint to load (None: none).
+
+    Where other ranks already wait for this one, it is verified once they have met: by one for all.
+    """
+
+    config: DictConfig
+    first_step: int
+    checkpoint: Path | None
+    verified: bool = True
+
+
+def resumption(config: DictConfig, overrides: Sequence[str], folder: Path) -> Resumption:
+    """How a run starts. Without ``resume`` in an empty folder, from step 0.
+
+    With it, from the newest checkpoint of the run folder (or the one named), under the configuration
+    stored there; settings given beside ``resume`` must agree with it, those in FREE excepted, which
+    are taken over. UserError where the folder is taken, a checkpoint damaged, or a setting differs.
+    """
+    if config.resume is None:
+        if (
+            is_rank_zero() and (folder / "config.yaml").exists()
+        ):  # else it is the leading rank's own
+            raise UserError(
+                f"{folder} already holds a run: go on with it by resume={folder} "
+                f"hydra.run.dir={folder}, or choose another folder"
+            )
+        return Resumption(config, 0, None)
+    source = Path(str(config.resume))
+    verified = is_rank_zero() and not launched_together()
+    checkpoint = find_checkpoint(source, verified)
+    done = _completed(checkpoint, source) if checkpoint else 0
+    stored_path = run_folder(source) / "config.yaml"
+    if stored_path.exists():
+        config = _stored_with_changes(stored_path, config, overrides)
+    elif not checkpoint:
+        raise UserError(f"resume is {source}, which holds no run: no config.yaml, no checkpoint")
+    if done > config.trainer.max_epochs:
+        raise UserError(
+            f"trainer.max_epochs is {config.trainer.max_epochs}, and the run that resume names has "
+            f"{done} rollout steps behind it"
+        )
+    return Resumption(config, done, checkpoint, verified)
+
+
+def _completed(checkpoint: Path, source: Path) -> int:
+    try:
+        return completed_steps(checkpoint)
+    except (
+        RuntimeError,
+        UnpicklingError,
+        LookupError,
+        TypeError,
+        ValueError,
+        OSError,
+        EOFError,
+    ) as error:
+        find_checkpoint(source)  # says so where it is damaged
+        raise UserError(
+            f"resume is {checkpoint}, which is no checkpoint of a run ({type(error).__name__})"
+        ) from error
+
+
+def _stored_with_changes(path: Path, given: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The stored configuration with what FREE lets the command line change."""
+    stored, usual = load_yaml(path), compose([])
+    before, now, defaults = leaves(stored), leaves(given), leaves(usual)
+    named = [override.lstrip("+~").split("=")[0] for override in overrides]
+    if "strategy" in named:  # a group whose settings are the trainer's
+        named += ["trainer.strategy", "trainer.devices", "trainer.num_nodes"]
+    for name in sorted(before.keys() | now.keys()):
+        asked = _within(name, named) or now.get(name) != defaults.get(name)
+        if not asked or _within(name, FREE) or before.get(name) == now.get(name):
+            continue
+        raise UserError(
+            f"{name} is {shown(now.get(name))} here and {shown(before.get(name))} in the run that "
+            "resume names: a resumed run keeps its settings; leave it away or start a new run"
+        )
+    for name in FREE:
+        node = OmegaConf.select(given, name)
+        if node is None and OmegaConf.select(stored, name) is None:
+            continue  # no setting of this run: another engine has it
+        if _within(name, named) or node != OmegaConf.select(usual, name):
+            OmegaConf.update(stored, name, node, merge=False)
+    return stored
+
+
+def _within(name: str, groups: Sequence[str]) -> bool:
+    return any(name == group or name.startswith(f"{group}.") for group in groups)
