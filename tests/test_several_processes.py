@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.conftest import ROOT, TINY
-from tests.processes import torchrun
+from tests.processes import Entry, torchrun
 from tests.untied import untied_tiny
 
 from rlrt.config.configuration import compose
@@ -46,12 +46,16 @@ OWN = (
 )
 
 
-def start(folder: Path, *settings: str, launcher: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    command = [sys.executable, *launcher, str(ROOT / "src/rlrt/train.py")]
-    command.append(f"hydra.run.dir={folder}")
+def start(
+    folder: Path, *settings: str, launcher: Sequence[str] = ()
+) -> Entry | subprocess.Popen[bytes]:
+    """A run, or several processes of one that a launcher starts."""
+    words = [f"hydra.run.dir={folder}", *SETTINGS, *settings]
+    if not launcher:
+        return Entry(folder.with_suffix(".log"), "src/rlrt/train.py", *words)
     with folder.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(
-            [*command, *SETTINGS, *settings],
+            [sys.executable, *launcher, str(ROOT / "src/rlrt/train.py"), *words],
             stdout=log,
             stderr=log,
             cwd=ROOT,
