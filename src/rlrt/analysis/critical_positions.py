@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlrt.analysis.text import pieces_of, visible
 from rlrt.batch import Rollout
 from rlrt.errors import UserError
-from rlrt.functional.divergences import kl
+from rlrt.loss.divergences import kl
 from rlrt.model.comparison import compare
 
 UNION_TOP, SHOWN = 100, 4  # of each view; of each side

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rlrt.batch import Rollout
 from rlrt.functional.bayesian_teacher import divergence, influence, success_rate
-from rlrt.functional.divergences import kl
-from rlrt.functional.logprobs import Read
+from rlrt.loss.divergences import kl
+from rlrt.model.fused_head import Read
 
 Row = dict[str, Any]
 REAL = "teacher_divergence"

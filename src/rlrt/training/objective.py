@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rlrt.functional.divergences import Divergence
-from rlrt.functional.ids import joined
-from rlrt.functional.logprobs import distilled_tokens, token_logprobs
-from rlrt.functional.ratios import bounded_exp
 from rlrt.loss.aggregation import Aggregation
-from rlrt.loss.policy_loss import PolicyLoss
+from rlrt.loss.divergences import Divergence
+from rlrt.loss.policy_loss import PolicyLoss, bounded_exp
+from rlrt.model.fused_head import distilled_tokens, token_logprobs
+from rlrt.model.packing import joined
 from rlrt.training.updates import Update
 
 SUMS = ("surrogate", "clipped", "ratio", "tokens", "distillation", "divergence", "distilled")

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlrt import distributed
-from rlrt.batch import Credit, Rollout, ScoredBatch
-from rlrt.functional.ids import token_mask
+from rlrt.batch import Credit, Rollout, ScoredBatch, token_mask
 from rlrt.loss.aggregation import mean_one
 
 

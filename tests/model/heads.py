@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlrt.functional import fused_head
 from rlrt.functional import logprobs as module
-from rlrt.functional.divergences import AlphaDivergence, Divergence, GeneralisedJSD, SampledToken
+from rlrt.loss.divergences import AlphaDivergence, Divergence, GeneralisedJSD, SampledToken
 
 DIVERGENCES: list[Divergence] = [
     AlphaDivergence(0.5, 3),

@@ -3,7 +3,7 @@
 import pytest
 
 from rlrt.model import kernels
-from rlrt.model.kernels import chosen_attention, chosen_kernels
+from rlrt.model.load import chosen_attention, chosen_kernels
 
 liger = pytest.mark.parametrize(
     ("kind", "device", "installed", "lacks"),
