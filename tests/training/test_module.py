@@ -12,10 +12,10 @@ from tests.training.one_update import LENGTHS, fit, gradient, update_of
 from transformers import PreTrainedModel
 
 from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.teacher import Live
 from rlrt.training.module import NonFiniteError, PolicyModule, TrainingMemoryError, within_memory
-from rlrt.training.objective import Objective
 from rlrt.training.optimization import Optimization
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,8 +21,8 @@ from rlrt.config.types import require_types
 from rlrt.context.context import Context
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemSource, fitting
+from rlrt.data.problems import optional_fields
 from rlrt.data.prompts import Prompts
-from rlrt.data.source import optional_fields
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
 from rlrt.evaluation.evaluator import Evaluator

@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlrt.config.configuration import checked
 from rlrt.config.parts import CheapParts
-from rlrt.data.source import HubSource
+from rlrt.data.tables import HubSource
 from rlrt.hub import find_commit, is_local
 from rlrt.model.teacher import Separate
 

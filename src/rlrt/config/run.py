@@ -21,6 +21,7 @@ from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError, is_rank_zero
 from rlrt.evaluation.judging import Judge
 from rlrt.files import write_atomically
+from rlrt.loss.objective import Objective
 from rlrt.model.load import (
     chosen_attention,
     chosen_kernels,
@@ -37,7 +38,6 @@ from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.exports import Exports
 from rlrt.training.liveness import RankWatch
 from rlrt.training.module import PolicyModule
-from rlrt.training.objective import Objective
 from rlrt.training.rollouts import RolloutCallback, RolloutParts
 from rlrt.training.sampler import RolloutSettings
 from rlrt.training.step_table import MetricsCSV

@@ -11,8 +11,7 @@ from rlrt.batch import Ids, Outcomes, Rollout, ScoredBatch, token_mask
 from rlrt.context.context import Demonstration
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.prompts import Prompts, TeacherPrompt
-from rlrt.training.objective import Reading
-from rlrt.training.updates import in_later_updates
+from rlrt.training.updates import Reading, in_later_updates
 
 
 class Views(Protocol):
