@@ -13,7 +13,7 @@ from torch import Tensor
 from rlrt.batch import Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.errors import UserError
-from rlrt.functional.divergences import kl
+from rlrt.loss.divergences import kl
 
 NUMBERS = (
     "engine_logprobs",

@@ -11,10 +11,9 @@ from rlrt.analysis.handwritten import LOGITS, Handwritten, padded, scored_batch
 from rlrt.batch import Credit, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.errors import UserError
-from rlrt.functional.divergences import SampledToken
-from rlrt.functional.ratios import bounded_exp
 from rlrt.loss.aggregation import Aggregation, mean_one
-from rlrt.loss.policy_loss import PolicyLoss
+from rlrt.loss.divergences import SampledToken
+from rlrt.loss.policy_loss import PolicyLoss, bounded_exp
 
 FOLLOWS_FROM = {
     "student_entropy": "student_logits",
