@@ -20,9 +20,9 @@ from rich.table import Table
 
 from rlrt.analysis.figures import save_rows
 from rlrt.batch import Problem
-from rlrt.config.benchmarks import build_source, read_benchmarks
-from rlrt.config.configuration import checked, compose, stop_with_a_sentence
-from rlrt.config.words import helped, listed, own_words
+from rlrt.config.commands import helped, listed, own_words, stop_with_a_sentence
+from rlrt.config.compose import checked, compose
+from rlrt.config.problems import build_source, read_benchmarks
 from rlrt.data.columns import row_id, value_at
 from rlrt.data.contamination import DEFAULT_SIMILARITY, Kind, Overlap, check_similarity, overlaps
 from rlrt.data.rows import check_file, read_file

@@ -29,8 +29,8 @@ from torch import Tensor
 from rlrt.analysis.handwritten import Handwritten, read_rollouts
 from rlrt.analysis.token_picture import Panel, require_picture_path, save_picture
 from rlrt.analysis.trial import Trial, try_out
-from rlrt.config.configuration import build, compose, stop_with_a_sentence
-from rlrt.config.words import helped, own_words
+from rlrt.config.commands import helped, own_words, stop_with_a_sentence
+from rlrt.config.compose import build, compose
 from rlrt.errors import UserError
 
 OWN = ("input", "json", "picture")

@@ -21,8 +21,8 @@ from rlrt.analysis.report.runs import ReportedRun, read_runs
 from rlrt.analysis.report.samples import samples_of
 from rlrt.analysis.report.settings import flat
 from rlrt.analysis.text import Pieces, pieces_of
-from rlrt.config.configuration import CONFIGS, checked, compose, stop_with_a_sentence
-from rlrt.config.console import quiet_libraries, say
+from rlrt.config.commands import quiet_libraries, say, stop_with_a_sentence
+from rlrt.config.compose import CONFIGS, checked, compose
 from rlrt.errors import UserError
 from rlrt.model.load import load_tokenizer, policy_folder
 

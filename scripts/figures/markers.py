@@ -17,10 +17,8 @@ from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.marker_picture import draw
 from rlrt.analysis.markers import View, as_texts, one_of_each, read_corpora, score, table, word
 from rlrt.batch import Verdict
-from rlrt.config.configuration import stop_with_a_sentence
-from rlrt.config.console import quiet_libraries, say
-from rlrt.config.options import require_at_least
-from rlrt.config.study import Study, open_study
+from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
+from rlrt.config.loaded_run import Study, open_study
 from rlrt.errors import UserError
 from rlrt.records import read_table, record_files, rollouts_of, step_files
 

@@ -31,12 +31,9 @@ from rlrt.analysis.theory_positions import (
     tally,
 )
 from rlrt.batch import Response, Rollout, Verdict
-from rlrt.config.configuration import stop_with_a_sentence
-from rlrt.config.console import quiet_libraries, say
-from rlrt.config.options import require_at_least
-from rlrt.config.stored import policies_by_step
-from rlrt.config.study import Study, open_study
-from rlrt.config.study_engine import started
+from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
+from rlrt.config.loaded_run import Study, open_study, started
+from rlrt.config.stored_policies import policies_by_step
 from rlrt.errors import UserError
 from rlrt.functional.seeds import derive_seed
 from rlrt.model.comparison import compare
