@@ -18,8 +18,8 @@ from torch import Tensor
 from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.errors import UserError
-from rlrt.functional.divergences import SampledToken, kl
 from rlrt.loss.aggregation import Aggregation, mean_one
+from rlrt.loss.divergences import SampledToken, kl
 from rlrt.loss.objective import MicroBatch, Objective
 from rlrt.loss.policy_loss import PolicyLoss
 
