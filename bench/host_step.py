@@ -26,7 +26,7 @@ from torch import Tensor
 from workload import TINY, TOY, Ids, sum_of, uneven_lengths
 
 import rlrt.model.views
-import rlrt.training.objective
+import rlrt.training.module
 from rlrt.batch import Problem, ProblemSet, Response
 from rlrt.context.correct_peer import CorrectPeer
 from rlrt.credit.rlrt import RLRT
@@ -36,16 +36,16 @@ from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.vllm_engine import response_of
 from rlrt.evaluation.evaluator import Evaluator
 from rlrt.evaluation.judging import Judge, Judging
-from rlrt.functional.packing import Packed
 from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.load import load_tokenizer
 from rlrt.model.packed_attention import Packing
+from rlrt.model.packing import Packed
 from rlrt.model.teacher import Live
 from rlrt.reward.verifier import Verifier
 from rlrt.training import rollouts as steps
 from rlrt.training.module import PolicyModule
-from rlrt.training.objective import Objective
 from rlrt.training.optimization import Optimization
 from rlrt.training.sampler import RolloutSettings, Sampler
 
@@ -246,7 +246,7 @@ def stub_the_card(stages: Stages) -> None:
             return logprobs_N, torch.ones(len(ids_N)) if entropy else None
 
     rlrt.model.views.decoder_hidden = hidden
-    for place in (rlrt.model.views, rlrt.training.objective):
+    for place in (rlrt.model.views, rlrt.training.module):
         place.token_logprobs = head  # type: ignore[attr-defined]
 
 

@@ -23,12 +23,12 @@ from rlrt.credit.assigner import CreditAssigner
 from rlrt.credit.grpo import GRPO
 from rlrt.data.prompts import Prompts
 from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.load import load_tokenizer
 from rlrt.model.packed_attention import use_packed_attention
 from rlrt.model.teacher import Live
 from rlrt.training.module import PolicyModule
-from rlrt.training.objective import Objective
 from rlrt.training.optimization import Optimization
 from rlrt.training.scoring import (
     Reads,

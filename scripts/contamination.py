@@ -23,10 +23,9 @@ from rlrt.batch import Problem
 from rlrt.config.commands import helped, listed, own_words, stop_with_a_sentence
 from rlrt.config.compose import checked, compose
 from rlrt.config.problems import build_source, read_benchmarks
-from rlrt.data.columns import row_id, value_at
 from rlrt.data.contamination import DEFAULT_SIMILARITY, Kind, Overlap, check_similarity, overlaps
-from rlrt.data.rows import check_file, read_file
-from rlrt.data.source import Source
+from rlrt.data.rows import check_file, read_file, row_id, value_at
+from rlrt.data.tables import Source
 from rlrt.errors import UserError
 
 OWN = ("benchmark", "benchmark_folder", "similarity", "examples", "out")

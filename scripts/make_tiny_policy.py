@@ -21,8 +21,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from rlrt.batch import Problem
 from rlrt.context.answer import TEMPLATE as ANSWER_TEMPLATE
 from rlrt.context.correct_peer import TEMPLATE as PEER_TEMPLATE
-from rlrt.data.arithmetic import Arithmetic
-from rlrt.data.arithmetic_solutions import STYLES, write_solution
+from rlrt.data.arithmetic import STYLES, Arithmetic, write_solution
 from rlrt.data.prompts import BOXED_INSTRUCTION, Prompts
 from rlrt.model.export import export
 

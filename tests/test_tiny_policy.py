@@ -9,8 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlrt.context.answer import TEMPLATE as ANSWER_TEMPLATE
 from rlrt.context.correct_peer import TEMPLATE as PEER_TEMPLATE
-from rlrt.data.arithmetic import Arithmetic
-from rlrt.data.arithmetic_solutions import STYLES, write_solution
+from rlrt.data.arithmetic import STYLES, Arithmetic, write_solution
 from rlrt.data.prompts import BOXED_INSTRUCTION, Prompts
 
 FOLDER = Path(__file__).parents[1] / "models" / "tiny"

@@ -14,8 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rlrt.analysis.figures import OUT, require_place, save_figure
-from rlrt.analysis.marker_picture import draw
-from rlrt.analysis.markers import View, as_texts, one_of_each, read_corpora, score, table, word
+from rlrt.analysis.markers import (
+    View,
+    as_texts,
+    draw,
+    one_of_each,
+    read_corpora,
+    score,
+    table,
+    word,
+)
 from rlrt.batch import Verdict
 from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
 from rlrt.config.loaded_run import Study, open_study

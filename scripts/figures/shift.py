@@ -25,8 +25,8 @@ from rlrt.config.loaded_run import StudyEngine, held_out_problems, open_study, p
 from rlrt.config.problems import build_source
 from rlrt.config.stored_policies import StoredPolicy, find_policy, read_config, start_of
 from rlrt.errors import UserError
-from rlrt.functional.seeds import derive_seed
 from rlrt.model.load import load_tokenizer
+from rlrt.seeds import derive_seed
 
 BASE_SAMPLES = 8  # that say how hard a problem is
 ALIKE = ("temperature", "max_prompt_tokens", "max_response_tokens")  # or lengths tell runs apart

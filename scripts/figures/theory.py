@@ -18,26 +18,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlrt.analysis.figures import OUT, require_place, save_figure
-from rlrt.analysis.theory import KINDS, check_worlds, make_worlds, world_rows, world_summary
-from rlrt.analysis.theory_picture import draw
-from rlrt.analysis.theory_positions import (
+from rlrt.analysis.theory import (
+    KINDS,
     Place,
     Sampled,
     Start,
+    check_worlds,
+    draw,
     estimate,
     hesitations,
+    make_worlds,
     reading,
     summary,
     tally,
+    world_rows,
+    world_summary,
 )
 from rlrt.batch import Response, Rollout, Verdict
 from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
 from rlrt.config.loaded_run import Study, open_study, started
 from rlrt.config.stored_policies import policies_by_step
 from rlrt.errors import UserError
-from rlrt.functional.seeds import derive_seed
 from rlrt.model.comparison import compare
 from rlrt.records import read_table, rollouts_of, step_files
+from rlrt.seeds import derive_seed
 
 if TYPE_CHECKING:
     from torch import Tensor  # at run time only behind rlrt, which says how it is to be imported

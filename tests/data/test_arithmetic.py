@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlrt.data.arithmetic import Arithmetic
-from rlrt.data.arithmetic_solutions import STYLES, write_solution
-from rlrt.data.source import optional_fields
+from rlrt.data.arithmetic import STYLES, Arithmetic, write_solution
+from rlrt.data.problems import optional_fields
 
 SUMS = st.lists(st.integers(1, 99), min_size=2, max_size=8)
 

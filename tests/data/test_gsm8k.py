@@ -9,8 +9,8 @@ import pytest
 
 from rlrt.batch import Problem
 from rlrt.data.gsm8k import Gsm8kProblems, gsm8k_problem, split_answer
+from rlrt.data.problems import optional_fields
 from rlrt.data.rows import BadRow, Row
-from rlrt.data.source import optional_fields
 
 HUB_ANSWER = (
     "In May she sold 48/2 = <<48/2=24>>24 clips.\n"

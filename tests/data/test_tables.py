@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from rlrt.batch import Problem
-from rlrt.data.source import optional_fields
+from rlrt.data.problems import optional_fields
 from rlrt.data.tables import HubProblems, JsonlProblems, load_problems
 
 BENCHMARKS = {

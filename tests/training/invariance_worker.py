@@ -15,13 +15,13 @@ from tests.training.one_update import OneUpdate
 from torch import Tensor
 
 from rlrt import distributed
-from rlrt.functional.divergences import AlphaDivergence
 from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.divergences import AlphaDivergence
+from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.load import hollow_policy, load_policy
 from rlrt.model.teacher import Frozen, Live
 from rlrt.training.module import PolicyModule
-from rlrt.training.objective import Objective
 from rlrt.training.optimization import Optimization
 from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Update

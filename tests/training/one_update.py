@@ -9,10 +9,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.teacher import Live
 from rlrt.training.module import PolicyModule
-from rlrt.training.objective import Objective
 from rlrt.training.optimization import Optimization
 from rlrt.training.updates import Update
 

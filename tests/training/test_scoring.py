@@ -11,7 +11,6 @@ from rlrt.batch import Problem, Response, Rollout, ScoredBatch, Verdict
 from rlrt.context.answer import TEMPLATE
 from rlrt.context.context import Demonstration
 from rlrt.data.prompts import Prompts
-from rlrt.training.objective import Reading
 from rlrt.training.scoring import (
     Reads,
     TeacherViews,
@@ -20,6 +19,7 @@ from rlrt.training.scoring import (
     scored_batch,
     teacher_views,
 )
+from rlrt.training.updates import Reading
 
 Ids = Sequence[int]
 RESPONSES = [(1, 2, 3), (4,), (), (5, 6), (7, 8, 9, 10)]

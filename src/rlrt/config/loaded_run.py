@@ -18,9 +18,8 @@ from rlrt.config.stored_policies import StoredPolicy, find_policy, read_config
 from rlrt.context.context import Context
 from rlrt.data.module import ProblemSource, fitting
 from rlrt.data.prompts import Prompts
-from rlrt.engine.engine import Engine, EngineSpec, Sampling
+from rlrt.engine.engine import Engine, EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
-from rlrt.engine.weights import engine_weights
 from rlrt.errors import UserError
 from rlrt.evaluation.judging import Judge
 from rlrt.model.load import load_config, load_tokenizer, stop_token_ids

@@ -22,9 +22,9 @@ from rlrt.config.build import Components, rank_count
 from rlrt.config.commands import console
 from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError, is_rank_zero
-from rlrt.functional.flops import Shape
-from rlrt.functional.fused_head import tile_shape
+from rlrt.model.fused_head import tile_shape
 from rlrt.model.load import parameter_count
+from rlrt.training.performance import Shape
 
 GB = 10**9
 FLOAT, HALF = 4, 2  # bytes of a number

@@ -12,9 +12,9 @@ from rlrt.config.compose import CONFIGS, build, load_yaml, user_errors
 from rlrt.context.context import Context
 from rlrt.data.benchmarks import Benchmark, read_problem_file
 from rlrt.data.module import ProblemSource, fitting
+from rlrt.data.problems import optional_fields
 from rlrt.data.prompts import Prompts
 from rlrt.data.rows import SUFFIXES
-from rlrt.data.source import optional_fields
 from rlrt.errors import UserError
 from rlrt.evaluation.paper import SIX
 

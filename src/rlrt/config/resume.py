@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlrt.config.build import Components
 from rlrt.config.compose import compose, leaves, load_yaml, user_errors
 from rlrt.config.types import shown
-from rlrt.data.source import HubSource
+from rlrt.data.tables import HubSource
 from rlrt.errors import UserError, is_rank_zero, launched_together
 from rlrt.hub import find_commit, is_local
 from rlrt.model.teacher import Separate

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlrt.batch import ProblemSet
-from rlrt.data.columns import Columns
-from rlrt.data.questions import convert, gather
-from rlrt.data.rows import Row, check_file, read_file, read_hub
+from rlrt.batch import Problem, ProblemSet
+from rlrt.data.problems import collect
+from rlrt.data.rows import Columns, Row, check_file, read_file, read_hub
 
 ADVICE = (
     "check the network, or name the folder of local copies by benchmark_folder= "
@@ -38,15 +37,15 @@ class Benchmark:
             columns = Columns(self.question_column, "answer", self.id_column)
             what = f"{self.hub}/{self.split}"
             rows = read_hub(self.hub, None, self.split, ADVICE, self.revision)
-            found = _read(rows, self.name, what, columns)
+            problems = _read(rows, self.name, what, columns)
         else:
             file = check_file(Path(folder) / self.file, f"the file of {self.name}")
-            found, what = _read(read_file(file), self.name, str(file)), str(file)
-        if len(found.problems) != self.problems:
+            problems, what = _read(read_file(file), self.name, str(file)), str(file)
+        if len(problems.problems) != self.problems:
             raise ValueError(
-                f"{what} holds {len(found.problems)} problems, but {self.name} has {self.problems}"
+                f"{what} holds {len(problems.problems)} problems, but {self.name} has {self.problems}"
             )
-        return found
+        return problems
 
 
 def read_problem_file(path: str | Path, setting: str) -> ProblemSet:
@@ -62,8 +61,8 @@ def read_problem_file(path: str | Path, setting: str) -> ProblemSet:
 def _read(
     rows: Iterable[Row], source: str, what: str, columns: Columns | None = None
 ) -> ProblemSet:
-    def named(row: Row) -> Columns:
-        return columns or Columns("question" if "question" in row.columns else "problem")
+    def to_problem(row: Row) -> Problem:
+        question = "question" if "question" in row.columns else "problem"
+        return (columns or Columns(question)).problem(row, source)
 
-    problems = convert(rows, lambda row: named(row).problem(row, source), "refuse")
-    return gather(problems, what)
+    return collect(rows, to_problem, "refuse", what)

@@ -25,7 +25,7 @@ from typing import Literal
 from rapidfuzz.distance import LCSseq
 
 from rlrt.batch import Problem
-from rlrt.data.questions import question_key
+from rlrt.data.problems import question_key
 
 Kind = Literal["exact", "near", "variant"]
 DEFAULT_SIMILARITY = 0.82  # docs/contamination.md says what lies on either side of it

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from itertools import chain
 
 from rlrt.batch import Problem, ProblemSet
-from rlrt.data.columns import row_id, text_at, value_at
-from rlrt.data.questions import LeftOut
-from rlrt.data.rows import BadRow, Row, check_file, read_file
-from rlrt.data.source import HubSource, collect
+from rlrt.data.problems import LeftOut, collect
+from rlrt.data.rows import BadRow, Row, check_file, read_file, row_id, text_at, value_at
+from rlrt.data.tables import HubSource
 
 SOURCE = "DAPO-Math-17k"
 # The Chinese trailer stands in 20 problems, inside the English wrapper.

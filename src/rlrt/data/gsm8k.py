@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 
 from rlrt.batch import Problem, ProblemSet
-from rlrt.data.columns import row_id, text_at
-from rlrt.data.rows import BadRow, Row, check_file, read_file
-from rlrt.data.source import HubSource, collect
+from rlrt.data.problems import collect
+from rlrt.data.rows import BadRow, Row, check_file, read_file, row_id, text_at
+from rlrt.data.tables import HubSource
 
 SOURCE = "GSM8K"
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
@@ -20,7 +20,7 @@ class Gsm8kProblems(HubSource):
 
     Local files hold ``question`` or ``problem``, and ``answer`` as in the hub ("... #### 72") or
     as the bare number, which leaves them without worked solutions. ``held_out_problems`` and a
-    missing ``held_out_path``: see ``rlrt.data.held_out.split``.
+    missing ``held_out_path``: see ``rlrt.data.problems.split_held_out``.
     """
 
     path: str | None = None  # null: from the hub

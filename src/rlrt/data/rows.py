@@ -1,20 +1,25 @@
-"""Rows of problem tables, from a local file or a hub data set, each with the place it came from."""
+"""Rows of problem tables, from a local file or a hub data set, and the texts in their columns."""
 
 import gzip
 import json
+import math
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rlrt.batch import Problem
 from rlrt.hub import cache_only, does_answer, find_commit, is_local
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 # Longer than any real problem by far; without a limit one broken line could fill the memory.
 MAX_LINE_BYTES = 16 * 2**20
 BOM = b"\xef\xbb\xbf"
+_UNFIT = re.compile("[\0\ud800-\udfff]")
 
 
 class BadRow(ValueError):
@@ -39,14 +44,14 @@ class Row:
 
 def check_file(path: str | Path, setting: str) -> Path:
     """The path with ``~`` expanded. ValueError unless it is an existing file of a known kind."""
-    found = Path(path).expanduser()
-    if found.is_dir():
+    file = Path(path).expanduser()
+    if file.is_dir():
         raise ValueError(f"{setting} is {str(path)!r}, a folder; give one file in it")
-    if not found.exists():
+    if not file.exists():
         raise ValueError(f"{setting} is {str(path)!r}, which does not exist")
-    if not found.name.lower().endswith(SUFFIXES):
+    if not file.name.lower().endswith(SUFFIXES):
         raise ValueError(f"{setting} is {str(path)!r}; it must end in {', '.join(SUFFIXES)}")
-    return found
+    return file
 
 
 def read_file(path: Path) -> Iterator[Row]:
@@ -186,3 +191,97 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns that hold a problem.
+
+    A dot steps into a nested column (``reward_model.ground_truth``), a number into a list
+    (``prompt.0.content``); a column whose own name has dots is found first.
+    """
+
+    question: str = "problem"
+    answer: str = "answer"
+    id: str | None = "id"
+    solution: str | None = None
+    feedback: str | None = None
+
+    def problem(self, row: Row, source: str) -> Problem:
+        """The row as a problem (its id: ``row_id``).
+
+        BadRow where question or answer are missing, or one of the fields is not text.
+        """
+        return Problem(
+            id=row_id(row, self.id),
+            question=text_at(row, self.question, "question"),
+            answer=text_at(row, self.answer, "answer"),
+            source=source,
+            solution=_optional_text(row, self.solution, "solution"),
+            feedback=_optional_text(row, self.feedback, "feedback"),
+        )
+
+
+def value_at(columns: Mapping[str, Any], name: str) -> Any:
+    """The value of a column by its name or dotted path; None where there is none."""
+    if name in columns:
+        return columns[name]
+    value: Any = columns
+    for step in name.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(step)
+        elif isinstance(value, list) and re.fullmatch(r"-?[0-9]+", step):
+            value = next(iter(value[int(step) :]), None)
+        else:
+            return None
+    return value
+
+
+def text_at(row: Row, name: str, what: str) -> str:
+    """The text in a column. BadRow ("no question", "answer not text", …) says what is wrong."""
+    value = value_at(row.columns, name)
+    if value is None:
+        has = ", ".join(map(str, row.columns))
+        raise BadRow(f"no {what}", f"nothing in column {name!r}; the row has: {has}")
+    return plain_text(value, what)
+
+
+def _optional_text(row: Row, name: str | None, what: str) -> str | None:
+    value = None if name is None else value_at(row.columns, name)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return plain_text(value, what)
+
+
+def row_id(row: Row, name: str | None) -> str:
+    """The row's own id where it has one, else the end of its place ("train.jsonl:12")."""
+    own = None if name is None else value_at(row.columns, name)
+    return row.place.rsplit("/", 1)[-1] if own in (None, "") else plain_text(own, "id")
+
+
+def plain_text(value: Any, what: str) -> str:
+    """The value as stripped text: 42 and 42.0 give "42", a list of one gives its item.
+
+    BadRow for booleans, other lists, objects, infinities, and text that cannot travel on: null
+    bytes end strings in C libraries, and lone surrogates cannot be written as UTF-8.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        return plain_text(value[0], what)
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return _number(value, what)
+    if not isinstance(value, str):
+        raise BadRow(f"{what} not text", f"found {type(value).__name__}")
+    text = value.strip()
+    if not text:
+        raise BadRow(f"no {what}", "empty text")
+    if _UNFIT.search(text):
+        raise BadRow(f"{what} not text", "a null byte or half a surrogate pair in it")
+    return text
+
+
+def _number(value: int | float | Decimal, what: str) -> str:
+    if not math.isfinite(value):
+        raise BadRow(f"{what} not text", f"found {value}")
+    if value == int(value):
+        return str(int(value))
+    return f"{Decimal(str(value)):f}"  # never 1e-07, which no verifier is bound to read

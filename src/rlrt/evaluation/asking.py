@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from rlrt.batch import Response
+from rlrt.batch import Ids, Response
 from rlrt.engine.engine import Engine, OnFinished, Sampling
 from rlrt.evaluation.judging import Judge, Judged
-from rlrt.functional.ids import Ids
 
 
 def unkept(index: int, response: Response) -> None:

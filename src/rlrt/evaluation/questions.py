@@ -11,7 +11,7 @@ from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts
 from rlrt.errors import UserError
 from rlrt.evaluation.judging import Judged
-from rlrt.functional.seeds import derive_seed
+from rlrt.seeds import derive_seed
 
 STUDENT, TEACHER = "student", "teacher"
 

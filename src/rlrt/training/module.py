@@ -1,9 +1,10 @@
 """The LightningModule: holds the policy, scores both views, and makes the optimiser updates."""
 
 import math
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import lightning as L
@@ -13,9 +14,10 @@ from transformers import PreTrainedModel
 
 from rlrt import distributed
 from rlrt.errors import RunStoppedError
-from rlrt.functional.flops import BACKWARD, Shape
-from rlrt.functional.packing import Packed
+from rlrt.loss.objective import SUMS, MicroBatch, Objective
 from rlrt.model.comparison import score_divergence
+from rlrt.model.fused_head import distilled_tokens, token_logprobs
+from rlrt.model.packing import Packed
 from rlrt.model.sharding import (
     both_unsharded,
     fill,
@@ -35,12 +37,52 @@ from rlrt.model.views import (
     score_responses,
     teacher_hidden,
 )
-from rlrt.training.memory import within_memory
-from rlrt.training.objective import SUMS, MicroBatch, Objective, Reading
 from rlrt.training.optimization import Optimization
-from rlrt.training.performance import Work
+from rlrt.training.performance import BACKWARD, Shape, Work
 from rlrt.training.strategy import FullySharded
-from rlrt.training.updates import Update
+from rlrt.training.updates import Reading, Update, first_reading, micro_batch
+
+GIB = 2**30
+# What PyTorch says of a GPU, and of the host: of that no more than the bytes it asked for.
+_ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+) ?(\w+)")
+_FREE = re.compile(r"of which ([\d.]+ \w+) is free")
+_HOST_FULL = "can't allocate memory"
+
+
+class TrainingMemoryError(RunStoppedError):
+    """An update or a reading of a view does not fit in memory."""
+
+
+@contextmanager
+def within_memory(doing: str, cures: Sequence[str]) -> Iterator[None]:
+    """TrainingMemoryError where memory is full, on a device or on the host.
+
+    ``doing``: what was done; ``cures``: the settings that may help, the first one first.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        plain = isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
+        if plain and _HOST_FULL not in str(error):
+            raise
+        raise TrainingMemoryError(
+            f"out of memory in {doing}{_figures(str(error))}: use {', or '.join(cures)}"
+        ) from error
+
+
+def _figures(said: str) -> str:
+    """What was asked and what was free, where the error says it."""
+    asked, free = _ASKED.search(said), _FREE.search(said)
+    parts = []
+    if asked is not None:
+        number, unit = asked.groups()
+        amount = f"{float(number) / GIB:.2f} GiB" if unit == "bytes" else f"{number} {unit}"
+        parts.append(f"{amount} asked for")
+    if free is not None:
+        parts.append(f"{free[1]} free")
+    elif torch.cuda.is_available():
+        parts.append(f"{torch.cuda.mem_get_info()[0] / GIB:.2f} GiB free")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 class NonFiniteError(RunStoppedError):
@@ -203,7 +245,7 @@ class PolicyModule(L.LightningModule):
 
     def _accumulate(self, update: Update, weights_BT: Tensor, rows: list[int]) -> dict[str, Tensor]:
         """Add a micro-batch's gradient; returns sums over its tokens."""
-        batch = MicroBatch.of(update, weights_BT, rows, self.device)
+        batch = micro_batch(update, weights_BT, rows, self.device)
         distils = self.objective.divergence is not None  # the same on every rank
         taught_MH = self._teacher_hidden(update, batch.distilled_rows) if distils else None
         teacher = self.teacher_policy if distils else self.policy
@@ -223,17 +265,11 @@ class PolicyModule(L.LightningModule):
                 # FSDP2 reduces only what has a gradient, and an untied head would have none on this rank
                 loss = loss + head_VH[:0].sum()
             if has_advantages:
-                part, sums, reading = self.objective.surrogate(
-                    batch, hidden_NH, head_VH, self.temperature
-                )
+                part, sums = self._surrogate(update, batch, hidden_NH, head_VH)
                 loss = loss + part
-                if reading is not None:
-                    self.readings.append(reading.within([update.rows[r] for r in reading.rows]))
             if taught_MH is not None and batch.distilled_rows:
                 heads = head_VH, head_weight(teacher).detach()
-                part, more = self.objective.distillation(
-                    batch, hidden_NH, taught_MH, heads, self.temperature
-                )
+                part, more = self._distillation(batch, hidden_NH, taught_MH, heads)
                 loss, sums = loss + part, sums | more
             return loss, sums
 
@@ -242,6 +278,46 @@ class PolicyModule(L.LightningModule):
         if teacher is not self.policy:
             released(teacher)
         return sums
+
+    def _surrogate(
+        self, update: Update, batch: MicroBatch, hidden_NH: Tensor, head_VH: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The surrogate and its sums. What is read of the student view for the first time is kept."""
+        credited_N = batch.credited_N
+        is_first = not bool(batch.student_scored_N[credited_N].all())
+        logprobs_n, entropy_n = token_logprobs(
+            hidden_NH[credited_N], head_VH, batch.ids_N[credited_N], self.temperature, is_first
+        )
+        if entropy_n is not None:
+            self.readings.append(first_reading(update, batch, logprobs_n, entropy_n))
+        return self.objective.surrogate(batch, logprobs_n)
+
+    def _distillation(
+        self,
+        batch: MicroBatch,
+        hidden_NH: Tensor,
+        taught_MH: Tensor,
+        heads: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The distillation loss and its sums.
+
+        ``taught_MH`` are the teacher's hidden states of all tokens of ``batch.distilled_rows``;
+        ``heads`` are the student's and the teacher's.
+        """
+        divergence = self.objective.divergence
+        assert divergence is not None, "credit distills and names no divergence"
+        distilled_N = batch.distilled_N
+        divergence_n, logprobs_n = distilled_tokens(
+            hidden_NH[distilled_N],
+            heads[0],
+            taught_MH[distilled_N[batch.of_responses(distilled_N)]],
+            heads[1],
+            batch.ids_N[distilled_N],
+            self.temperature,
+            divergence,
+        )
+        assert logprobs_n is not None
+        return self.objective.distillation(batch, divergence_n, logprobs_n)
 
     def _teacher_hidden(self, update: Update, rows: list[int]) -> Tensor:
         """Hidden states ``[M, H]`` of these rows in the teacher view."""

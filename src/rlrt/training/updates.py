@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlrt import distributed
-from rlrt.batch import Credit, Rollout, ScoredBatch
-from rlrt.functional.ids import token_mask
+from rlrt.batch import Credit, Rollout, ScoredBatch, token_mask
 from rlrt.loss.aggregation import mean_one
+from rlrt.loss.objective import MicroBatch
+from rlrt.model.packing import joined
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,50 @@ class Update:
     engine_logprobs_BT: Tensor
     advantages_BT: Tensor
     distillation_BT: Tensor
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an update was the first to compute of the student view, at all sampled tokens of responses."""
+
+    rows: list[int]  # the rollouts' places in the rollout step
+    logprobs_N: Tensor
+    entropy_N: Tensor
+
+
+def micro_batch(
+    update: Update, weights_BT: Tensor, rows: list[int], device: torch.device
+) -> MicroBatch:
+    """These rows of an update with their weights of the aggregation, as flat tokens on a device."""
+    mask_BT = update.mask_BT[rows]
+
+    def flat(values_BT: Tensor) -> Tensor:
+        return values_BT[rows][mask_BT].to(device)
+
+    lengths_B = mask_BT.sum(1)
+    return MicroBatch(
+        rows=rows,
+        ids_N=joined([update.responses[row] for row in rows]).to(device),
+        response_N=torch.arange(len(rows)).repeat_interleave(lengths_B).to(device),
+        weights_N=flat(weights_BT),
+        sampled_N=flat(update.sampled_BT),
+        student_scored_N=flat(update.student_scored_B[:, None].expand_as(update.mask_BT)),
+        student_logprobs_N=flat(update.student_logprobs_BT),
+        engine_logprobs_N=flat(update.engine_logprobs_BT),
+        advantages_N=flat(update.advantages_BT),
+        distillation_N=flat(update.distillation_BT),
+    )
+
+
+def first_reading(
+    update: Update, batch: MicroBatch, logprobs_n: Tensor, entropy_n: Tensor
+) -> Reading:
+    """What was computed at the tokens of ``batch.credited_N`` and no pass had computed before."""
+    credited_N = batch.credited_N
+    new_n = ~batch.student_scored_N[credited_N]
+    places = batch.response_N[credited_N][new_n].unique().tolist()
+    rows = [update.rows[batch.rows[place]] for place in places]
+    return Reading(rows, logprobs_n.detach()[new_n].cpu(), entropy_n[new_n].cpu())
 
 
 def split_updates(

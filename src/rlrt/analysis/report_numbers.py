@@ -1,0 +1,410 @@
+"""The numbers of a report: curves, tables, and what in them asks for a look."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rlrt.analysis.pages import visible
+from rlrt.analysis.reported_runs import ReportedRun
+from rlrt.analysis.runs import Row, curve
+from rlrt.engine.probe import LIMITS
+
+MOST_POINTS = 2000  # of a curve; of longer ones the least and the most of every stretch are drawn
+TABLE_ROWS = 9  # of the table of values behind a curve
+WINDOW = 5  # rollout steps in a mean of a table
+
+Points = list[tuple[int, float]]
+
+# of metrics.csv, in the order they are shown: title, and what it says
+LEARNING = {
+    "reward/mean": ("Training reward", "mean over the step's rollouts"),
+    "rollout/response_tokens_mean": ("Response length", "tokens, mean over rollouts"),
+    "rollout/engine_entropy": ("Entropy", "nats, mean of −log-prob over sampled tokens"),
+}
+CREDIT = {
+    "credit/abs_mean": ("Size of the credit", "mean of |credit| over response tokens"),
+    "credit/weight_mean": ("Token weight", "mean multiplier over reweighted tokens"),
+    "credit/reweighted_tokens": ("Reweighted tokens", "share of response tokens"),
+    "credit/weight_clipped": ("Weights clipped", "share of reweighted tokens"),
+    "credit/teacher_minus_student": ("Teacher − student", "nats, over reweighted tokens"),
+    "loss/distillation": ("Distillation loss", ""),
+    "loss/total": ("Loss", "mean over updates"),
+    "update/grad_norm": ("Gradient norm", "before clipping"),
+    "update/learning_rate": ("Learning rate", ""),
+}
+HEALTH = {
+    "sync/logprob_gap": ("Sync gap", "nats, largest engine − trainer; log scale, dashed: limit"),
+    "update/ratio_mean": ("Importance ratio", "policy ÷ student, mean over tokens of the updates"),
+    "update/clip_fraction": ("Clipped tokens", "share of an update's tokens"),
+    "rollout/student_minus_engine": ("Student − engine", "nats, mean log importance weight"),
+    "rollout/zero_signal_groups": ("Groups without signal", "share: all rewards are the same"),
+    "reward/undecided": ("Undecided answers", "share of rollouts"),
+    "rollout/truncated": ("Truncated responses", "share of rollouts, cut at the limit"),
+    "update/skipped_rollouts": ("Skipped in the update", "share of rollouts without a backward"),
+    "score/skipped_rollouts": ("Skipped altogether", "share of rollouts, no forward, no backward"),
+    "rollout/tokens_per_s": ("Sampling speed", "tokens per second"),
+    "time/step_s": ("Seconds per step", "without evaluation"),
+    "memory/peak_gib": ("Peak memory", "GiB"),
+}
+LOGARITHMIC = ("sync/logprob_gap",)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One column of one of the two tables, of all runs that have it."""
+
+    number: int
+    column: str
+    title: str
+    note: str
+    held_out: bool
+    log: bool
+    limits: list[float]
+    curves: list[dict[str, Any]]  # run, x, y for the page's script
+    table: list[list[str]]  # a step and the value of each curve
+    thinned: bool
+
+
+def told(value: float | None) -> str:
+    """A number in four digits; nothing for None."""
+    if value is None:
+        return ""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "−∞" if value < 0 else "∞"
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.2e}".replace("-", "−")
+    return f"{value:,.4g}".replace("-", "−") if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def told_ratio(value: float) -> str:
+    """A ratio; one that is 1 in four digits by its distance from 1."""
+    away = value - 1
+    if not 0 < abs(away) < 5e-4:
+        return told(value)
+    return f"1 {'+' if away > 0 else '−'} {abs(away):.1e}".replace("e-", "e−")
+
+
+def thin(points: Points, most: int = MOST_POINTS) -> Points:
+    """At most ``most`` (>= 5) of the points, in order: first and last, and of every stretch of equal
+    length the least and the most, so that no peak is lost. Of numbers that are not finite the first
+    of a stretch stays.
+    """
+    if len(points) <= most:
+        return points
+    stretches = max((most - 2) // 3, 1)
+    kept = {0, len(points) - 1}
+    for number in range(stretches):
+        part = range(number * len(points) // stretches, (number + 1) * len(points) // stretches)
+        finite = [i for i in part if math.isfinite(points[i][1])]
+        if finite:
+            kept |= {f(finite, key=lambda i: points[i][1]) for f in (min, max)}
+        kept |= set([i for i in part if not math.isfinite(points[i][1])][:1])
+    return [points[i] for i in sorted(kept)]
+
+
+def plain(value: float) -> float | int | str:
+    """A number of five digits as JSON can hold it; a word for one that is not finite."""
+    if not math.isfinite(value):
+        return told(value)
+    short = float(f"{value:.5g}")
+    return int(short) if short.is_integer() and abs(short) < 2**53 else short
+
+
+def sections(runs: Sequence[ReportedRun], limits: Sequence[float]) -> dict[str, list[Chart]]:
+    """The charts of each section: learning, credit, health, and every column that no other shows.
+
+    ``limits`` are those of the sync gap.
+    """
+    columns = _columns([run.metrics for run in runs])
+    held_out = _columns([run.evaluations for run in runs])
+    first = [c for c in held_out if c.startswith("avg@")]
+    first += sorted((c for c in held_out if c.startswith("pass@")), key=_k)[-1:]
+    count = iter(range(10_000))
+
+    def charts(names: Sequence[str], told_of: dict[str, tuple[str, str]]) -> list[Chart]:
+        return [
+            _chart(next(count), name, told_of.get(name, (name, "")), runs, False, limits)
+            for name in names
+            if name in columns
+        ]
+
+    def evaluated(names: Sequence[str]) -> list[Chart]:
+        return [
+            _chart(next(count), c, (f"Held-out {c}", "after so many rollout steps"), runs, True, [])
+            for c in names
+        ]
+
+    shown = {*LEARNING, *CREDIT, *HEALTH}
+    return {
+        "learning": evaluated(first) + charts(list(LEARNING), LEARNING),
+        "credit": charts(list(CREDIT), CREDIT),
+        "health": charts(list(HEALTH), HEALTH),
+        "other": charts([c for c in columns if c not in shown], {})
+        + evaluated([c for c in held_out if c not in first]),
+    }
+
+
+def _columns(tables: Sequence[Sequence[Row]]) -> list[str]:
+    names = dict.fromkeys(name for rows in tables for row in rows for name in row)
+    return [name for name in names if name != "step"]
+
+
+def _k(column: str) -> int:
+    tail = column.partition("@")[2]
+    return int(tail) if tail.isdecimal() else 0
+
+
+def _chart(
+    number: int,
+    column: str,
+    words: tuple[str, str],
+    runs: Sequence[ReportedRun],
+    held_out: bool,
+    limits: Sequence[float],
+) -> Chart:
+    values = [curve(run.evaluations if held_out else run.metrics, column) for run in runs]
+    curves, thinned = [], False
+    for index, found in enumerate(values):
+        points = thin(list(found.items()))
+        thinned |= len(points) < len(found)
+        if found:
+            xs, ys = [x for x, _ in points], [plain(y) for _, y in points]
+            curves.append({"run": index, "x": xs, "y": ys, "thinned": len(points) < len(found)})
+    steps = sorted({step for found in values for step in found})
+    last = max(len(steps) - 1, 1)
+    some = sorted({i * last // (TABLE_ROWS - 1) for i in range(TABLE_ROWS)}) if steps else []
+    rows = [steps[i] for i in some if i < len(steps)]
+    log = column in LOGARITHMIC
+    return Chart(
+        number,
+        visible(column, kept=""),
+        visible(words[0], kept=""),
+        words[1],
+        held_out,
+        log,
+        list(limits) if log else [],
+        curves,
+        [[f"{step:,}", *(told(found.get(step)) for found in values)] for step in rows],
+        thinned,
+    )
+
+
+def evaluation_table(run: ReportedRun) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: the first, the best and the last evaluation of a run.
+
+    The best is the first of the highest avg@k; without such a column there is none.
+    """
+    rows = run.evaluations
+    names = _columns([rows])
+    score = next((name for name in names if name.startswith("avg@")), None)
+    chosen = {"first": rows[0], "last": rows[-1]} if rows else {}
+    if score and (scored := [row for row in rows if math.isfinite(row.get(score, math.nan))]):
+        chosen = {"first": rows[0], "best": max(scored, key=lambda row: row[score])} | chosen
+    order = [word for word in ("first", "best", "last") if word in chosen]
+    table = [
+        [word, told(chosen[word]["step"]), *(told(chosen[word].get(name)) for name in names)]
+        for word in order
+    ]
+    return ["", "step", *(visible(name, kept="") for name in names)], table
+
+
+def final_metrics(runs: Sequence[ReportedRun]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Each column of metrics.csv with, for every run, its mean over the first and the last WINDOW
+    steps that have it.
+    """
+
+    def ends(run: ReportedRun, column: str) -> tuple[str, str]:
+        found = list(curve(run.metrics, column).values())
+        if not found:
+            return "", ""
+        first, last = found[:WINDOW], found[-WINDOW:]
+        return told(sum(first) / len(first)), told(sum(last) / len(last))
+
+    columns = _columns([run.metrics for run in runs])
+    return [(visible(c, kept=""), [ends(run, c) for run in runs]) for c in sorted(columns)]
+
+
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}  # trainer.precision -> engine's
+LARGEST_GAP = "sync/logprob_gap"
+LAST = 10  # rollout steps
+STAGES = ("sync", "proof", "probe", "rollout", "reward", "wait", "score", "update", "record")
+OUTSIDE = ("checkpoint", "evaluation")  # of no step's seconds
+
+# rules of thumb of this report, not of the method: above these a person should look
+MUCH = {
+    "update/clip_fraction": 0.2,
+    "rollout/zero_signal_groups": 0.8,
+    "reward/undecided": 0.01,
+    "rollout/truncated": 0.1,
+}
+RATIO, WEIGHTS = 0.1, 0.01  # distance of a mean ratio from 1; share of weights above their limit
+
+
+@dataclass(frozen=True)
+class Check:
+    """A cell of the health table. ``state`` is fine, look, wrong, unknown, or note where there is
+    nothing to judge.
+    """
+
+    state: str
+    text: str
+
+
+UNKNOWN = Check("unknown", "not in metrics.csv")
+
+
+def sync_limit(run: ReportedRun) -> tuple[str, float | None]:
+    """The column that tells of this run's sync, and what it may be, in nats; None where its settings
+    are not known.
+    """
+    limit = run.settings.get("engine.max_logprob_gap", "null")
+    if limit != "null":
+        try:
+            return LARGEST_GAP, float(limit)
+        except ValueError:
+            return LARGEST_GAP, None
+    dtype = DTYPES.get(run.settings.get("trainer.precision", ""))
+    if dtype is None:
+        return LARGEST_GAP, None
+    if math.isinf(LIMITS[dtype].max):
+        return f"{LARGEST_GAP}_mean", LIMITS[dtype].mean
+    return LARGEST_GAP, LIMITS[dtype].max
+
+
+def checks(
+    runs: Sequence[ReportedRun], weights: Sequence[dict[str, Any] | None]
+) -> list[tuple[str, str, list[Check]]]:
+    """Rows of the health table: what is looked at, the rule, and a check for each run."""
+
+    def share(column: str) -> Callable[[ReportedRun], Check]:
+        return lambda run: _share(run, column)
+
+    rows: list[tuple[str, str, Callable[[ReportedRun], Check]]] = [
+        ("Sync gap", "largest of all steps, against the limit of the run", _sync),
+        ("Numbers", "every value of both tables is finite", _finite),
+        ("Importance ratio", f"mean of a step within {RATIO:g} of 1", _ratio),
+        ("Clipped tokens", _rule("update/clip_fraction"), share("update/clip_fraction")),
+        (
+            "Groups without signal",
+            _rule("rollout/zero_signal_groups"),
+            share("rollout/zero_signal_groups"),
+        ),
+        ("Undecided answers", _rule("reward/undecided"), share("reward/undecided")),
+        ("Truncated responses", _rule("rollout/truncated"), share("rollout/truncated")),
+        ("Work spared", "share of rollouts, for information", _spared),
+        ("Steps", "a row for each, up to the last", _steps),
+    ]
+    table = [(title, rule, [check(run) for run in runs]) for title, rule, check in rows]
+    told_weights = [_weights(run, w) for run, w in zip(runs, weights, strict=True)]
+    rule = f"last recorded step; up to {WEIGHTS:.0%} above the limit of the rollout correction"
+    return [*table[:3], ("Importance weights", rule, told_weights), *table[3:]]
+
+
+def _rule(column: str) -> str:
+    return f"mean of the last {LAST} steps up to {MUCH[column]:.0%}"
+
+
+def _sync(run: ReportedRun) -> Check:
+    column, limit = sync_limit(run)
+    gaps = curve(run.metrics, column)
+    if not gaps:
+        return UNKNOWN
+    step = max(gaps, key=lambda s: math.inf if math.isnan(gaps[s]) else gaps[s])
+    text = f"{told(gaps[step])} nats at step {step:,}"
+    if limit is None:
+        return Check("unknown", f"{text}; the settings name no limit")
+    state = "fine" if gaps[step] <= limit else "wrong"  # NaN is not below it
+    return Check(state, f"{text}, limit {told(limit)}")
+
+
+def _finite(run: ReportedRun) -> Check:
+    rows = [*run.metrics, *run.evaluations]
+    if not rows:
+        return Check("unknown", "neither table is there")
+    bad: dict[str, int] = {}
+    for row in rows:
+        for name, value in row.items():
+            if not math.isfinite(value):
+                bad.setdefault(name, int(row["step"]))
+    if not bad:
+        return Check("fine", f"{sum(map(len, rows)):,} values")
+    first = min(bad, key=lambda name: bad[name])
+    more = f" and {len(bad) - 1} more columns" if len(bad) > 1 else ""
+    text = f"{visible(first, kept='')}{more} not finite, first at step {bad[first]:,}"
+    return Check("wrong", text)
+
+
+def _ratio(run: ReportedRun) -> Check:
+    ratios = {s: v for s, v in curve(run.metrics, "update/ratio_mean").items() if math.isfinite(v)}
+    if not ratios:
+        return UNKNOWN
+    step = max(ratios, key=lambda s: abs(ratios[s] - 1))
+    state = "fine" if abs(ratios[step] - 1) <= RATIO else "look"
+    return Check(state, f"furthest from 1: {told_ratio(ratios[step])} at step {step:,}")
+
+
+def _weights(run: ReportedRun, weights: dict[str, Any] | None) -> Check:
+    if weights is None:
+        return Check("unknown", "no records with a student view")
+    least, _, _, high, most = weights["marks"]
+    text = (
+        f"{told_ratio(least)} to {told_ratio(most)}, 99 % below {told_ratio(high)} "
+        f"({weights['tokens']:,} tokens of step {weights['step']:,})"
+    )
+    if not all(map(math.isfinite, weights["marks"])):
+        return Check("wrong", text)
+    limit = run.settings.get("loss.rollout_correction_limit", "null")
+    try:
+        above = float((weights["values"] > float(limit)).mean())
+    except ValueError:
+        return Check("unknown", f"{text}; no rollout correction")
+    return Check("fine" if above <= WEIGHTS else "look", f"{text}; {above:.2%} above {limit}")
+
+
+def _share(run: ReportedRun, column: str) -> Check:
+    values = [v for v in curve(run.metrics, column).values() if math.isfinite(v)]
+    if not values:
+        return UNKNOWN
+    first, last = (sum(part) / len(part) for part in (values[:LAST], values[-LAST:]))
+    state = "fine" if last <= MUCH[column] else "look"
+    return Check(state, f"{first:.1%} at first, {last:.1%} at last, at most {max(values):.1%}")
+
+
+def _spared(run: ReportedRun) -> Check:
+    words = {
+        "update/skipped_rollouts": "without a backward",
+        "score/skipped_rollouts": "without any pass",
+    }
+    found = []
+    for column, text in words.items():
+        values = [v for v in curve(run.metrics, column).values() if math.isfinite(v)]
+        if values:
+            found.append(f"{sum(values) / len(values):.0%} {text}")
+    return Check("note", ", ".join(found)) if found else UNKNOWN
+
+
+def _steps(run: ReportedRun) -> Check:
+    missing = run.done - len(run.metrics)
+    of = "" if run.planned is None else f" of {run.planned:,}"
+    text = f"{run.done:,}{of} done" + (f", {missing:,} without a row" if missing else "")
+    if not run.metrics:
+        return UNKNOWN
+    return Check("look" if missing or not run.ended else "fine", text)
+
+
+def stage_seconds(run: ReportedRun) -> dict[str, float]:
+    """Mean seconds of each stage per rollout step, largest possible remainder of the step as "other";
+    checkpoints and evaluations, which come on top, last. A step that lacks a stage spent none in it.
+    """
+
+    def mean(name: str) -> float:
+        values = [row.get(f"time/{name}_s", 0.0) for row in run.metrics]
+        return sum(v for v in values if math.isfinite(v)) / max(len(values), 1)
+
+    inside = {name: mean(name) for name in STAGES}
+    inside["other"] = max(mean("step") - sum(inside.values()), 0.0)
+    found = inside | {name: mean(name) for name in OUTSIDE}
+    return {name: seconds for name, seconds in found.items() if seconds > 0}
