@@ -16,8 +16,8 @@ from rlrt.engine.engine import Engine, EngineSpec, Sampling
 from rlrt.engine.probe import sync_and_prove
 from rlrt.engine.weights import engine_weights
 from rlrt.errors import UserError
-from rlrt.evaluation.judging import Judge
 from rlrt.model.views import score_responses
+from rlrt.reward.judge import Judge
 from rlrt.training.sampler import RolloutSettings, Sampler
 
 

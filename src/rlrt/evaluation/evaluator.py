@@ -9,10 +9,10 @@ from rlrt import distributed
 from rlrt.batch import Problem, Verdict
 from rlrt.engine.engine import Engine, Sampling
 from rlrt.evaluation.asking import ask
-from rlrt.evaluation.judging import Judge
 from rlrt.evaluation.metrics import AvgAtK, PassAtK
 from rlrt.functional.ids import Ids
 from rlrt.functional.seeds import derive_seed
+from rlrt.reward.judge import Judge
 
 
 class _Sample(NamedTuple):

@@ -19,8 +19,8 @@ from rlrt.engine.engine import Engine, EngineSpec, Sampling
 from rlrt.engine.probe import sync_and_prove
 from rlrt.engine.weights import engine_weights
 from rlrt.evaluation.evaluator import Evaluator
-from rlrt.evaluation.judging import Judge
 from rlrt.records import prompt_texts
+from rlrt.reward.judge import Judge
 from rlrt.training.balance import balanced
 from rlrt.training.checkpoint import Checkpoints
 from rlrt.training.module import NonFiniteError, PolicyModule

@@ -8,9 +8,9 @@ from rlrt import distributed
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, Sampling
-from rlrt.evaluation.judging import Judge, Judged
 from rlrt.functional.lengths import soft_overlong_penalty
 from rlrt.functional.seeds import derive_seed, derive_uniform
+from rlrt.reward.judge import Judge, JudgedResponse
 
 Clock = Callable[[str], AbstractContextManager[None]]
 
@@ -134,7 +134,7 @@ class Sampler:
         word = f"{purpose} again {turn}" if turn else purpose
         return derive_seed(self.settings.seed, word, step, group, sample)
 
-    def _reward(self, seen: Judged, seed: int) -> float:
+    def _reward(self, seen: JudgedResponse, seed: int) -> float:
         flips = derive_uniform(seed) < self.judge.verifier.flip_probability
         return 1 - seen.reward if flips and seen.verdict is not Verdict.UNDECIDED else seen.reward
 
