@@ -15,12 +15,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from rlrt.analysis.html import save_page
-from rlrt.analysis.report.page import Defaults, page
-from rlrt.analysis.report.runs import ReportedRun, read_runs
-from rlrt.analysis.report.samples import samples_of
-from rlrt.analysis.report.settings import flat
-from rlrt.analysis.text import Pieces, pieces_of
+from rlrt.analysis.pages import Pieces, pieces_of, save_page
+from rlrt.analysis.report import Defaults, page, samples_of
+from rlrt.analysis.reported_runs import ReportedRun, flat, read_runs
 from rlrt.config.configuration import CONFIGS, checked, compose, stop_with_a_sentence
 from rlrt.config.console import quiet_libraries, say
 from rlrt.errors import UserError

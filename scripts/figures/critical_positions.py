@@ -14,11 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlrt.analysis.critical_picture import draw
-from rlrt.analysis.critical_positions import Positions, Trajectory, read_positions, rows, trajectory
+from rlrt.analysis.critical_positions import (
+    Positions,
+    Trajectory,
+    draw,
+    heat_map_page,
+    read_positions,
+    rows,
+    trajectory,
+)
 from rlrt.analysis.figures import OUT, require_place, save_figure
-from rlrt.analysis.heat_map import heat_map_page
-from rlrt.analysis.html import save_page
+from rlrt.analysis.pages import save_page
 from rlrt.batch import Verdict
 from rlrt.config.configuration import stop_with_a_sentence
 from rlrt.config.console import quiet_libraries, say

@@ -14,8 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rlrt.analysis.figures import OUT, require_place, save_figure
-from rlrt.analysis.marker_picture import draw
-from rlrt.analysis.markers import View, as_texts, one_of_each, read_corpora, score, table, word
+from rlrt.analysis.markers import (
+    View,
+    as_texts,
+    draw,
+    one_of_each,
+    read_corpora,
+    score,
+    table,
+    word,
+)
 from rlrt.batch import Verdict
 from rlrt.config.configuration import stop_with_a_sentence
 from rlrt.config.console import quiet_libraries, say

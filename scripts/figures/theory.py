@@ -18,17 +18,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlrt.analysis.figures import OUT, require_place, save_figure
-from rlrt.analysis.theory import KINDS, check_worlds, make_worlds, world_rows, world_summary
-from rlrt.analysis.theory_picture import draw
-from rlrt.analysis.theory_positions import (
+from rlrt.analysis.theory import (
+    KINDS,
     Place,
     Sampled,
     Start,
+    check_worlds,
+    draw,
     estimate,
     hesitations,
+    make_worlds,
     reading,
     summary,
     tally,
+    world_rows,
+    world_summary,
 )
 from rlrt.batch import Response, Rollout, Verdict
 from rlrt.config.configuration import stop_with_a_sentence

@@ -9,12 +9,13 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlrt.analysis.marker_categories import CATEGORIES, category
-from rlrt.analysis.marker_picture import draw
 from rlrt.analysis.markers import (
+    CATEGORIES,
     Corpora,
     View,
     as_texts,
+    category,
+    draw,
     extremes,
     fold,
     log_odds,

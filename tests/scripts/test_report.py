@@ -17,7 +17,7 @@ from tests.browser import open_page, screenshot_path
 from tests.scripts.commands import load_script, read_csv
 from transformers import PreTrainedTokenizerBase
 
-from rlrt.analysis.text import visible
+from rlrt.analysis.pages import visible
 from rlrt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

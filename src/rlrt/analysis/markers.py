@@ -1,7 +1,8 @@
-"""Markers of exploring and of exploiting: tokens that student or teacher view favours most (Fig. 3, App. D).
+"""Markers of exploring and of exploiting: tokens that the student or the teacher view favors most.
 
-All by arXiv:2605.10781. ``D̂_t(v) = log P_S(v) - log P_T(v)`` over the whole vocabulary; its largest v at
-every position of a trajectory goes into the explore corpus, its smallest into the exploit corpus.
+arXiv:2605.10781, Fig. 3 and App. D. ``D̂_t(v) = log P_S(v) - log P_T(v)`` over the whole vocabulary; its
+largest v at every position of a trajectory goes into the explore corpus, its smallest into the exploit
+corpus. A volcano plot and bars show both.
 """
 
 import re
@@ -12,15 +13,52 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlrt.analysis.marker_categories import category
+from rlrt.analysis.figures import COLOURS, tidy
 from rlrt.batch import Rollout, Verdict
 from rlrt.model.comparison import compare
 from rlrt.model.views import Ids
+
+CATEGORIES: dict[str, tuple[str, ...]] = {
+    "doubt": (
+        "assume", "doubt", "guess", "hmm", "likely", "maybe", "possible", "possibly",
+        "probably", "suppose", "think", "unclear", "unlikely", "unsure",
+    ),
+    "reflection": (
+        "actually", "check", "confirm", "correct", "double", "error", "mistake", "oops", "recheck",
+        "reconsider", "rethink", "revisit", "verify", "wait", "wrong",
+    ),
+    "alternative": (
+        "alternative", "alternatively", "approach", "case", "cases", "different", "explore",
+        "instead", "method", "option", "retry", "switch", "try", "way",
+    ),
+    "derivation": (
+        "add", "apply", "compute", "divide", "equals", "equation", "expand", "factor", "gives",
+        "given", "implies", "let", "multiply", "plus", "rewrite", "simplify", "solve", "start",
+        "step", "substitute", "subtract", "sum", "times", "using",
+    ),
+    "conclusion": (
+        "answer", "boxed", "conclude", "conclusion", "final", "finally", "overall", "result",
+        "solution", "total",
+    ),
+}  # fmt: skip
+OTHER = "other"
+
+_CATEGORY = {word: name for name, words in CATEGORIES.items() for word in words}
+
+
+def category(word: str) -> str:
+    """The group of a lower-case word, ``OTHER`` where the list has none for it."""
+    return _CATEGORY.get(word, OTHER)
+
 
 ALPHA = 0.5  # added to every count
 WORD = re.compile(r"[a-z]{3,15}")
@@ -182,3 +220,65 @@ def fold(row: Scored) -> float:
 def table(scored: Sequence[Scored]) -> list[Mapping[str, Any]]:
     """A CSV's rows."""
     return [{**asdict(row), "log2_ratio": fold(row)} for row in scored]
+
+
+SIDES = {"explore": (COLOURS[1], "^"), "exploit": (COLOURS[0], "v")}
+GREY = "#8a9099"
+BY_CATEGORY = dict(zip((*CATEGORIES, OTHER), (*COLOURS[:5], GREY), strict=True))
+
+
+def draw(scored: Sequence[Scored], title: str, caption: str, top: int = 12) -> Figure:
+    """Left ``log2(e/x)`` against ``log10(e+x)`` of all tokens, right the z of the ``top`` markers a
+    side, which alone are named.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
+    _volcano(left, scored, top)
+    _bars(right, scored, top)
+    for axes in (left, right):
+        tidy(axes)
+    figure.suptitle(title, parse_math=False)
+    figure.supxlabel(caption, fontsize=8, color=GREY, parse_math=False)
+    return figure
+
+
+def _volcano(axes: Axes, scored: Sequence[Scored], top: int) -> None:
+    for role, (colour, shape) in {"": (GREY, "."), **SIDES}.items():
+        rows = [row for row in scored if row.role == role]
+        places = [(fold(row), np.log10(row.explore + row.exploit)) for row in rows]
+        label = f"{role} marker ({len(rows)})" if role else f"no marker ({len(rows)})"
+        x, y = zip(*places, strict=True) if places else ((), ())
+        axes.scatter(x, y, s=28, c=colour, marker=shape, lw=0, alpha=0.8, label=label)
+        for row, place in sorted(zip(rows, places, strict=True), key=lambda p: -abs(p[0].z))[:top]:
+            if role:
+                outwards = 1 if role == "explore" else -1
+                axes.annotate(
+                    row.token,
+                    place,
+                    xytext=(5 * outwards, 2),
+                    ha="left" if outwards > 0 else "right",
+                    textcoords="offset points",
+                    fontsize=8,
+                    color=colour,
+                    parse_math=False,
+                )
+    axes.axvline(0, color=GREY, lw=0.8)
+    axes.margins(x=0.2)
+    axes.set(xlabel="log2(e / x)", ylabel="log10(e + x)", title="counts e (explore), x (exploit)")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _bars(axes: Axes, scored: Sequence[Scored], top: int) -> None:
+    explore = [row for row in scored if row.role == "explore"][:top]
+    exploit = [row for row in scored if row.role == "exploit"][-top:]
+    shown = [*explore, *exploit][::-1]  # the first on top
+    colours = [BY_CATEGORY[row.category] for row in shown]
+    axes.barh(range(len(shown)), [row.z for row in shown], color=colours)
+    axes.set_yticks(range(len(shown)), [row.token for row in shown], fontsize=8, parse_math=False)
+    axes.axvline(0, color=GREY, lw=0.8)
+    axes.set(xlabel="z  (exploit < 0 < explore)", title="strongest markers")
+    there = {row.category for row in shown}
+    keys = [Line2D([], [], color=c, lw=6, label=n) for n, c in BY_CATEGORY.items() if n in there]
+    if keys:
+        axes.legend(handles=keys, frameon=False, fontsize=8)
+    else:
+        axes.text(0.5, 0.5, "no markers", transform=axes.transAxes, ha="center", color=GREY)

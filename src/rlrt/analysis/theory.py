@@ -1,24 +1,111 @@
-"""Lemma 1 and Theorem 2 of arXiv:2605.10781 at every node of worlds that are known whole.
+"""Lemma 1 and Theorem 2 of arXiv:2605.10781: a teacher that knows only that the response will be correct.
 
-The statements and their proofs stand in ``rlrt.functional.bayesian_teacher``.
+At a position the student gives token v the probability ``P_S(v)``, and a response that goes on with v ends
+correct with probability ``f(v)``; ``f̄ = Σ P_S f`` is the position's success rate. Given that the response
+ends correct, Bayes' rule makes of the student the teacher ``P_T(v) = P_S(v) f(v) / f̄``.
+
+Lemma 1. ``D̂(v) = log P_S(v) - log P_T(v) = log f̄ - log f(v)``: the student's own share cancels, and what
+the two views disagree about is how good a token is. Hence ``D̄ = Σ P_S D̂ = log f̄ - Σ P_S log f``.
+
+Theorem 2. With ``Inf = Σ P_S |f - f̄|``, how much the choice of this token moves success on average,
+``Inf² ≤ 2 D̄``. Proof: ``P_S |f - f̄| = f̄ |P_T - P_S|``, so that ``Inf = f̄ ‖P_S - P_T‖₁``. Pinsker's inequality
+says ``‖P_S - P_T‖₁² ≤ 2 KL(P_S‖P_T) = 2 D̄``. Together ``Inf² ≤ 2 f̄² D̄``, and ``f̄ ≤ 1``.
+
+So the bound is loose by f̄² to begin with, and where success is rare it says little. Pinsker is strict but
+at P_S = P_T, hence equality holds only where f is the same for all tokens (0 = 0). No smaller constant
+would do: two tokens of probability 1/2 with f = 1 and 1 - ε have ``Inf² / (2 D̄) = 1 - ε + O(ε²)``.
+
+Where a token that the student may choose has f(v) = 0 the teacher rules it out, D̄ is infinite, and the bound
+holds and says nothing. Where f̄ = 0 nothing ends correct and there is no such teacher: values are NaN.
+
+Functions of a student and its success take ``P_S`` (sums to 1) and f in [0, 1], both ``[..., V]``, float64
+where digits matter. Both statements are checked in two places: at every node of small worlds that are
+known completely, and at positions of real responses, where f is estimated by sampling.
+
+A world is a tree of tokens with a student at every node and a success at every leaf. W worlds stand side by
+side, with V tokens and responses of D tokens. A node of depth d is a prefix of d tokens; the students of that
+depth are ``[W, V^d, V]``, the leaves ``[W, V^D]`` hold the probability that a complete response is correct.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
 from torch import Tensor
 
-from rlrt.functional.bayesian_teacher import (
-    disagreement,
-    divergence,
-    influence,
-    success_rate,
-)
-from rlrt.functional.token_tree import success_after_tokens, teachers_by_bayes
+from rlrt.analysis.figures import COLOURS, MARKERS, plain, tidy
+from rlrt.batch import Rollout
+from rlrt.functional.divergences import kl
+from rlrt.functional.logprobs import Read
+
+
+def success_rate(student: Tensor, success: Tensor) -> Tensor:
+    """``f̄``, shape ``[...]``."""
+    return (student * success).sum(-1)
+
+
+def bayesian_teacher(student: Tensor, success: Tensor) -> Tensor:
+    """``P_T``, shape ``[..., V]``; NaN where f̄ = 0."""
+    return student * success / success_rate(student, success)[..., None]
+
+
+def disagreement(student: Tensor, success: Tensor) -> Tensor:
+    """``D̂`` by Lemma 1 in nats, ``[..., V]``: infinite where f(v) = 0, NaN where f̄ = 0."""
+    rate = success_rate(student, success)[..., None]
+    return torch.where(rate > 0, rate.log() - success.log(), torch.nan)
+
+
+def divergence(student: Tensor, success: Tensor) -> Tensor:
+    """``D̄ = KL(P_S‖P_T)`` in nats, ``[...]``: infinite where the student may fail for sure, NaN where f̄ = 0.
+
+    As ``Σ P_S (u - log(1 + u))`` with ``u = f / f̄ - 1``, whose mean is 0: no term is negative, so that
+    small values keep their digits, which ``Σ P_S D̂`` loses.
+    """
+    rate = success_rate(student, success)[..., None]
+    u = (success - rate) / rate
+    # log1p has the digits where u is about 0, the difference of logs where it is about -1
+    terms = student * (u - torch.where(u.abs() < 0.5, u.log1p(), success.log() - rate.log()))
+    return terms.masked_fill((student == 0) & (rate > 0), 0.0).sum(-1)
+
+
+def influence(student: Tensor, success: Tensor) -> Tensor:
+    """``Inf``, shape ``[...]``, in [0, 1/2]."""
+    rate = success_rate(student, success)[..., None]
+    return (student * (success - rate).abs()).sum(-1)
+
+
+def success_after_tokens(students: Sequence[Tensor], leaves: Tensor) -> list[Tensor]:
+    """``f`` at every depth, each like that depth's students, by dynamic programming from the leaves."""
+    found = [leaves.reshape(students[-1].shape)]
+    for depth in range(len(students) - 1, 0, -1):
+        rates = (students[depth] * found[0]).sum(-1)
+        found.insert(0, rates.reshape(students[depth - 1].shape))
+    return found
+
+
+def teachers_by_bayes(students: Sequence[Tensor], leaves: Tensor) -> list[Tensor]:
+    """``P_T`` at every depth from the posterior over whole responses, given that they are correct.
+
+    Every response is weighed by its probability and its success, and a token's share is that of the
+    responses that go on with it; no f is used. NaN below prefixes from which nothing succeeds.
+    """
+    responses = torch.ones_like(students[0][:, :, 0])
+    for student in students:
+        responses = (responses[..., None] * student).flatten(1)
+    posterior = responses * leaves
+    found = []
+    for student in students:
+        weights = posterior.reshape(*student.shape, -1).sum(-1)
+        found.append(weights / weights.sum(-1, keepdim=True))
+    return found
+
 
 KINDS = {  # of worlds, in order of drawing
     "any": "any student, any success",
@@ -49,7 +136,7 @@ FIELDS = tuple(Checked.__annotations__)
 def make_worlds(
     kind: str, count: int, vocabulary: int, depth: int, rng: np.random.Generator
 ) -> tuple[list[Tensor], Tensor]:
-    """Students and leaves of ``count`` worlds, as in ``rlrt.functional.token_tree``."""
+    """Students and leaves of ``count`` worlds, as in ``rlrt.analysis.theory``."""
     if kind == "pairs":
         vocabulary = 2
     sizes = [(count, vocabulary**d) for d in range(depth)]
@@ -116,3 +203,248 @@ def world_rows(kind: str, checked: Checked, most: int) -> list[dict[str, Any]]:
         {"panel": "world", "kind": kind, "success_rate": f, "influence": i, "divergence": d, "lemma_gap": g}
         for f, i, d, g in values.tolist()
     ]  # fmt: skip
+
+
+Row = dict[str, Any]
+REAL = "teacher_divergence"
+
+
+def reading(tokens: int) -> Read:
+    """For ``rlrt.model.comparison.compare``: each position's likeliest ``tokens`` ids of the student with
+    their probabilities, the student's entropy, and D̄ (nats).
+    """
+
+    def read(student_nV: Tensor, teacher_nV: Tensor, ids_n: Tensor) -> dict[str, Tensor]:
+        probs_nV = student_nV.softmax(-1)
+        top = probs_nV.topk(min(tokens, probs_nV.shape[-1]))
+        return {
+            "ids": top.indices,
+            "student": top.values,
+            "entropy": torch.special.entr(probs_nV).sum(-1),
+            "divergence": kl(student_nV, teacher_nV),
+        }
+
+    return read
+
+
+class Place(NamedTuple):
+    """A position to look at: its rollout, the row of that in the step's records, its candidate tokens
+    with their probabilities, and D̄ in nats.
+    """
+
+    row: int
+    rollout: Rollout
+    position: int
+    ids: tuple[int, ...]
+    student_K: Tensor
+    divergence: float
+
+    def ids_with(self, rank: int) -> tuple[int, ...]:
+        """The response up to here, and the candidate."""
+        return (*self.rollout.response.ids[: self.position].tolist(), self.ids[rank])
+
+
+class Start(NamedTuple):
+    """A candidate token of a place, by its rank, and the number of a continuation behind it."""
+
+    place: int
+    rank: int
+    sample: int
+
+
+def tally(
+    places: Sequence[Place], starts: Sequence[Start], right: Sequence[bool], samples: int
+) -> list[Tensor]:
+    """Of each place the correct ends behind each token, ``[halves of the samples, tokens]``."""
+    counts = [torch.zeros(2, len(place.ids)) for place in places]
+    for start, ended_right in zip(starts, right, strict=True):
+        counts[start.place][int(2 * start.sample >= samples), start.rank] += ended_right
+    return counts
+
+
+def hesitations(
+    rows: Sequence[int],
+    rollouts: Sequence[Rollout],
+    compared: Sequence[Mapping[str, Tensor]],
+    least_entropy: float,
+) -> list[Place]:
+    """Positions of ``rollouts[row]`` for these rows, compared with ``reading``, where the student's entropy
+    is at least so many nats.
+    """
+    return [
+        Place(
+            row,
+            rollouts[row],
+            position,
+            tuple(values["ids"][position].tolist()),
+            values["student"][position],
+            float(values["divergence"][position]),
+        )
+        for row, values in zip(rows, compared, strict=True)
+        if values
+        for position in (values["entropy"] >= least_entropy).nonzero()[:, 0].tolist()
+    ]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A position of a real response, and how its likeliest K tokens went on.
+
+    ``student_K`` are probabilities over the whole vocabulary; ``right_2K`` counts correct ends in two
+    halves of ``samples`` continuations (even) behind each token; ``teacher_divergence`` is D̄ of the
+    real teacher view in nats.
+    """
+
+    rollout: int
+    position: int
+    student_K: Tensor
+    right_2K: Tensor
+    samples: int
+    teacher_divergence: float
+
+
+def estimate(sampled: Sampled) -> dict[str, Any]:
+    """Both sides of Theorem 2 at a position, in the world where the token is one of the K.
+
+    Given one of the K, a Bayesian teacher stays Bayesian, so the theorem holds there too; f outside of
+    them is not asked for. f is ``(right + 1/2) / (samples + 1)``, never 0, for D̄ would be infinite.
+    ``influence`` is biased upwards, for it counts noise as difference.
+    ``influence_low`` takes each token's sign of f - f̄ from one half and its value from the other: its
+    expectation is never above Inf. ``influence_error`` is the standard error, the signs held fixed.
+    """
+    student = sampled.student_K.double()
+    student = student / student.sum()
+    right_2K = sampled.right_2K.double()
+    halves = right_2K / (sampled.samples / 2)
+    success = (right_2K.sum(0) + 0.5) / (sampled.samples + 1)
+    centred = halves - success_rate(student, halves)[:, None]
+    crossed = (
+        student * centred[0] * centred[1].sign() + student * centred[1] * centred[0].sign()
+    ) / 2
+    signs = (success - success_rate(student, success)).sign()
+    # Inf = Σ P_S sign (f - f̄) = Σ P_S (sign - mean sign) f is linear in f
+    slopes = student * (signs - (student * signs).sum())
+    error = (slopes.square() * success * (1 - success) / sampled.samples).sum().sqrt()
+    return {
+        "panel": "policy",
+        "rollout": sampled.rollout,
+        "position": sampled.position,
+        "tokens": len(student),
+        "covered": float(sampled.student_K.sum()),
+        "success_rate": float(success_rate(student, success)),
+        "influence": float(influence(student, success)),
+        "influence_low": float(crossed.sum()),
+        "influence_error": float(error),
+        "divergence": float(divergence(student, success)),
+        "teacher_divergence": sampled.teacher_divergence,
+    }
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> Row:
+    """What the positions came to: shares of them and medians over them.
+
+    ``holds``: ``Inf² ≤ 2 D̄`` with D̄ of the real teacher, also with the low estimate of Inf;
+    ``broken``: even that estimate less two standard errors is above the bound. ``ratio`` is
+    ``Inf² / (2 D̄)`` where D̄ > 0; ``rank`` is Spearman's correlation of Inf with D̄ (NaN where one of
+    them is the same everywhere). Each with the real teacher and with the Bayesian one of the estimated f.
+    """
+
+    def share(influences: Sequence[float]) -> float:
+        pairs = zip(influences, rows, strict=True)
+        return sum(max(i, 0.0) ** 2 <= 2 * row[REAL] for i, row in pairs) / len(rows)
+
+    certain = [row["influence_low"] - 2 * row["influence_error"] for row in rows]
+    return {
+        "positions": len(rows),
+        "covered": median(row["covered"] for row in rows),
+        "holds": share([row["influence"] for row in rows]),
+        "holds_low": share([row["influence_low"] for row in rows]),
+        "broken": 1 - share(certain),
+        "divergence": median(row["divergence"] for row in rows),
+        "divergence_real": median(row[REAL] for row in rows),
+        "ratio": _ratio(rows, "divergence"),
+        "ratio_real": _ratio(rows, REAL),
+        "rank": _rank(rows, "divergence"),
+        "rank_real": _rank(rows, REAL),
+    }
+
+
+def _ratio(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    ratios = [row["influence"] ** 2 / (2 * row[name]) for row in rows if row[name] > 0]
+    return median(ratios) if ratios else math.nan
+
+
+def _rank(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    both = [[row["influence"] for row in rows], [row[name] for row in rows]]
+    if any(len(set(values)) < 2 for values in both):
+        return math.nan
+    return float(spearmanr(*both).statistic)
+
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+WORLD_LIMITS = (1e-8, 20.0)  # of both axes; smaller values are not drawn
+POLICY_LIMITS = (1e-5, 20.0)  # smaller values stand at the edge: sampling does not tell them from 0
+MOST_IN_VECTORS = 500  # points of one series
+
+
+def draw(rows: Rows, title: str) -> Figure:
+    """The worlds on the left; where there are any, sampled positions on the right, under ``title``."""
+    worlds = [row for row in rows if row["panel"] == "world"]
+    policy = [row for row in rows if row["panel"] == "policy"]
+    panels = 1 + bool(policy)
+    figure = Figure(figsize=(5.6 * panels, 5), layout="constrained")
+    left, *right = figure.subplots(1, panels, squeeze=False)[0]
+    for number, (kind, label) in enumerate(KINDS.items()):
+        of_kind = [row for row in worlds if row["kind"] == kind]
+        _points(left, of_kind, "divergence", label, number, filled=True)
+    left.set_title("worlds that are known whole: their nodes")
+    _finish(left, WORLD_LIMITS)
+    for axes in right:
+        _error_bars(axes, policy)
+        _points(axes, policy, "teacher_divergence", "D̄ of the real teacher view", 1)
+        _points(axes, policy, "divergence", "D̄ of a Bayesian teacher with this f", 0)
+        axes.set_title(plain(title))
+        _finish(axes, POLICY_LIMITS)
+    return figure
+
+
+def _points(
+    axes: Axes, rows: Rows, name: str, label: str, number: int, filled: bool = False
+) -> None:
+    least = 0.0 if filled else POLICY_LIMITS[0]
+    axes.scatter(
+        [max(2 * row[name], least) for row in rows],
+        [max(row["influence"] ** 2, least) for row in rows],
+        s=7 if filled else 26,
+        marker=MARKERS[number],
+        facecolors=COLOURS[number] if filled else "none",
+        edgecolors=COLOURS[number],
+        linewidths=0 if filled else 1.1,
+        label=label,
+        rasterized=len(rows) > MOST_IN_VECTORS,
+        zorder=3 if number else 4,
+    )
+
+
+def _error_bars(axes: Axes, rows: Rows) -> None:
+    """From two standard errors below the lower of the two estimates of Inf to two above the higher."""
+    places: list[float] = []
+    heights: list[float] = []
+    for row in rows:
+        estimates, error = (row["influence"], row["influence_low"]), 2 * row["influence_error"]
+        ends = (max(min(estimates) - error, 0.0), max(estimates) + error)
+        at = max(2 * row["teacher_divergence"], POLICY_LIMITS[0])
+        places += [at, at, math.nan]  # one line with gaps: a file of half the size
+        heights += [*(max(end**2, POLICY_LIMITS[0]) for end in ends), math.nan]
+    axes.plot(places, heights, color=COLOURS[1], lw=0.6, alpha=0.5, zorder=2)
+
+
+def _finish(axes: Axes, limits: tuple[float, float]) -> None:
+    axes.plot(limits, limits, color="0.2", lw=1, label="Inf² = 2 D̄", zorder=5)
+    low, high = limits
+    axes.set(xscale="log", yscale="log", xlim=(low * 0.8, high), ylim=(low * 0.8, 1))
+    axes.set(xlabel="2 D̄ (nats)", ylabel="Inf²")
+    tidy(axes)
+    axes.legend(loc="upper left", frameon=False, fontsize=9)

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlrt.analysis.report.page import page
-from rlrt.analysis.report.runs import ReportedRun, read_runs
-from rlrt.analysis.report.samples import samples_of
+from rlrt.analysis.report import page, samples_of
+from rlrt.analysis.reported_runs import ReportedRun, read_runs
 
 CONFIG: dict[str, Any] = {
     "seed": 0,

@@ -1,5 +1,6 @@
-"""The rollouts that a report shows."""
+"""A report's page and its samples."""
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.analysis.report.folders import Make, seeded, whole_page
 from transformers import PreTrainedTokenizerBase
 
-from rlrt.analysis.report.samples import HEAD, TAIL, Samples, samples_of
-from rlrt.analysis.text import pieces_of
+from rlrt.analysis.pages import pieces_of
+from rlrt.analysis.report import HEAD, TAIL, Samples, samples_of
+from rlrt.analysis.reported_runs import read_runs
 
 
 def test_samples_of_a_real_run(run_folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -115,3 +118,14 @@ def test_damaged_and_missing_records_are_told(run_folder: Path, tmp_path: Path) 
 
 def test_empty_records_hold_no_samples(run_folder: Path, tmp_path: Path) -> None:
     assert not stored(tmp_path, records(run_folder).slice(0, 0)).rollouts
+
+
+def test_five_long_runs_fit_a_small_page(make: Make) -> None:
+    names = [f"stage/quantity_{number}" for number in range(40)]
+    rows = [
+        ",".join([str(step), *(f"{math.sin(step * (n + 1)):.17g}" for n in range(len(names)))])
+        for step in range(1000)
+    ]
+    table = [",".join(["step", *names]), *rows]
+    runs = read_runs([make(f"run{seed}", seeded(seed), table) for seed in range(5)])
+    assert len(whole_page(runs).encode()) < 5e6
