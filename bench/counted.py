@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
-from rlrt.functional.flops import BACKWARD, Shape, causal_pairs
+from rlrt.training.performance import BACKWARD, Shape, causal_pairs
 
 Ids = Sequence[int]
 

@@ -35,12 +35,12 @@ from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.vllm_engine import response_of
 from rlrt.evaluation.evaluator import Evaluator
-from rlrt.functional.packing import Packed
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.load import load_tokenizer
 from rlrt.model.packed_attention import Packing
+from rlrt.model.packing import Packed
 from rlrt.model.teacher import Live
 from rlrt.reward.judge import Judge, Judging
 from rlrt.reward.verifier import Verifier

@@ -18,9 +18,8 @@ from rich.table import Table
 from transformers import PreTrainedModel
 from workload import SHAPES, TINY, Shape
 
-from rlrt.engine.engine import EngineSpec
+from rlrt.engine.engine import EngineSpec, engine_weights
 from rlrt.engine.vllm_engine import VLLMEngine
-from rlrt.engine.weights import engine_weights
 
 TITLE = "weight sync beside a plain copy"
 MODELS, QUICK = ("tiny", "medium"), ("toy",)

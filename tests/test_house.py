@@ -17,8 +17,10 @@ SOURCE = ROOT / "src" / "rlrt"
 SCRIPTS = ROOT / "scripts"
 
 FLOORS = (
-    {"allocator", "batch", "errors", "files", "functional", "hub", "distributed"},
-    {"data", "context", "engine", "reward", "credit", "loss", "model", "records"},
+    {"allocator", "batch", "errors", "files", "functional", "hub", "distributed", "seeds"},
+    {"loss"},
+    {"model"},
+    {"data", "context", "engine", "reward", "credit", "records"},
     {"evaluation", "analysis"},
     {"training"},
     {"config"},

@@ -15,10 +15,9 @@ from workload import TINY, Workload, draw
 
 from rlrt.config.memory import settled
 from rlrt.credit.grpo import GRPO
-from rlrt.engine.engine import EngineSpec, Sampling
+from rlrt.engine.engine import EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
 from rlrt.engine.vllm_engine import VLLMEngine
-from rlrt.engine.weights import engine_weights
 from rlrt.model.load import load_policy
 from rlrt.training.module import PolicyModule
 from rlrt.training.updates import Update

@@ -10,10 +10,10 @@ from gpu_stages.stage import GIB, Check
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from rlrt.functional.divergences import AlphaDivergence
-from rlrt.functional.logprobs import distilled_tokens, token_logprobs
-from rlrt.functional.packing import Packed, pack
+from rlrt.loss.divergences import AlphaDivergence
+from rlrt.model.fused_head import distilled_tokens, token_logprobs
 from rlrt.model.packed_attention import NAME, Packing
+from rlrt.model.packing import Packed, pack
 from rlrt.training.optimization import Optimization
 
 HEADS, KV_HEADS, WIDTH = 32, 8, 128  # of Qwen3-4B, as all sizes that follow

@@ -10,7 +10,7 @@ from torch import Tensor
 from workload import TOY, draw
 
 from rlrt.credit.grpo import GRPO
-from rlrt.model.kernels import LIGER_MODEL, chosen_attention, chosen_kernels, use_kernels
+from rlrt.model.load import LIGER_MODEL, chosen_attention, chosen_kernels, use_kernels
 from rlrt.model.packed_attention import checkpoint_activations
 
 # Relative norms of whole gradients; with other kernels bfloat16 rounds elsewhere in every layer.

@@ -1,8 +1,7 @@
 """Surprise: in correct rollouts, tokens that the policy itself did not expect earn more."""
 
 from rlrt.batch import SUCCESS_REWARD, Credit, ScoredBatch
-from rlrt.credit.assigner import CreditAssigner
-from rlrt.functional.groups import group_advantages
+from rlrt.credit.assigner import CreditAssigner, group_advantages
 
 
 class Surprise(CreditAssigner):

@@ -27,8 +27,8 @@ from rlrt.config.stored import StoredPolicy, find_policy, read_config, start_of
 from rlrt.config.study import open_study, placed
 from rlrt.config.study_engine import StudyEngine, held_out_problems, started
 from rlrt.errors import UserError
-from rlrt.functional.seeds import derive_seed
 from rlrt.model.load import load_tokenizer
+from rlrt.seeds import derive_seed
 
 BASE_SAMPLES = 8  # that say how hard a problem is
 ALIKE = ("temperature", "max_prompt_tokens", "max_response_tokens")  # or lengths tell runs apart

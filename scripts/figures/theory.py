@@ -42,9 +42,9 @@ from rlrt.config.stored import policies_by_step
 from rlrt.config.study import Study, open_study
 from rlrt.config.study_engine import started
 from rlrt.errors import UserError
-from rlrt.functional.seeds import derive_seed
 from rlrt.model.comparison import compare
 from rlrt.records import read_table, rollouts_of, step_files
+from rlrt.seeds import derive_seed
 
 if TYPE_CHECKING:
     from torch import Tensor  # at run time only behind rlrt, which says how it is to be imported

@@ -10,15 +10,31 @@ prompt, before any update of the step), ``teacher_logprobs`` (the same response 
 with a privileged context) and ``logprobs`` (the current policy, with gradient).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 SUCCESS_REWARD = 0.5  # a rollout with at least this reward is correct
+
+
+Ids = Sequence[int] | NDArray[np.int32]
+
+
+def as_array(ids: Ids) -> NDArray[np.int32]:
+    """The ids as an array; an array of this type is not copied."""
+    return np.asarray(ids, dtype=np.int32)
+
+
+def token_mask(sequences: Sequence[Ids]) -> Tensor:
+    """``[B, T]`` bool: True on the tokens of each sequence, padded on the right to the longest."""
+    lengths_B = torch.tensor([len(ids) for ids in sequences], dtype=torch.long)
+    longest = max(map(len, sequences), default=0)
+    return torch.arange(longest) < lengths_B[:, None]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from rlrt.analysis.critical_positions import (
 from rlrt.analysis.figures import save_figure
 from rlrt.analysis.pages import save_page
 from rlrt.batch import Problem, Response, Rollout, Verdict
-from rlrt.functional.logprobs import chunk_tokens, over_vocabulary
+from rlrt.model.fused_head import chunk_tokens, over_vocabulary
 
 MakePolicy = Callable[[torch.dtype], PreTrainedModel]
 

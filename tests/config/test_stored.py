@@ -16,8 +16,7 @@ from rlrt.config.configuration import compose
 from rlrt.config.stored import USED, find_policy, policies_by_step, read_config
 from rlrt.errors import UserError
 from rlrt.model.export import ABOUT
-from rlrt.training.checkpoint import completed_steps
-from rlrt.training.checkpoint_files import sums, write_manifest
+from rlrt.training.checkpoint import completed_steps, sums, write_manifest
 from rlrt.training.sharded_checkpoint import EXTRA
 
 

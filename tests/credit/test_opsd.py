@@ -5,7 +5,7 @@ import torch
 
 from rlrt.batch import ScoredBatch
 from rlrt.credit.opsd import OPSD
-from rlrt.functional.divergences import GeneralisedJSD
+from rlrt.loss.divergences import GeneralisedJSD
 
 
 def test_it_distils_where_a_context_exists_whatever_the_reward(

@@ -6,7 +6,7 @@ import torch
 
 from rlrt.batch import ScoredBatch
 from rlrt.credit.sdpo import SDPO
-from rlrt.functional.divergences import AlphaDivergence, SampledToken
+from rlrt.loss.divergences import AlphaDivergence, SampledToken
 
 
 def test_every_rollout_with_a_context_is_distilled_and_nothing_else_counts(

@@ -20,10 +20,9 @@ from transformers import PreTrainedModel
 from rlrt import distributed
 from rlrt.batch import Response
 from rlrt.data.prompts import Prompts
-from rlrt.engine.engine import EngineSpec, Sampling
+from rlrt.engine.engine import EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import logprob_gap
 from rlrt.engine.vllm_engine import VLLMEngine
-from rlrt.engine.weights import engine_weights
 from rlrt.model.load import load_policy, load_tokenizer, stop_token_ids
 
 TINY = str(Path(__file__).resolve().parents[2] / "models" / "tiny")

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from rlrt.batch import Response
 from rlrt.data.prompts import Prompts
-from rlrt.engine.engine import Engine, EngineSpec, Sampling
+from rlrt.engine.engine import Engine, EngineSpec, Sampling, engine_weights
 from rlrt.engine.hf_engine import HFEngine
 from rlrt.engine.probe import (
     Gap,
@@ -23,7 +23,6 @@ from rlrt.engine.probe import (
     require_same_weights,
 )
 from rlrt.engine.vllm_engine import VLLMEngine
-from rlrt.engine.weights import engine_weights
 from rlrt.model.load import load_policy, load_tokenizer, stop_token_ids
 from rlrt.model.views import score_responses
 

@@ -12,8 +12,8 @@ from rlrt.batch import Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.hf_engine import HFEngine
 from rlrt.engine.probe import StaleEngineError, probe
-from rlrt.functional.seeds import derive_seed
 from rlrt.model.views import score_responses
+from rlrt.seeds import derive_seed
 
 TINY = str(Path(__file__).resolve().parents[2] / "models" / "tiny")
 PROMPTS = [(1, 10 + number, 20) for number in range(10)]

@@ -19,13 +19,13 @@ from transformers import (
     Qwen3Config,
 )
 
-from rlrt.functional.packing import pack
 from rlrt.model.packed_attention import (
     _ATTENTION_OPS,
     checkpoint_activations,
     decoder_hidden,
     use_packed_attention,
 )
+from rlrt.model.packing import pack
 
 Policies = Callable[[torch.dtype], PreTrainedModel]
 Ids = Sequence[int]

@@ -6,9 +6,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlrt.context.correct_peer import TEMPLATE
 from rlrt.data.prompts import Prompts
-from rlrt.functional.ids import joined
-from rlrt.functional.logprobs import token_logprobs
 from rlrt.model.comparison import score_divergence
+from rlrt.model.fused_head import token_logprobs
+from rlrt.model.packing import joined
 from rlrt.model.views import (
     head_weight,
     response_hidden,

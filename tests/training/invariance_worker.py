@@ -15,8 +15,8 @@ from tests.training.one_update import OneUpdate
 from torch import Tensor
 
 from rlrt import distributed
-from rlrt.functional.divergences import AlphaDivergence
 from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.divergences import AlphaDivergence
 from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.load import hollow_policy, load_policy

@@ -15,8 +15,14 @@ from rlrt.config import resume
 from rlrt.config.configuration import compose
 from rlrt.errors import RunStoppedError, UserError
 from rlrt.files import put_in_place, recover
-from rlrt.training.checkpoint import Checkpoints, find_checkpoint, run_folder
-from rlrt.training.checkpoint_files import is_whole, link, plain_errors
+from rlrt.training.checkpoint import (
+    Checkpoints,
+    find_checkpoint,
+    is_whole,
+    link,
+    plain_errors,
+    run_folder,
+)
 from rlrt.training.step_table import StepTable
 
 

@@ -12,8 +12,8 @@ from tests.training.one_update import LENGTHS, fit, gradient, update_of
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlrt.functional.divergences import AlphaDivergence, Divergence, GeneralisedJSD, SampledToken
 from rlrt.loss.aggregation import Aggregation, mean_one
+from rlrt.loss.divergences import AlphaDivergence, Divergence, GeneralisedJSD, SampledToken
 from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.teacher import EMA, Frozen, Live, Teacher

@@ -11,8 +11,8 @@ from tests.training.invariance_worker import DISTILLED, ways, whole_update
 from tests.untied import untied_tiny
 from torch import Tensor
 
-from rlrt.functional.divergences import AlphaDivergence
 from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.divergences import AlphaDivergence
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.load import load_policy
 

@@ -1,14 +1,79 @@
 import pytest
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from rlrt.training.performance import (
+    BACKWARD,
+    Shape,
     Work,
+    causal_pairs,
     data_sheet_peak,
     forget_peak_memory,
     peak_flops,
     peak_memory,
     performance,
 )
+
+QWEN3_06B = Shape(
+    layers=28,
+    hidden=1024,
+    intermediate=3072,
+    heads=16,
+    kv_heads=8,
+    head_dim=128,
+    vocabulary=151_936,
+)
+
+
+def test_qwen3_06b_worked_out_by_hand() -> None:
+    """Q and o 1024 · 2048 each, k and v 1024 · 1024 each, three of 1024 · 3072: 15,728,640 a layer."""
+    assert QWEN3_06B.layer_parameters == 15_728_640
+    assert QWEN3_06B.forward(1, 0, 0) == 2 * 28 * 15_728_640 == 880_803_840
+    assert QWEN3_06B.forward(0, 1, 0) == 2 * 151_936 * 1024 == 311_164_928
+    assert QWEN3_06B.forward(0, 0, 1) == 4 * 28 * 16 * 128 == 229_376
+    # a sequence of 4096, logits for its last 3072: three times for forward and backward
+    pairs = causal_pairs([4096])
+    assert pairs == 8_390_656
+    forward = 4096 * 880_803_840 + 3072 * 311_164_928 + pairs * 229_376
+    assert (1 + BACKWARD) * QWEN3_06B.forward(4096, 3072, pairs) == 3 * forward
+
+
+def test_the_shape_is_read_from_a_configuration() -> None:
+    config = Qwen3Config(
+        num_hidden_layers=28,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        vocab_size=151_936,
+    )
+    assert Shape.of(config) == QWEN3_06B
+
+
+def test_the_parameters_are_those_of_the_model() -> None:
+    """All matrices of a layer are counted: against the weights that transformers makes."""
+    config = Qwen3Config(
+        num_hidden_layers=2,
+        hidden_size=64,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        vocab_size=50,
+    )
+    layer = Qwen3ForCausalLM(config).model.layers[0]
+    matrices = sum(weight.numel() for weight in layer.parameters() if weight.ndim == 2)
+    assert Shape.of(config).layer_parameters == matrices
+
+
+@pytest.mark.parametrize(("shared", "lengths"), [(0, [3, 1]), (5, [2, 4]), (7, [])])
+def test_pairs_are_those_of_whole_sequences_less_the_shared_ones(
+    shared: int, lengths: list[int]
+) -> None:
+    whole = sum(causal_pairs([shared + length]) - causal_pairs([shared]) for length in lengths)
+    assert causal_pairs(lengths, before=shared) == whole
+
 
 CPU = torch.device("cpu")
 

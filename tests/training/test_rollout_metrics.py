@@ -9,8 +9,7 @@ from tests.processes import call_ranks
 from tests.training.step import step_of
 
 from rlrt import distributed
-from rlrt.records import read_table, step_files
-from rlrt.training.records import write_records
+from rlrt.records import read_table, step_files, write_records
 from rlrt.training.rollout_metrics import rollout_metrics
 
 

@@ -15,8 +15,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from tests.training.tiny_training import main
 
-from rlrt.training.checkpoint import AtomicCheckpointIO, completed_steps, find_checkpoint
-from rlrt.training.checkpoint_files import is_whole
+from rlrt.training.checkpoint import AtomicCheckpointIO, completed_steps, find_checkpoint, is_whole
 
 PROGRAM = Path(__file__).with_name("tiny_training.py")
 STEPS = 4

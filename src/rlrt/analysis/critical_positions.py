@@ -23,7 +23,7 @@ from rlrt.analysis.figures import COLOURS
 from rlrt.analysis.pages import pieces_of, render, visible
 from rlrt.batch import Rollout
 from rlrt.errors import UserError
-from rlrt.functional.divergences import kl
+from rlrt.loss.divergences import kl
 from rlrt.model.comparison import compare
 
 UNION_TOP, SHOWN = 100, 4  # of each view; of each side

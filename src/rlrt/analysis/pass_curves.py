@@ -17,8 +17,8 @@ from rlrt.batch import Verdict
 from rlrt.errors import UserError
 from rlrt.functional.answers import Answers, count_answers, pass_curve, powers_of_two
 from rlrt.functional.bootstrap import resample
-from rlrt.functional.seeds import derive_seed
 from rlrt.records import read_table, record_files
+from rlrt.seeds import derive_seed
 
 OF_A_RUN = ("rollouts", "checkpoints", "metrics.csv", "export")
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from rlrt.analysis.figures import legend_below, look, plain, tidy
 from rlrt.batch import Rollout, Verdict
-from rlrt.functional.divergences import GeneralisedJSD
+from rlrt.loss.divergences import GeneralisedJSD
 from rlrt.model.comparison import compare
 
 TOP = 20  # largest k of the overlap

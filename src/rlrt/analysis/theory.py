@@ -42,8 +42,8 @@ from torch import Tensor
 
 from rlrt.analysis.figures import COLOURS, MARKERS, plain, tidy
 from rlrt.batch import Rollout
-from rlrt.functional.divergences import kl
-from rlrt.functional.logprobs import Read
+from rlrt.loss.divergences import kl
+from rlrt.model.fused_head import Read
 
 
 def success_rate(student: Tensor, success: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from rlrt.errors import UserError
-from rlrt.functional.flops import Shape
-from rlrt.functional.fused_head import tile_shape
+from rlrt.model.fused_head import tile_shape
 from rlrt.model.load import parameter_count
+from rlrt.training.performance import Shape
 
 GB = 10**9
 FLOAT, HALF = 4, 2  # bytes of a number

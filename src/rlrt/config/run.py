@@ -21,24 +21,26 @@ from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError, is_rank_zero
 from rlrt.files import write_atomically
 from rlrt.loss.objective import Objective
-from rlrt.model.kernels import chosen_attention, chosen_kernels, use_kernels
 from rlrt.model.load import (
+    chosen_attention,
+    chosen_kernels,
     hollow_policy,
     load_config,
     load_policy,
     load_tokenizer,
     policy_folder,
     stop_token_ids,
+    use_kernels,
 )
 from rlrt.model.packed_attention import checkpoint_activations
 from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.exports import Exports
 from rlrt.training.liveness import RankWatch
-from rlrt.training.metrics_csv import MetricsCSV
 from rlrt.training.module import PolicyModule
 from rlrt.training.rollouts import RolloutCallback, RolloutParts
 from rlrt.training.sampler import RolloutSettings
+from rlrt.training.step_table import MetricsCSV
 from rlrt.training.strategy import FullySharded
 from rlrt.training.view import LiveView
 

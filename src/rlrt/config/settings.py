@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrt.hub import is_local, refuse_unused
-from rlrt.model.kernels import ATTENTION, KERNELS
+from rlrt.model.load import ATTENTION, KERNELS
 from rlrt.training.optimization import Optimization
 
 MAX_SEED = 2**32 - 1  # NumPy takes no larger one
@@ -74,7 +74,7 @@ class Model:
 
     ``shape`` holds what its config.json says of its sizes, for a check where that cannot be reached.
     ``accelerator`` and ``precision`` are what its preset hands to the trainer, checked there; whether
-    ``kernels`` and ``attention`` can be had here, model/kernels.py.
+    ``kernels`` and ``attention`` can be had here, model/load.py.
     """
 
     name: str

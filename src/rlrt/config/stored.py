@@ -14,8 +14,13 @@ from rlrt.config.configuration import CONFIGS, checked, compose, load_yaml
 from rlrt.errors import UserError
 from rlrt.model.export import read_origin
 from rlrt.model.load import load_policy, policy_folder
-from rlrt.training.checkpoint import PATTERN, AtomicCheckpointIO, find_checkpoint, run_folder
-from rlrt.training.checkpoint_files import SUFFIX
+from rlrt.training.checkpoint import (
+    PATTERN,
+    SUFFIX,
+    AtomicCheckpointIO,
+    find_checkpoint,
+    run_folder,
+)
 from rlrt.training.exports import BY_STEP, FINAL, exports_by_step
 
 PREFIX = "policy."  # of the policy's tensors in a checkpoint

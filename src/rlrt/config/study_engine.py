@@ -12,9 +12,8 @@ from rlrt.config.configuration import build, checked, compose
 from rlrt.config.stored import StoredPolicy
 from rlrt.config.study import Study
 from rlrt.data.module import ProblemSource, fitting
-from rlrt.engine.engine import Engine, EngineSpec, Sampling
+from rlrt.engine.engine import Engine, EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
-from rlrt.engine.weights import engine_weights
 from rlrt.errors import UserError
 from rlrt.model.views import score_responses
 from rlrt.reward.judge import Judge

@@ -4,7 +4,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from rlrt.config.configuration import checked
 from rlrt.errors import UserError
-from rlrt.functional.divergences import Divergence
+from rlrt.loss.divergences import Divergence
 from rlrt.model.load import load_config, load_tokenizer, policy_folder
 from rlrt.model.teacher import Teacher
 

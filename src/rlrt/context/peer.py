@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from rlrt.batch import Rollout
 from rlrt.context.context import Context, Demonstration
-from rlrt.functional.seeds import derive_seed
+from rlrt.seeds import derive_seed
 
 CHOICES = ("first", "random", "shortest", "longest")
 _SPACE = re.compile(r"\s*")

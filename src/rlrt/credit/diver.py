@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from rlrt.batch import Credit, Outcomes, ScoredBatch
-from rlrt.credit.assigner import CreditAssigner
+from rlrt.credit.assigner import CreditAssigner, group_advantages, has_signal
 from rlrt.functional.diversity import equation_diversity, text_diversity
-from rlrt.functional.groups import group_advantages, has_signal
 
 DIVERSITIES = {"equation": equation_diversity, "text": text_diversity}
 CEILINGS = {"equation": 0.42, "text": 0.68}  # the paper's σ

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from rlrt.batch import Credit, Outcomes, ScoredBatch
-from rlrt.credit.assigner import CreditAssigner
-from rlrt.functional.groups import group_advantages
+from rlrt.credit.assigner import CreditAssigner, group_advantages
 
 
 class GRPO(CreditAssigner):

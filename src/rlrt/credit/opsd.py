@@ -1,7 +1,7 @@
 """OPSD: the policy learns from itself behind a reference solution, on its own responses."""
 
 from rlrt.credit.distillation import Distillation
-from rlrt.functional.divergences import GeneralisedJSD
+from rlrt.loss.divergences import GeneralisedJSD
 
 
 class OPSD(Distillation):

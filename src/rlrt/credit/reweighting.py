@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from rlrt.batch import Credit, Outcomes, ScoredBatch
-from rlrt.credit.assigner import CreditAssigner
-from rlrt.functional.groups import group_advantages, has_signal
-from rlrt.functional.ratios import bounded_exp
+from rlrt.credit.assigner import CreditAssigner, group_advantages, has_signal
+from rlrt.loss.policy_loss import bounded_exp
 
 
 def token_multipliers(

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from rlrt.batch import Outcomes
+from rlrt.credit.assigner import group_advantages
 from rlrt.credit.reweighting import Reweighting
-from rlrt.functional.groups import group_advantages
 
 
 def correctness(rewards_B: Tensor, group_B: Tensor, flip_probability: float) -> Tensor:

@@ -1,7 +1,7 @@
 """SDPO: the policy learns from itself behind a correct peer's solution."""
 
 from rlrt.credit.distillation import Distillation, require_importance_limit
-from rlrt.functional.divergences import AlphaDivergence, SampledToken
+from rlrt.loss.divergences import AlphaDivergence, SampledToken
 
 
 class SDPO(Distillation):

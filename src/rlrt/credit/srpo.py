@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 
 from rlrt.batch import Credit, Outcomes, ScoredBatch
-from rlrt.credit.assigner import CreditAssigner
+from rlrt.credit.assigner import CreditAssigner, group_advantages, has_signal
 from rlrt.credit.distillation import distilled_mask, require_importance_limit
-from rlrt.functional.divergences import AlphaDivergence
-from rlrt.functional.groups import group_advantages, has_signal
-from rlrt.functional.ratios import bounded_exp
+from rlrt.loss.divergences import AlphaDivergence
+from rlrt.loss.policy_loss import bounded_exp
 
 
 class SRPO(CreditAssigner):

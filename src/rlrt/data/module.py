@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rlrt.batch import Problem, ProblemSet
 from rlrt.data.prompts import Prompts
-from rlrt.functional.seeds import derive_seed
+from rlrt.seeds import derive_seed
 
 
 class ProblemSource(Protocol):

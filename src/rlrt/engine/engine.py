@@ -1,15 +1,15 @@
 """What an engine is: something that samples responses with the policy's current weights."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from rlrt.batch import Response
-from rlrt.functional.ids import Ids
+from rlrt import distributed
+from rlrt.batch import Ids, Response
 
 OnFinished = Callable[[int, Response], None]
 
@@ -90,3 +90,27 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give everything back."""
+
+
+def engine_weights(policy: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """(Hugging Face name, tensor in ``dtype``) in layer order, made one at a time.
+
+    With tied embeddings the output head is no parameter of its own; it is sent all the same, under its
+    own name, since the engine keeps it untied.
+
+    The parts of a sharded policy are gathered one parameter at a time, which is collective: every rank
+    reads the iterator to its end, and no rank holds more than one whole parameter.
+    """
+    names = set()
+    for name, parameter in policy.named_parameters():
+        names.add(name)
+        yield name, _in_dtype(parameter, dtype)
+    if "lm_head.weight" not in names:
+        head = policy.get_output_embeddings()  # type: ignore[operator]
+        yield "lm_head.weight", _in_dtype(head.weight, dtype)
+
+
+def _in_dtype(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    return distributed.full_tensor(
+        parameter.detach().to(dtype)
+    )  # cast before it travels; exact all the same

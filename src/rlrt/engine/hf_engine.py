@@ -15,11 +15,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rlrt.batch import Response
-from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
-from rlrt.engine.weights import engine_weights
-from rlrt.functional.fused_head import product
-from rlrt.functional.ids import Ids, as_array
+from rlrt.batch import Ids, Response, as_array
+from rlrt.engine.engine import EngineSpec, OnFinished, Sampling, engine_weights
+from rlrt.model.fused_head import product
 
 
 class _SeededSampler(LogitsProcessor):

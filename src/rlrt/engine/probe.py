@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from rlrt import distributed
+from rlrt.batch import Ids
 from rlrt.engine.engine import Engine, Sampling
 from rlrt.errors import RunStoppedError
-from rlrt.functional.ids import Ids
-from rlrt.functional.seeds import derive_seed
+from rlrt.seeds import derive_seed
 
 PROBE_PROMPTS = 8
 PROBE_TOKENS = 8

@@ -4,22 +4,110 @@ import gc
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from rlrt import distributed
-from rlrt.batch import Response
+from rlrt.batch import Ids, Response, as_array
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
-from rlrt.engine.memory import within_memory
-from rlrt.engine.served import differing
-from rlrt.engine.sharing import Sharers, name_this_rank, process_group_kept
-from rlrt.functional.ids import Ids, as_array
+from rlrt.engine.vllm_weights import differing
+from rlrt.errors import RunStoppedError
+
+# What vLLM 0.20 to 0.32 and PyTorch say: the cache holds not even one sequence, or memory is full.
+_CACHE_TOO_SMALL = re.compile(r"No available memory for the cache blocks|KV\s+cache is needed")
+_MEMORY_FULL = re.compile(
+    r"out of memory|can't allocate memory|Free memory on device|Available memory on node",
+    re.IGNORECASE,
+)
+
+
+class EngineMemoryError(RunStoppedError):
+    """The engine does not fit in the memory that it may take."""
+
+
+@contextmanager
+def within_memory(share: str, doing: str) -> Iterator[None]:
+    """EngineMemoryError for whatever an engine raises where memory does not suffice.
+
+    ``share``: the setting that says how much it takes; ``doing``: what it did, in the past tense.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, MemoryError) as error:
+        said = str(error).strip()
+        if _CACHE_TOO_SMALL.search(said):
+            cure = f"raise engine.{share} or lower training.max_response_tokens"
+        elif isinstance(error, MemoryError) or _MEMORY_FULL.search(said):
+            cure = f"lower engine.{share}, engine.max_sequences or training.max_response_tokens"
+        else:
+            raise
+        why = re.split(r"(?<=\.)\s", said)[0] or type(error).__name__
+        raise EngineMemoryError(
+            f"the engine ran out of memory when it {doing}: {cure} ({' '.join(why.split())})"
+        ) from error
+
+
+T = TypeVar("T")
+
+
+class Sharers:
+    """The ``size`` neighbouring ranks that share an engine, of which this one is ``place``.
+
+    Made on all ranks at the same time; ``size`` divides their number. vLLM schedules on each of these
+    ranks by itself, so all of them have to hand in the same requests in the same order.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.place = distributed.get_rank() % size
+        self._size = size
+        if size > 1:
+            self._group, _ = dist.new_subgroups(size, backend="gloo")
+
+    def gathered(self, part: T) -> list[T]:
+        """What each of them gave, in their order, on all of them; collective among them."""
+        if self._size == 1:
+            return [part]
+        parts: list[T | None] = [None] * self._size
+        dist.all_gather_object(parts, part, group=self._group)
+        return parts  # type: ignore[return-value]
+
+
+@contextmanager
+def process_group_kept() -> Iterator[None]:
+    """Keeps vLLM from ending the default process group, the trainer's, together with its engine."""
+    destroy = dist.destroy_process_group
+
+    def destroy_own(group: dist.ProcessGroup | None = None) -> None:
+        if group is not None:
+            destroy(group)
+
+    dist.destroy_process_group = destroy_own
+    try:
+        yield
+    finally:
+        dist.destroy_process_group = destroy
+
+
+def name_this_rank(device: torch.device) -> None:
+    """Set what torchrun sets and vLLM reads; other launchers leave some of it out."""
+    local = device.index if device.index is not None else distributed.get_rank()
+    os.environ |= {
+        "RANK": str(distributed.get_rank()),
+        "WORLD_SIZE": str(distributed.get_world_size()),
+    }
+    os.environ.setdefault("LOCAL_RANK", str(local))
+    # The process group stands already: nobody connects to these any more.
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29500")
+
 
 PREFILL_TOKENS = 8192  # read at a time by the CPU build
 GPU_SHARE = 0.4  # where neither a setting nor the run says more

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from rlrt.batch import Response
+from rlrt.batch import Ids, Response
 from rlrt.engine.engine import Engine, OnFinished, Sampling
-from rlrt.functional.ids import Ids
 from rlrt.reward.judge import Judge, JudgedResponse
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlrt.functional.bootstrap import Resampled, resample
-from rlrt.functional.seeds import derive_seed
+from rlrt.seeds import derive_seed
 
 WEAK_BELOW = Fraction(3, 5)  # of its samples right: there the teacher view is weak
 

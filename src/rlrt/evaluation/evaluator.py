@@ -6,13 +6,12 @@ from typing import NamedTuple
 import torch
 
 from rlrt import distributed
-from rlrt.batch import Problem, Verdict
+from rlrt.batch import Ids, Problem, Verdict
 from rlrt.engine.engine import Engine, Sampling
 from rlrt.evaluation.asking import ask
 from rlrt.evaluation.metrics import AvgAtK, PassAtK
-from rlrt.functional.ids import Ids
-from rlrt.functional.seeds import derive_seed
 from rlrt.reward.judge import Judge
+from rlrt.seeds import derive_seed
 
 
 class _Sample(NamedTuple):

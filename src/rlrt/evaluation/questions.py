@@ -10,8 +10,8 @@ from rlrt.batch import Problem, Response, Rollout
 from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts
 from rlrt.errors import UserError
-from rlrt.functional.seeds import derive_seed
 from rlrt.reward.judge import JudgedResponse
+from rlrt.seeds import derive_seed
 
 STUDENT, TEACHER = "student", "teacher"
 

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from rlrt.functional.ratios import bounded_exp
-from rlrt.loss.policy_loss import PolicyLoss
+from rlrt.loss.policy_loss import PolicyLoss, bounded_exp
 
 
 class GSPO(PolicyLoss):

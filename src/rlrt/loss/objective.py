@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlrt.functional.divergences import Divergence
-from rlrt.functional.ratios import bounded_exp
 from rlrt.loss.aggregation import Aggregation
-from rlrt.loss.policy_loss import PolicyLoss
+from rlrt.loss.divergences import Divergence
+from rlrt.loss.policy_loss import PolicyLoss, bounded_exp
 
 SUMS = ("surrogate", "clipped", "ratio", "tokens", "distillation", "divergence", "distilled")
 

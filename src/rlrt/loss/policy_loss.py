@@ -5,7 +5,12 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from rlrt.functional.ratios import bounded_exp
+MAX_LOG_RATIO = 20.0  # exp() of it is finite in any float type, and far outside every clip
+
+
+def bounded_exp(log_ratio: Tensor) -> Tensor:
+    """``exp(clamp(log_ratio, ±20))``: no difference of log-probs, however wild, overflows."""
+    return log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
 def rollout_correction(student_logprobs: Tensor, engine_logprobs: Tensor, limit: float) -> Tensor:

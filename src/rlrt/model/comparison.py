@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlrt.functional.divergences import kl
-from rlrt.functional.ids import Ids, joined
-from rlrt.functional.logprobs import Read, over_vocabulary
+from rlrt.batch import Ids
+from rlrt.loss.divergences import kl
+from rlrt.model.fused_head import Read, over_vocabulary
+from rlrt.model.packing import joined
 from rlrt.model.sharding import both_unsharded, unsharded
 from rlrt.model.views import (
     Seen,

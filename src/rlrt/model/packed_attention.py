@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from rlrt.functional.packing import AttentionBlocks, Packed, attention_blocks
+from rlrt.model.packing import AttentionBlocks, Packed, attention_blocks
 
 NAME = "packed"
 FULL = "full_attention"

@@ -12,11 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlrt import distributed
-from rlrt.functional.ids import Ids, joined
-from rlrt.functional.logprobs import token_logprobs
-from rlrt.functional.microbatches import split_packs
-from rlrt.functional.packing import Packed, pack
+from rlrt.batch import Ids
+from rlrt.model.fused_head import token_logprobs
 from rlrt.model.packed_attention import decoder_hidden
+from rlrt.model.packing import Packed, joined, pack, split_packs
 from rlrt.model.sharding import unsharded
 
 Seen = Callable[[Packed], None]  # is told of every pack that is read

@@ -1,9 +1,10 @@
 """The LightningModule: holds the policy, scores both views, and makes the optimiser updates."""
 
 import math
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import lightning as L
@@ -13,11 +14,10 @@ from transformers import PreTrainedModel
 
 from rlrt import distributed
 from rlrt.errors import RunStoppedError
-from rlrt.functional.flops import BACKWARD, Shape
-from rlrt.functional.logprobs import distilled_tokens, token_logprobs
-from rlrt.functional.packing import Packed
 from rlrt.loss.objective import SUMS, MicroBatch, Objective
 from rlrt.model.comparison import score_divergence
+from rlrt.model.fused_head import distilled_tokens, token_logprobs
+from rlrt.model.packing import Packed
 from rlrt.model.sharding import (
     both_unsharded,
     fill,
@@ -37,11 +37,52 @@ from rlrt.model.views import (
     score_responses,
     teacher_hidden,
 )
-from rlrt.training.memory import within_memory
 from rlrt.training.optimization import Optimization
-from rlrt.training.performance import Work
+from rlrt.training.performance import BACKWARD, Shape, Work
 from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Reading, Update, first_reading, micro_batch
+
+GIB = 2**30
+# What PyTorch says of a GPU, and of the host: of that no more than the bytes it asked for.
+_ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+) ?(\w+)")
+_FREE = re.compile(r"of which ([\d.]+ \w+) is free")
+_HOST_FULL = "can't allocate memory"
+
+
+class TrainingMemoryError(RunStoppedError):
+    """An update or a reading of a view does not fit in memory."""
+
+
+@contextmanager
+def within_memory(doing: str, cures: Sequence[str]) -> Iterator[None]:
+    """TrainingMemoryError where memory is full, on a device or on the host.
+
+    ``doing``: what was done; ``cures``: the settings that may help, the first one first.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        plain = isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
+        if plain and _HOST_FULL not in str(error):
+            raise
+        raise TrainingMemoryError(
+            f"out of memory in {doing}{_figures(str(error))}: use {', or '.join(cures)}"
+        ) from error
+
+
+def _figures(said: str) -> str:
+    """What was asked and what was free, where the error says it."""
+    asked, free = _ASKED.search(said), _FREE.search(said)
+    parts = []
+    if asked is not None:
+        number, unit = asked.groups()
+        amount = f"{float(number) / GIB:.2f} GiB" if unit == "bytes" else f"{number} {unit}"
+        parts.append(f"{amount} asked for")
+    if free is not None:
+        parts.append(f"{free[1]} free")
+    elif torch.cuda.is_available():
+        parts.append(f"{torch.cuda.mem_get_info()[0] / GIB:.2f} GiB free")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 class NonFiniteError(RunStoppedError):

@@ -1,4 +1,8 @@
-"""How fast a step ran, how much of the machine that is, and the memory that it took."""
+"""How fast a step ran, how much of the machine that is, and the memory that it took.
+
+Model FLOPs are counted from the model's shape: what its matrix products must do, whatever else is
+computed.
+"""
 
 import re
 import resource
@@ -7,10 +11,71 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
+from typing import Any
 
 import torch
 
 from rlrt.distributed import all_reduce_max, all_reduce_sum, get_world_size, largest
+
+BACKWARD = 2.0  # in forwards: one product for the gradient of the input, one for that of the weight
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder with grouped-query attention and a gated MLP (Llama, Qwen2, Qwen3)."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, config: Any) -> "Shape":
+        """The shape from a transformers configuration."""
+        heads = config.num_attention_heads
+        return cls(
+            layers=config.num_hidden_layers,
+            hidden=config.hidden_size,
+            intermediate=config.intermediate_size,
+            heads=heads,
+            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            vocabulary=config.vocab_size,
+        )
+
+    @property
+    def layer_parameters(self) -> int:
+        """Parameters in the matrices of one layer: q, k, v, o, and the three of the MLP."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        return attention + 3 * self.hidden * self.intermediate
+
+    def forward(self, tokens: float, head_tokens: float, pairs: float) -> float:
+        """FLOPs of a forward of ``tokens`` through the layers and ``head_tokens`` through the head:
+
+            2 · P_layers · tokens + 2 · V · H · head_tokens + 4 · layers · heads · head_dim · pairs
+
+        (PaLM, arXiv:2204.02311, appendix B, which counts forward and backward together and every
+        pair of positions). ``pairs`` are those that causal attention looks at, each q · k and
+        weight · v of one head once: two products of ``head_dim``. A multiply-add counts as 2;
+        norms, softmax and the embedding's lookup count as nothing. A backward costs ``BACKWARD``
+        forwards; what checkpointing or the fused head compute again is no model FLOP.
+        """
+        layers = 2 * self.layers * self.layer_parameters * tokens
+        head = 2 * self.vocabulary * self.hidden * head_tokens
+        attention = 4 * self.layers * self.heads * self.head_dim * pairs
+        return float(layers + head + attention)
+
+
+def causal_pairs(lengths: Sequence[int], before: int = 0) -> int:
+    """Pairs of a query and a key at or before it, of sequences behind ``before`` shared tokens.
+
+    The pairs within the shared tokens themselves are not in it.
+    """
+    return sum(length * before + length * (length + 1) // 2 for length in lengths)
+
 
 # Dense peak in FLOP/s of half-precision products with float32 accumulation, by words of the name
 # that torch.cuda.get_device_name gives; the first that fits. From NVIDIA's data sheets.
@@ -34,7 +99,7 @@ GIB = 2**30
 class Work:
     """What a stage of a step did on one rank; sums of two are their work together."""
 
-    flops: float = 0.0  # model FLOPs, functional/flops.py
+    flops: float = 0.0  # model FLOPs, training/performance.py
     tokens: float = 0.0  # that went through the layers, prompts included
     seconds: float = 0.0
     attention_slots: float = 0.0

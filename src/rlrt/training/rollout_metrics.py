@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from rlrt.batch import SUCCESS_REWARD, Credit, Rollout, ScoredBatch, Verdict
+from rlrt.credit.assigner import group_advantages, has_signal
 from rlrt.distributed import all_reduce_sum, largest
-from rlrt.functional.groups import group_advantages, has_signal
 from rlrt.training.sampler import Sampled
 from rlrt.training.scoring import TeacherViews
 

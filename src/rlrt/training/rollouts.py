@@ -15,13 +15,11 @@ from rlrt.context.context import Context, Demonstration
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
-from rlrt.engine.engine import Engine, EngineSpec, Sampling
+from rlrt.engine.engine import Engine, EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
-from rlrt.engine.weights import engine_weights
 from rlrt.evaluation.evaluator import Evaluator
-from rlrt.records import prompt_texts
+from rlrt.records import prompt_texts, write_records
 from rlrt.reward.judge import Judge
-from rlrt.training.balance import balanced
 from rlrt.training.checkpoint import Checkpoints
 from rlrt.training.module import NonFiniteError, PolicyModule
 from rlrt.training.performance import (
@@ -31,9 +29,8 @@ from rlrt.training.performance import (
     peak_memory,
     performance,
 )
-from rlrt.training.records import write_records
 from rlrt.training.rollout_metrics import rollout_metrics
-from rlrt.training.sampler import RolloutSettings, Sampled, Sampler
+from rlrt.training.sampler import RolloutSettings, Sampled, Sampler, balanced
 from rlrt.training.scoring import (
     TeacherViews,
     completed,

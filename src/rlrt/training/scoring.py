@@ -7,11 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rlrt.batch import Outcomes, Rollout, ScoredBatch
+from rlrt.batch import Ids, Outcomes, Rollout, ScoredBatch, token_mask
 from rlrt.context.context import Demonstration
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.prompts import Prompts, TeacherPrompt
-from rlrt.functional.ids import Ids, token_mask
 from rlrt.training.updates import Reading, in_later_updates
 
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlrt import distributed
-from rlrt.batch import Credit, Rollout, ScoredBatch
-from rlrt.functional.ids import joined, token_mask
+from rlrt.batch import Credit, Rollout, ScoredBatch, token_mask
 from rlrt.loss.aggregation import mean_one
 from rlrt.loss.objective import MicroBatch
+from rlrt.model.packing import joined
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.optim import AdamW, Optimizer
 
 from rlrt.distributed import full_tensor, get_rank
-from rlrt.training.host_adamw import HostAdamW
+from rlrt.training.optimization import HostAdamW
 
 DEVICES = [
     "cpu",

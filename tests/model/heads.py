@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlrt.functional import fused_head
-from rlrt.functional import logprobs as module
-from rlrt.functional.divergences import AlphaDivergence, Divergence, GeneralisedJSD, SampledToken
+from rlrt.loss.divergences import AlphaDivergence, Divergence, GeneralisedJSD, SampledToken
+from rlrt.model import fused_head
 
 DIVERGENCES: list[Divergence] = [
     AlphaDivergence(0.5, 3),
@@ -23,7 +22,7 @@ DIVERGENCES: list[Divergence] = [
 def split_by(monkeypatch: pytest.MonkeyPatch, tokens: int, entries: int = 4) -> None:
     """Logits come in chunks of so many tokens, in the fused head also of vocabulary entries."""
     monkeypatch.setattr(fused_head, "tile_shape", lambda device: (tokens, entries))
-    monkeypatch.setattr(module, "chunk_tokens", lambda device, vocabulary: tokens)
+    monkeypatch.setattr(fused_head, "chunk_tokens", lambda device, vocabulary: tokens)
 
 
 def naive(hidden: Tensor, head: Tensor, ids: Tensor, temperature: float) -> Tensor:

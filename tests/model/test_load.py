@@ -2,8 +2,8 @@
 
 import pytest
 
-from rlrt.model import kernels
-from rlrt.model.kernels import chosen_attention, chosen_kernels
+from rlrt.model import load
+from rlrt.model.load import chosen_attention, chosen_kernels
 
 liger = pytest.mark.parametrize(
     ("kind", "device", "installed", "lacks"),
@@ -21,7 +21,7 @@ liger = pytest.mark.parametrize(
 def test_liger_where_all_that_it_needs_is_there(
     kind: str, device: str, installed: bool, lacks: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(load, "find_spec", lambda name: object() if installed else None)
     assert chosen_kernels("torch", kind, device) == "torch"
     assert chosen_kernels("auto", kind, device) == ("torch" if lacks else "liger")
     if lacks is None:
@@ -48,8 +48,8 @@ def test_fa4_where_all_that_it_needs_is_there(
     lacks: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kernels, "find_spec", lambda name: object() if installed else None)
-    monkeypatch.setattr(kernels.torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(load, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(load.torch.cuda, "get_device_capability", lambda: capability)
     assert chosen_attention("torch", device) == "torch"
     assert chosen_attention("auto", device) == ("torch" if lacks else "fa4")
     if lacks is not None:

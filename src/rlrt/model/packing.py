@@ -1,18 +1,41 @@
-"""Sequences of uneven length in one row without padding; rollouts of a prompt share one copy of it.
+"""Prompts and responses of uneven length in one row without padding, and how rows are split into packs.
 
-The shift between a token and the position that predicts it happens here alone (``predicting_N``).
-More dimensions: U tokens of all attended sequences one after the other, a shared prompt counted once
-for each of them; M slots of the attention blocks, padding included.
+Rollouts of one prompt share one copy of it. The shift between a token and the position that predicts it
+happens here alone (``Packed.predicting_N``). More dimensions: U tokens of all attended sequences one
+after the other, a shared prompt counted once for each of them; M slots of the attention blocks, padding
+included.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from heapq import heapify, heapreplace
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rlrt.functional.ids import Ids, joined, rows_by_prompt
+from rlrt.batch import Ids, as_array
+
+
+def joined(sequences: Sequence[Ids]) -> Tensor:
+    """The ids of all sequences one after the other, long, on the CPU."""
+    parts = [as_array(ids) for ids in sequences]
+    flat = np.concatenate(parts, dtype=np.int64) if parts else np.empty(0, np.int64)
+    return torch.from_numpy(flat)
+
+
+def rows_by_prompt(prompts: Sequence[Ids]) -> list[list[int]]:
+    """The rows of each prompt, in the order in which prompts come first. A shared object is read once."""
+    keys: dict[int, bytes] = {}
+    found: dict[bytes, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        if id(prompt) not in keys:
+            keys[id(prompt)] = as_array(prompt).tobytes()
+        found.setdefault(keys[id(prompt)], []).append(row)
+    return list(found.values())
+
 
 CALL_PAIRS = 4096  # query-key pairs that one more attention call costs as much as (measured on CPU)
 
@@ -165,3 +188,63 @@ def _first_places(values_U: Tensor, count: int) -> Tensor:
     """Where each of 0 .. count-1 stands first in ``values_U``."""
     places_U = torch.arange(len(values_U))
     return places_U.new_full((count,), len(values_U)).scatter_reduce(0, values_U, places_U, "amin")
+
+
+def split_packs(
+    prompts: Sequence[Ids], responses: Sequence[Ids], token_budget: int
+) -> list[list[int]]:
+    """Rows of each micro-batch, ascending, such that its ``pack`` has at most ``token_budget`` tokens.
+
+    Rows of one prompt stay together where they fit, and are spread evenly where not. A row longer than
+    the budget gets a micro-batch of its own; those come first.
+    """
+    pieces: list[list[int]] = []
+    sizes: list[int] = []
+    for rows in rows_by_prompt(prompts):
+        prompt = prompts[rows[0]]
+        own = [max(len(responses[row]) - 1, 0) for row in rows]
+        for piece in _balanced(own, token_budget - len(prompt)):
+            pieces.append([rows[index] for index in piece])
+            sizes.append(len(prompt) + sum(own[index] for index in piece))
+    return [
+        sorted(row for piece in chosen for row in pieces[piece])
+        for chosen in _balanced(sizes, token_budget)
+    ]
+
+
+def _balanced(sizes: Sequence[int], room: int) -> list[list[int]]:
+    """Indices of ``sizes`` in few bins of at most ``room``, of similar sums; one above it is alone."""
+    order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
+    alone = [[index] for index in order if sizes[index] > room]
+    rest = order[len(alone) :]
+    full = _best_fit(sizes, rest, room)
+    even = _evenly(sizes, rest, len(full))
+    fits = all(sum(sizes[index] for index in chosen) <= room for chosen in even)
+    return alone + (even if fits else full)
+
+
+def _best_fit(sizes: Sequence[int], order: Sequence[int], room: int) -> list[list[int]]:
+    """Few bins of at most ``room``: each index goes where the least is left over."""
+    bins: list[list[int]] = []
+    left: list[tuple[int, int]] = []  # room of each bin and its number, least room first
+    for index in order:
+        place = bisect_left(left, (sizes[index], 0))
+        if place == len(left):
+            bins.append([])
+            left.append((room, len(bins) - 1))
+        free, chosen = left.pop(place)
+        bins[chosen].append(index)
+        insort(left, (free - sizes[index], chosen))
+    return bins
+
+
+def _evenly(sizes: Sequence[int], order: Sequence[int], count: int) -> list[list[int]]:
+    """``count`` bins of similar sums: each index goes to the emptiest."""
+    bins: list[list[int]] = [[] for _ in range(count)]
+    sums = [(0, number) for number in range(count)]
+    heapify(sums)
+    for index in order:
+        total, chosen = sums[0]
+        bins[chosen].append(index)
+        heapreplace(sums, (total + sizes[index], chosen))
+    return bins

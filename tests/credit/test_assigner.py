@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlrt.functional.groups import group_advantages, has_signal
+from rlrt.credit.assigner import group_advantages, has_signal
 
 
 def slow_advantages(rewards: list[float], groups: list[int], standardize: bool) -> list[float]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlrt.functional.divergences import (
+from rlrt.loss.divergences import (
     AlphaDivergence,
     Divergence,
     GeneralisedJSD,

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlrt.engine.memory import EngineMemoryError, within_memory
-from rlrt.engine.vllm_engine import VLLMEngine
+from rlrt.engine.vllm_engine import EngineMemoryError, VLLMEngine, within_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 START = """
 import sys
 import torch
 from rlrt.engine.engine import EngineSpec
-from rlrt.engine.memory import EngineMemoryError
+from rlrt.engine.vllm_engine import EngineMemoryError
 from rlrt.engine.vllm_engine import VLLMEngine
 from rlrt.model.load import load_policy
 
