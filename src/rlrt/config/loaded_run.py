@@ -21,9 +21,9 @@ from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
 from rlrt.errors import UserError
-from rlrt.evaluation.judging import Judge
 from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
 from rlrt.model.views import score_responses
+from rlrt.reward.judge import Judge
 from rlrt.training.sampler import RolloutSettings, Sampler
 from rlrt.training.scoring import teacher_views
 

@@ -19,7 +19,6 @@ from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError, is_rank_zero, one_line
-from rlrt.evaluation.judging import Judge
 from rlrt.files import write_atomically
 from rlrt.loss.divergences import Divergence
 from rlrt.loss.objective import Objective
@@ -36,6 +35,7 @@ from rlrt.model.load import (
 )
 from rlrt.model.packed_attention import checkpoint_activations
 from rlrt.model.teacher import Teacher
+from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.exports import Exports
 from rlrt.training.liveness import RankWatch
