@@ -150,7 +150,7 @@ def go_on(
         with engine.judge.judging(answers) as judging:
             for number, index in enumerate(ended):
                 judging.take(number, whole(index, ()))
-            judged = [judgement.verdict for judgement in judging.judged()]
+            judged = [grade.verdict for grade in judging.judged()]
     found |= dict(zip(ended, judged, strict=True))
     return [found[index] for index in range(len(asked))]
 

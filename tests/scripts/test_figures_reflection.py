@@ -150,7 +150,7 @@ def test_the_verdict_is_that_of_the_whole(
         texts.append(study.tokenizer.decode(ids, skip_special_tokens=True))
         answers.append(rollout.problem.answer)
     with Verifier(workers=1) as verifier:
-        slow = [judgement.verdict for judgement in verifier.grade(texts, answers)]
+        slow = [grade.verdict for grade in verifier.grade(texts, answers)]
     assert [verdict for _, verdict in look.judged] == slow
     assert {Verdict.RIGHT, Verdict.WRONG} <= set(slow)
 

@@ -19,7 +19,6 @@ from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError, is_rank_zero
-from rlrt.evaluation.judging import Judge
 from rlrt.files import write_atomically
 from rlrt.loss.objective import Objective
 from rlrt.model.load import (
@@ -34,6 +33,7 @@ from rlrt.model.load import (
     use_kernels,
 )
 from rlrt.model.packed_attention import checkpoint_activations
+from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.exports import Exports
 from rlrt.training.liveness import RankWatch

@@ -15,8 +15,8 @@ from rlrt.data.module import ProblemSource, fitting
 from rlrt.engine.engine import Engine, EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
 from rlrt.errors import UserError
-from rlrt.evaluation.judging import Judge
 from rlrt.model.views import score_responses
+from rlrt.reward.judge import Judge
 from rlrt.training.sampler import RolloutSettings, Sampler
 
 
