@@ -35,7 +35,6 @@ from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.vllm_engine import response_of
 from rlrt.evaluation.evaluator import Evaluator
-from rlrt.evaluation.judging import Judge, Judging
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
@@ -43,6 +42,7 @@ from rlrt.model.load import load_tokenizer
 from rlrt.model.packed_attention import Packing
 from rlrt.model.packing import Packed
 from rlrt.model.teacher import Live
+from rlrt.reward.judge import Judge, Judging
 from rlrt.reward.verifier import Verifier
 from rlrt.training import rollouts as steps
 from rlrt.training.module import PolicyModule

@@ -53,7 +53,7 @@ def drawn(count: int) -> list[dict[str, Any]]:
 def by_verifier(verifier: Verifier) -> Grader:
     """The project's verifier: True where it says right."""
     return lambda responses, golds: [
-        judgement.verdict is Verdict.RIGHT for judgement in verifier.grade(responses, golds)
+        grade.verdict is Verdict.RIGHT for grade in verifier.grade(responses, golds)
     ]
 
 

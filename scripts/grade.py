@@ -18,7 +18,7 @@ from rich.table import Table
 
 from rlrt.errors import RunStoppedError
 from rlrt.reward.extraction import EXTRACTS
-from rlrt.reward.verifier import Judgement, Verifier
+from rlrt.reward.verifier import Grade, Verifier
 
 Case = dict[str, Any]
 GROUPS = ("all other rows", "policy and QUIRK rows")
@@ -38,18 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Verifier(
             workers=options.workers, timeout_s=options.timeout, extract=options.extract
         ) as verifier:
-            judgements = verifier.grade(
+            grades = verifier.grade(
                 [case["prediction"] for case in cases], [case["gold"] for case in cases]
             )
         if options.out is not None:
-            write_verdicts(options.out, cases, judgements)
+            write_verdicts(options.out, cases, grades)
     except OSError as error:
         print(f"grade.py: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except (RunStoppedError, ValueError) as error:
         print(f"grade.py: {error}", file=sys.stderr)
         return 2
-    Console().print(agreement_table(options.cases.name, cases, judgements))
+    Console().print(agreement_table(options.cases.name, cases, grades))
     if broken:
         print(f"{len(broken)} broken lines were skipped")
     return 0
@@ -92,15 +92,15 @@ def checked_case(case: object) -> Case:
     return case
 
 
-def agreement_table(name: str, cases: Sequence[Case], judgements: Sequence[Judgement]) -> Table:
+def agreement_table(name: str, cases: Sequence[Case], grades: Sequence[Grade]) -> Table:
     """Counts of verdicts, and agreement where ``correct`` is given, policy rows apart."""
     table = Table(title=f"{name}: {len(cases)} rows")
     for heading in ("", "rows", "right", "wrong", "undecided", "labelled", "agree", "agreement"):
         table.add_column(heading, justify="right" if heading else "left")
     for group in GROUPS:
         rows = [
-            (case.get("correct"), judgement.verdict.value)
-            for case, judgement in zip(cases, judgements, strict=True)
+            (case.get("correct"), grade.verdict.value)
+            for case, grade in zip(cases, grades, strict=True)
             if (group == GROUPS[1]) == is_policy(case)
         ]
         if not rows:
@@ -118,13 +118,13 @@ def is_policy(case: Case) -> bool:
     return str(case.get("note") or "").startswith(("policy", "QUIRK"))
 
 
-def write_verdicts(path: Path, cases: Sequence[Case], judgements: Sequence[Judgement]) -> None:
+def write_verdicts(path: Path, cases: Sequence[Case], grades: Sequence[Grade]) -> None:
     """Write the cases with their verdicts, whole or not at all."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("w", encoding="utf-8") as file:
-            for case, judgement in zip(cases, judgements, strict=True):
-                said = {"verdict": judgement.verdict, "seconds": round(judgement.seconds, 6)}
+            for case, grade in zip(cases, grades, strict=True):
+                said = {"verdict": grade.verdict, "seconds": round(grade.seconds, 6)}
                 file.write(json.dumps(case | said) + "\n")
         part.replace(path)
     finally:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from rlrt.batch import Response, Verdict
-from rlrt.evaluation.judging import Judged
+from rlrt.reward.judge import JudgedResponse
 
 
 class ScriptedJudge:
@@ -22,6 +22,9 @@ class ScriptedJudge:
     def take(self, index: int, response: Response) -> None:
         self.taken[index] = response
 
-    def judged(self) -> list[Judged]:
+    def judged(self) -> list[JudgedResponse]:
         right = [self.is_right(self.taken[index]) for index in range(len(self.taken))]
-        return [Judged("", Verdict.RIGHT if good else Verdict.WRONG, float(good)) for good in right]
+        return [
+            JudgedResponse("", Verdict.RIGHT if good else Verdict.WRONG, float(good))
+            for good in right
+        ]

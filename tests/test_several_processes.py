@@ -17,8 +17,8 @@ from tests.conftest import ROOT, TINY
 from tests.processes import Entry, torchrun
 from tests.untied import untied_tiny
 
-from rlrt.config.configuration import compose
-from rlrt.config.parts import build_cheap_parts
+from rlrt.config.build import build_components
+from rlrt.config.compose import compose
 from rlrt.errors import UserError
 from rlrt.records import read_table
 
@@ -269,7 +269,7 @@ def test_what_cannot_be_divided_is_refused_before_anything_loads(
     settings: list[str], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(sentence)):
-        build_cheap_parts(compose([*SETTINGS, *settings]))
+        build_components(compose([*SETTINGS, *settings]))
 
 
 def test_the_entry_refuses_before_there_are_processes_and_leaves_nothing(tmp_path: Path) -> None:

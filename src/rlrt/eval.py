@@ -9,9 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from rlrt.allocator import grow_segments
-from rlrt.config.configuration import stop_with_a_sentence
+from rlrt.config.commands import helped, stop_with_a_sentence
 from rlrt.config.evaluating.command import USAGE, parse
-from rlrt.config.words import helped
 
 
 def main(arguments: Sequence[str]) -> None:

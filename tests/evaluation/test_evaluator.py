@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlrt.batch import Problem, Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.evaluation.evaluator import Evaluator
-from rlrt.evaluation.judging import Judge
+from rlrt.reward.judge import Judge
 from rlrt.reward.verifier import Verifier
 
 PROBLEMS = [Problem(f"p{i}", "", str(i), "test") for i in range(3)]

@@ -9,7 +9,6 @@ from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.context.correct_peer import CorrectPeer
 from rlrt.data.prompts import Prompts
 from rlrt.errors import UserError
-from rlrt.evaluation.judging import Judged
 from rlrt.evaluation.questions import (
     Question,
     TeacherQuestions,
@@ -17,6 +16,7 @@ from rlrt.evaluation.questions import (
     student_questions,
     teacher_questions,
 )
+from rlrt.reward.judge import JudgedResponse
 
 SUMS = [Problem(f"p{n}", f"Compute {n} + 1.", str(n + 1), "sums") for n in range(2)]
 
@@ -123,6 +123,6 @@ def test_a_context_that_is_too_long_is_shortened_or_left_out(
 def test_a_question_answered_is_a_rollout(tokenizer: PreTrainedTokenizerBase) -> None:
     question = Question("student", "a", SUMS[0], 4, 2, (7, 8))
     response = Response((1, 2), (-0.5, -0.25), True)
-    assert question.rollout(response, Judged("1 2", Verdict.UNDECIDED, 0.25)) == Rollout(
+    assert question.rollout(response, JudgedResponse("1 2", Verdict.UNDECIDED, 0.25)) == Rollout(
         SUMS[0], 4, 2, (7, 8), response, "1 2", Verdict.UNDECIDED, 0.25
     )

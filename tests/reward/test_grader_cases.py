@@ -58,7 +58,7 @@ def read(shared: Path, name: str) -> list[dict[str, Any]]:
 
 def verdicts(verifier: Verifier, rows: list[dict[str, Any]]) -> list[Verdict]:
     judged = verifier.grade([row["prediction"] for row in rows], [row["gold"] for row in rows])
-    return [judgement.verdict for judgement in judged]
+    return [grade.verdict for grade in judged]
 
 
 @pytest.mark.parametrize("name", DISAGREEMENTS)

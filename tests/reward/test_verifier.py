@@ -107,8 +107,8 @@ def test_hostile_answers_cost_only_themselves(verifier: Verifier) -> None:
 
 def test_undecided_earns_its_own_reward() -> None:
     with Verifier(workers=1, timeout_s=0.5, undecided_reward=0.25) as verifier:
-        (judgement,) = verifier.grade([TOWER], ["3"])
-    assert (judgement.verdict, judgement.reward) == (Verdict.UNDECIDED, 0.25)
+        (grade,) = verifier.grade([TOWER], ["3"])
+    assert (grade.verdict, grade.reward) == (Verdict.UNDECIDED, 0.25)
 
 
 def test_a_too_long_answer_is_undecided() -> None:
@@ -139,7 +139,7 @@ def test_a_worker_killed_from_outside_costs_no_answer(verifier: Verifier) -> Non
     killer.start()
     judged = verifier.grade(answers, golds)
     killer.join()
-    assert {judgement.verdict for judgement in judged} == {Verdict.RIGHT}
+    assert {grade.verdict for grade in judged} == {Verdict.RIGHT}
     assert victim not in worker_ids(os.getpid()), "the dead worker was not replaced"
 
 
@@ -211,6 +211,6 @@ def test_an_error_of_the_comparison_is_undecided_and_told(monkeypatch: pytest.Mo
 
     reply: Future[Reply] = Future()
     reply.set_result(Reply(said[-1], 0.1))
-    judgement = Grading(Verifier(undecided_reward=0.25), lambda task: reply).ask(HALF, "1/2")()
-    assert (judgement.verdict, judgement.reward) == (Verdict.UNDECIDED, 0.25)
-    assert judgement.failed
+    grade = Grading(Verifier(undecided_reward=0.25), lambda task: reply).ask(HALF, "1/2")()
+    assert (grade.verdict, grade.reward) == (Verdict.UNDECIDED, 0.25)
+    assert grade.failed

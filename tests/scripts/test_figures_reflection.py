@@ -11,9 +11,8 @@ from tests.scripts.commands import load_script, read_csv
 
 from rlrt.analysis.reflection import Look
 from rlrt.batch import Response, Verdict
-from rlrt.config.stored import find_policy
-from rlrt.config.study import Study, open_study
-from rlrt.config.study_engine import StudyEngine, held_out_problems, started
+from rlrt.config.loaded_run import Study, StudyEngine, held_out_problems, open_study, started
+from rlrt.config.stored_policies import find_policy
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.hf_engine import HFEngine
 from rlrt.errors import UserError
@@ -150,7 +149,7 @@ def test_the_verdict_is_that_of_the_whole(
         texts.append(study.tokenizer.decode(ids, skip_special_tokens=True))
         answers.append(rollout.problem.answer)
     with Verifier(workers=1) as verifier:
-        slow = [judgement.verdict for judgement in verifier.grade(texts, answers)]
+        slow = [grade.verdict for grade in verifier.grade(texts, answers)]
     assert [verdict for _, verdict in look.judged] == slow
     assert {Verdict.RIGHT, Verdict.WRONG} <= set(slow)
 

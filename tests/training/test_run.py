@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from tests import processes
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from rlrt.config.configuration import compose
+from rlrt.config.compose import compose
 from rlrt.config.run import build_run
 from rlrt.data.prompts import BOXED_INSTRUCTION
 from rlrt.engine.engine import EngineSpec

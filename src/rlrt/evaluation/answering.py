@@ -7,10 +7,10 @@ from rlrt.batch import Response, Rollout
 from rlrt.engine.engine import Engine, Sampling
 from rlrt.evaluation.asking import ask, judge_again
 from rlrt.evaluation.folder import EvaluationFolder, Known
-from rlrt.evaluation.judging import Judge, Judged
 from rlrt.evaluation.questions import Key, Question
+from rlrt.reward.judge import Judge, JudgedResponse
 
-Answered = tuple[Response, Judged]
+Answered = tuple[Response, JudgedResponse]
 Told = Callable[[Response], None]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rlrt.batch import Ids, Response
 from rlrt.engine.engine import Engine, OnFinished, Sampling
-from rlrt.evaluation.judging import Judge, Judged
+from rlrt.reward.judge import Judge, JudgedResponse
 
 
 def unkept(index: int, response: Response) -> None:
@@ -19,7 +19,7 @@ def ask(
     sampling: Sampling,
     judge: Judge,
     keep: OnFinished = unkept,
-) -> list[tuple[Response, Judged]]:
+) -> list[tuple[Response, JudgedResponse]]:
     """One judged response per prompt, in order; ``keep`` is told of each as soon as it has ended."""
     with judge.judging(answers) as judging:
 
@@ -33,7 +33,7 @@ def ask(
 
 def judge_again(
     responses: Sequence[Response], answers: Sequence[str], judge: Judge
-) -> list[Judged]:
+) -> list[JudgedResponse]:
     """What the judge says of responses that were sampled before."""
     with judge.judging(answers) as judging:
         for index, response in enumerate(responses):

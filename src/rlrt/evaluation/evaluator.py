@@ -9,8 +9,8 @@ from rlrt import distributed
 from rlrt.batch import Ids, Problem, Verdict
 from rlrt.engine.engine import Engine, Sampling
 from rlrt.evaluation.asking import ask
-from rlrt.evaluation.judging import Judge
 from rlrt.evaluation.metrics import AvgAtK, PassAtK
+from rlrt.reward.judge import Judge
 from rlrt.seeds import derive_seed
 
 

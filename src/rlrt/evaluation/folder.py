@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerBase
 from rlrt.batch import Response, Rollout
 from rlrt.errors import UserError
 from rlrt.evaluation.journal import Journal
-from rlrt.evaluation.judging import Judged
 from rlrt.evaluation.questions import STUDENT, TEACHER, Key, Question
 from rlrt.files import write_atomically
 from rlrt.records import FIELDS, columns, prompt_texts, read_table, rollouts_of, write_table
+from rlrt.reward.judge import JudgedResponse
 
 RECORDS = {STUDENT: "records", TEACHER: "teacher_records"}
 JUDGED_BY = b"judged_by"  # digest of the verifier's settings, beside the columns
@@ -28,10 +28,10 @@ class Known:
     """
 
     response: Response
-    judged: Judged | None
+    judged: JudgedResponse | None
     question: Question | None
 
-    def verdict_for(self, answer: str) -> Judged | None:
+    def verdict_for(self, answer: str) -> JudgedResponse | None:
         """What was said of it, unless the answer has changed since."""
         same = self.question is not None and self.question.problem.answer == answer
         return self.judged if same else None
@@ -72,7 +72,7 @@ class EvaluationFolder:
         found = {}
         for rollout in rollouts_of(table):
             asked = (rollout.problem, rollout.group, rollout.sample, rollout.prompt_ids)
-            judged = Judged(rollout.text, rollout.verdict, rollout.reward)
+            judged = JudgedResponse(rollout.text, rollout.verdict, rollout.reward)
             question = Question(view, benchmark, *asked)
             found[question.key] = Known(rollout.response, judged if valid else None, question)
         return found

@@ -10,7 +10,7 @@ from rlrt.batch import Problem, Response, Rollout
 from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts
 from rlrt.errors import UserError
-from rlrt.evaluation.judging import Judged
+from rlrt.reward.judge import JudgedResponse
 from rlrt.seeds import derive_seed
 
 STUDENT, TEACHER = "student", "teacher"
@@ -47,7 +47,7 @@ class Question:
         purpose = f"evaluation/{self.view}/{self.benchmark}/{self.problem.id}"
         return derive_seed(seed, purpose, self.sample)
 
-    def rollout(self, response: Response, judged: Judged) -> Rollout:
+    def rollout(self, response: Response, judged: JudgedResponse) -> Rollout:
         """The record of the answered question."""
         return Rollout(
             problem=self.problem,

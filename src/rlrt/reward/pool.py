@@ -30,12 +30,13 @@ class Task(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A worker's word, and its seconds (a start is not counted).
+    """A worker's outcome, and the seconds that it took (starting a process is not counted).
 
-    "right", "wrong", "undecided" (a limit was hit) or "failed" (the comparison raised an error).
+    The outcome is "right", "wrong", "undecided" (a limit was hit) or "failed" (the comparison raised
+    an error).
     """
 
-    word: str
+    outcome: str
     seconds: float
 
 
@@ -58,18 +59,18 @@ class Process:
             )
         self._channel = self._socket.makefile("rw", encoding="ascii", newline="\n")
         self._socket.settimeout(START_S)
-        if self._read_word() != READY:
-            status = self.end(patience_s=GRACE_S)
+        if self._read_line() != READY:
+            status = self.end(grace_s=GRACE_S)
             raise RunStoppedError(f"a verifier worker could not start (exit status {status})")
         self._socket.settimeout(timeout_s + GRACE_S)
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the process is still there."""
         return self._process.poll() is None
 
     def ask(self, task: Task) -> str | None:
-        """The worker's word; None where the process ended; "undecided" where it is stuck."""
+        """The worker's outcome; None where the process ended; "undecided" where it is stuck."""
         try:
             self._channel.write(json.dumps(task) + "\n")  # ASCII: any character is escaped
             self._channel.flush()
@@ -77,9 +78,9 @@ class Process:
             return "undecided"
         except OSError:
             return None
-        return self._read_word()
+        return self._read_line()
 
-    def _read_word(self) -> str | None:
+    def _read_line(self) -> str | None:
         try:
             return self._channel.readline().strip() or None
         except TimeoutError:
@@ -87,10 +88,10 @@ class Process:
         except OSError:
             return None
 
-    def end(self, patience_s: float = 0.0) -> int:
-        """The exit status; a process that has not ended after ``patience_s`` is killed."""
+    def end(self, grace_s: float = 0.0) -> int:
+        """The exit status; a process that has not ended after ``grace_s`` is killed."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(patience_s)
+            self._process.wait(grace_s)
         self._process.kill()  # does nothing to a process that has ended
         status = self._process.wait()
         with suppress(OSError):  # unsent text of a broken conversation
@@ -108,22 +109,24 @@ class Worker:
         self._process: Process | None = None
 
     def ask(self, task: Task) -> Reply:
-        """What the worker says; undecided where it hits a limit or ends by the answer's doing."""
-        word, seconds = self._try(task)
-        if word is None and self.close(patience_s=GRACE_S) == -signal.SIGKILL:
-            word, seconds = self._try(task)  # killed from outside: that was not the answer's doing
-        if word is None or word == "undecided":
+        """The worker's reply; undecided where it hits a limit or the answer brings it down."""
+        outcome, seconds = self._try(task)
+        if outcome is None and self.close(grace_s=GRACE_S) == -signal.SIGKILL:
+            outcome, seconds = self._try(
+                task
+            )  # killed from outside: that was not the answer's doing
+        if outcome is None or outcome == "undecided":
             self.close()  # the next answer gets fresh memory
-        return Reply(word or "undecided", seconds)
+        return Reply(outcome or "undecided", seconds)
 
     def _try(self, task: Task) -> tuple[str | None, float]:
-        if self._process is not None and not self._process.runs:
+        if self._process is not None and not self._process.is_running:
             self.close()
         if self._process is None:
             self._process = self._started()
         began = time.perf_counter()
-        word = self._process.ask(task)
-        return word, time.perf_counter() - began
+        outcome = self._process.ask(task)
+        return outcome, time.perf_counter() - began
 
     def _started(self) -> Process:
         for _ in range(STARTS - 1):  # one may be killed from outside while it starts
@@ -131,12 +134,12 @@ class Worker:
                 return Process(self._timeout_s, self._memory_bytes)
         return Process(self._timeout_s, self._memory_bytes)
 
-    def close(self, patience_s: float = 0.0) -> int | None:
+    def close(self, grace_s: float = 0.0) -> int | None:
         """End the process; its exit status, None where there was none."""
         if self._process is None:
             return None
         process, self._process = self._process, None
-        return process.end(patience_s)
+        return process.end(grace_s)
 
 
 class Pool:
@@ -149,7 +152,7 @@ class Pool:
             self._idle.put(worker)
 
     @contextmanager
-    def taking(self) -> Iterator[Callable[[Task], Future[Reply]]]:
+    def accepting(self) -> Iterator[Callable[[Task], Future[Reply]]]:
         """A function that hands in one task and returns at once; its future holds the reply.
 
         Tasks wait in the order in which they came. At the end, those that no worker has begun are

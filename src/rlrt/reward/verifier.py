@@ -18,8 +18,8 @@ _LEAST_GIB = 0.5  # sympy and its parser tables alone map about a third of a gib
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What the verifier says of one response."""
+class Grade:
+    """What the verifier decided about one response."""
 
     verdict: Verdict
     reward: float  # 1 right, 0 wrong, ``undecided_reward`` undecided
@@ -34,8 +34,8 @@ class Verifier:
     ``max_answer_characters`` (undecided). All else is decided by worker processes, each answer within
     ``timeout_s`` and each worker within ``memory_gib`` of address space; whatever hits a limit or
     brings its process down is undecided, and nothing else is touched; so is a comparison that raises an
-    error, which the judgement says. Equal questions within a call
-    of ``grade``, or while a ``grading`` lasts, are asked once. Text without a marked answer
+    error (``Grade.failed``). Equal tasks within a call of ``grade``, or while a ``grading`` lasts, are
+    decided once. Text without a marked answer
     (``boxed_or_text``) is searched in its last ``max_answer_characters``.
 
     ``extract``: ``boxed`` (the study), ``answer_line`` (DAPO) or ``boxed_or_text``.
@@ -88,16 +88,16 @@ class Verifier:
         self.undecided_reward = undecided_reward
         self._pool = Pool(workers, timeout_s, int(memory_gib * _GIB))
 
-    def grade(self, responses: Sequence[str], golds: Sequence[str]) -> list[Judgement]:
-        """One judgement per response, in order. RunStoppedError if no worker can be started."""
+    def grade(self, responses: Sequence[str], golds: Sequence[str]) -> list[Grade]:
+        """One grade per response, in order. RunStoppedError if no worker can be started."""
         with self.grading() as grading:
-            asked = [grading.ask(*pair) for pair in zip(responses, golds, strict=True)]
-            return [judgement() for judgement in asked]
+            pending = [grading.ask(*pair) for pair in zip(responses, golds, strict=True)]
+            return [wait_for_grade() for wait_for_grade in pending]
 
     @contextmanager
     def grading(self) -> Iterator["Grading"]:
-        """Answers are handed in one by one and decided meanwhile; equal questions are asked once."""
-        with self._pool.taking() as submit:
+        """Answers are handed in one by one and decided meanwhile; equal ones are decided once."""
+        with self._pool.accepting() as submit:
             yield Grading(self, submit)
 
     def close(self) -> None:
@@ -117,15 +117,15 @@ class Verifier:
 
 
 class Grading:
-    """Questions that are decided while more of them come in."""
+    """Answers that are decided while more of them come in."""
 
     def __init__(self, verifier: Verifier, submit: Callable[[Task], Future[Reply]]) -> None:
         self._verifier = verifier
         self._submit = submit
         self._asked: dict[Task, Future[Reply]] = {}
 
-    def ask(self, response: str, gold: str) -> Callable[[], Judgement]:
-        """Returns at once; what it returns waits for the judgement of ``response``.
+    def ask(self, response: str, gold: str) -> Callable[[], Grade]:
+        """A function that waits for the grade of ``response``; this call itself returns at once.
 
         Waiting raises RunStoppedError if no worker can be started.
         """
@@ -133,21 +133,21 @@ class Grading:
         answer = extract_answer(response, self._verifier.extract, self._verifier.tail_characters)
         verdict = _decided_here(answer, gold, limit)
         if answer is None or verdict is not None:
-            return partial(self._judgement, verdict or Verdict.WRONG, 0.0)
+            return partial(self._grade, verdict or Verdict.WRONG, 0.0)
         task = Task(answer.text[-limit:], gold, answer.free_text)
         if task not in self._asked:
             self._asked[task] = self._submit(task)
         return partial(self._awaited, self._asked[task])
 
-    def _awaited(self, future: Future[Reply]) -> Judgement:
-        word, seconds = future.result()
-        failed = word == "failed"
-        return self._judgement(Verdict.UNDECIDED if failed else Verdict(word), seconds, failed)
+    def _awaited(self, future: Future[Reply]) -> Grade:
+        outcome, seconds = future.result()
+        failed = outcome == "failed"
+        return self._grade(Verdict.UNDECIDED if failed else Verdict(outcome), seconds, failed)
 
-    def _judgement(self, verdict: Verdict, seconds: float, failed: bool = False) -> Judgement:
+    def _grade(self, verdict: Verdict, seconds: float, failed: bool = False) -> Grade:
         undecided = self._verifier.undecided_reward
         rewards = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNDECIDED: undecided}
-        return Judgement(verdict, rewards[verdict], seconds, failed)
+        return Grade(verdict, rewards[verdict], seconds, failed)
 
 
 def _decided_here(answer: Extracted | None, gold: str, max_characters: int) -> Verdict | None:

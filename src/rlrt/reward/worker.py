@@ -46,8 +46,8 @@ def _serve(channel: TextIO, timeout_s: float) -> None:
         _send(channel, verdict)
 
 
-def _send(channel: TextIO, word: str) -> None:
-    channel.write(word + "\n")
+def _send(channel: TextIO, line: str) -> None:
+    channel.write(line + "\n")
     channel.flush()
 
 

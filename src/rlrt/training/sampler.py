@@ -14,7 +14,7 @@ from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, Sampling
-from rlrt.evaluation.judging import Judge, Judged
+from rlrt.reward.judge import Judge, JudgedResponse
 from rlrt.seeds import derive_seed, derive_uniform
 from rlrt.training.scoring import outcomes_of
 
@@ -210,7 +210,7 @@ class Sampler:
         word = f"{purpose} again {turn}" if turn else purpose
         return derive_seed(self.settings.seed, word, step, group, sample)
 
-    def _reward(self, seen: Judged, seed: int) -> float:
+    def _reward(self, seen: JudgedResponse, seed: int) -> float:
         flips = derive_uniform(seed) < self.judge.verifier.flip_probability
         return 1 - seen.reward if flips and seen.verdict is not Verdict.UNDECIDED else seen.reward
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from rlrt.config.configuration import CONFIGS, compose
+from rlrt.config.compose import CONFIGS, compose
 from rlrt.config.evaluating.command import parse
 from rlrt.config.evaluating.settings import (
     EvaluationSettings,
@@ -14,7 +14,7 @@ from rlrt.config.evaluating.settings import (
     fit_responses,
     model_settings,
 )
-from rlrt.config.stored import StoredPolicy, find_policy
+from rlrt.config.stored_policies import StoredPolicy, find_policy
 from rlrt.errors import UserError
 
 BASE = ["model=any", "benchmark=arithmetic"]

@@ -7,12 +7,12 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from rlrt.batch import Problem
-from rlrt.config.benchmarks import read_benchmarks
-from rlrt.config.console import console, quiet_libraries, say
+from rlrt.config.commands import console, quiet_libraries, say
 from rlrt.config.evaluating.command import Words
 from rlrt.config.evaluating.one_policy import PolicyEvaluation
 from rlrt.config.evaluating.plan import Plan, digest, make_plan
 from rlrt.config.evaluating.server import Server
+from rlrt.config.problems import read_benchmarks
 from rlrt.errors import UserError
 from rlrt.evaluation.lock import alone, leftover
 from rlrt.evaluation.questions import Question, student_questions

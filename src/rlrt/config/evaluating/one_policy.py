@@ -6,8 +6,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from rlrt.batch import Rollout
-from rlrt.config.configuration import leaves, load_yaml
-from rlrt.config.console import say
+from rlrt.config.commands import say
+from rlrt.config.compose import leaves, load_yaml
 from rlrt.config.evaluating.plan import Plan
 from rlrt.config.evaluating.progress import Counted
 from rlrt.config.evaluating.server import Server
@@ -16,7 +16,6 @@ from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
 from rlrt.evaluation.answering import Interview
 from rlrt.evaluation.folder import EvaluationFolder, Known, beyond, changed
-from rlrt.evaluation.judging import Judge
 from rlrt.evaluation.lock import leftover
 from rlrt.evaluation.paper import PaperRow, paper_row
 from rlrt.evaluation.questions import (
@@ -29,6 +28,7 @@ from rlrt.evaluation.questions import (
 )
 from rlrt.evaluation.summary import EvaluatedModel
 from rlrt.files import write_atomically
+from rlrt.reward.judge import Judge
 
 Where = tuple[str, str, int]  # benchmark, id of the problem, number of the sample
 

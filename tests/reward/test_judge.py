@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 import rlrt.reward.pool
 from rlrt.batch import Response, Verdict
 from rlrt.errors import RunStoppedError
-from rlrt.evaluation.judging import Judge
+from rlrt.reward.judge import Judge
 from rlrt.reward.pool import Pool, Task
 from rlrt.reward.verifier import Verifier
 
@@ -57,13 +57,13 @@ def test_no_responses_have_no_verdicts(judge: Judge) -> None:
 def test_workers_decide_before_the_last_response_is_in() -> None:
     """Nobody asks for the first verdict, and it comes all the same."""
     pool = Pool(workers=1, timeout_s=3.0, memory_bytes=2**30)
-    with pool.taking() as submit:
+    with pool.accepting() as submit:
         first = submit(Task("0.5", "1/2", False))
         decided = threading.Event()
         first.add_done_callback(lambda future: decided.set())
         assert decided.wait(60)
-        assert submit(Task("0.7", "1/2", False)).result().word == "wrong"
-    assert first.result().word == "right"
+        assert submit(Task("0.7", "1/2", False)).result().outcome == "wrong"
+    assert first.result().outcome == "right"
     pool.close()
 
 
@@ -95,7 +95,7 @@ def test_leaving_in_the_middle_leaves_nothing_behind(
 
 def test_tasks_that_no_worker_has_begun_are_given_up() -> None:
     pool = Pool(workers=1, timeout_s=0.5, memory_bytes=2**30)
-    with pool.taking() as submit:
+    with pool.accepting() as submit:
         futures = [submit(Task("9^{9^{9^{9}}}", str(n), False)) for n in range(9)]
         futures[0].result()
     assert futures[-1].cancelled()

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from rlrt.batch import Response, Verdict
-from rlrt.reward.verifier import Grading, Judgement, Verifier
+from rlrt.reward.verifier import Grade, Grading, Verifier
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A response's text without special tokens, what the verifier says of it, and what it earns."""
+class JudgedResponse:
+    """A response's text without special tokens, its verdict, and the reward that it earns."""
 
     text: str
     verdict: Verdict
     reward: float
-    failed: bool = False  # undecided since the verifier raised an error
+    failed: bool = False  # undecided because the verifier itself raised an error
 
 
 class Judge:
@@ -47,7 +47,7 @@ class Judging:
         self._tokenizer = tokenizer
         self._grading = grading
         self._answers = answers
-        self._taken: dict[int, tuple[str, Callable[[], Judgement]]] = {}
+        self._taken: dict[int, tuple[str, Callable[[], Grade]]] = {}
 
     def take(self, index: int, response: Response) -> None:
         """Response ``index`` has ended; each is handed in once, in any order, without waiting."""
@@ -55,14 +55,14 @@ class Judging:
         text = self._tokenizer.decode(response.ids, skip_special_tokens=True)
         self._taken[index] = text, self._grading.ask(text, self._answers[index])
 
-    def judged(self) -> list[Judged]:
+    def judged(self) -> list[JudgedResponse]:
         """Waits for all verdicts; one entry per response, in order.
 
         RunStoppedError if no worker of the verifier can be started.
         """
-        found = []
+        judged = []
         for index in range(len(self._answers)):
-            text, judgement_of = self._taken[index]
-            judgement = judgement_of()
-            found.append(Judged(text, judgement.verdict, judgement.reward, judgement.failed))
-        return found
+            text, wait_for_grade = self._taken[index]
+            grade = wait_for_grade()
+            judged.append(JudgedResponse(text, grade.verdict, grade.reward, grade.failed))
+        return judged
