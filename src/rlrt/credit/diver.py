@@ -23,7 +23,7 @@ class DIVER(CreditAssigner):
     (null: never) it is GRPO: exploration first.
 
     A group of correct rollouts gets advantages as soon as their diversities differ, which
-    standardising blows up to full size; a group of one gets 0.
+    standardizing blows up to full size; a group of one gets 0.
     """
 
     zero_on_equal_rewards = False

@@ -77,7 +77,7 @@ class TeacherSplit:
 
     ``weak``: right in less than 60 % of its samples; False: in at least as many; None: it has none,
     for want of a context. Its samples are none of those that are compared, so that choosing by them
-    favours no model. Where contexts are the first model's own right samples, though, a problem
+    favors no model. Where contexts are the first model's own right samples, though, a problem
     without one is one that this model got wrong: gains there are too large.
     """
 
@@ -99,7 +99,7 @@ class Summary:
     split: tuple[TeacherSplit, ...]  # empty where no teacher view was asked
 
 
-def summarise(
+def summarize(
     models: Sequence[EvaluatedModel], seed: int, sizes: Mapping[str, int] | None = None
 ) -> Summary:
     """Everything that is reported; a function of the arguments, with the seed of the bootstrap.
