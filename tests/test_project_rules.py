@@ -17,7 +17,17 @@ SOURCE = ROOT / "src" / "rlrt"
 SCRIPTS = ROOT / "scripts"
 
 LAYERS = (
-    {"allocator", "batch", "errors", "files", "functional", "hub", "distributed", "seeds"},
+    {
+        "allocator",
+        "batch",
+        "errors",
+        "files",
+        "functional",
+        "hub",
+        "distributed",
+        "seeds",
+        "validation",
+    },
     {"loss"},
     {"model"},
     {"data", "context", "engine", "reward", "credit", "records"},

@@ -18,7 +18,7 @@ from torch import Tensor
 from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.errors import UserError
-from rlrt.loss.aggregation import Aggregation, mean_one
+from rlrt.loss.aggregation import Aggregation, Kind, mean_one
 from rlrt.loss.divergences import SampledToken, kl
 from rlrt.loss.objective import MicroBatch, Objective
 from rlrt.loss.policy_loss import PolicyLoss
@@ -354,7 +354,7 @@ def _surrogates(
     uncorrected = copy(loss)
     uncorrected.rollout_correction_limit = None
 
-    def total(loss: PolicyLoss, kind: str) -> float:
+    def total(loss: PolicyLoss, kind: Kind) -> float:
         aggregation = Aggregation(kind)
         weights_BT = aggregation(counted_BT, torch.float64)
         tokens = _micro_batch(batch, credit, student_BT, weights_BT, torch.zeros_like(student_BT))
