@@ -25,11 +25,11 @@ from rlrt.data.problems import optional_fields
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
-from rlrt.evaluation.evaluator import Evaluator
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.policy_loss import PolicyLoss
 from rlrt.model.teacher import Teacher
 from rlrt.reward.verifier import Verifier
+from rlrt.training.evaluator import Evaluator
 
 
 @dataclass(frozen=True)
