@@ -28,8 +28,8 @@ from torch import Tensor
 
 from rlrt.analysis.credit_table import Handwritten, Trial, read_rollouts, try_out
 from rlrt.analysis.token_picture import Panel, require_picture_path, save_picture
-from rlrt.config.configuration import build, compose, stop_with_a_sentence
-from rlrt.config.words import helped, own_words
+from rlrt.config.commands import helped, own_words, stop_with_a_sentence
+from rlrt.config.compose import build, compose
 from rlrt.errors import UserError
 
 OWN = ("input", "json", "picture")

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ import torch.distributed as dist
 ROOT = Path(__file__).resolve().parents[1]
 # its children are processes of their own that need not import everything again
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pytest", "torch.distributed.fsdp", "rlrt.training.rollouts"])
+SERVER.set_forkserver_preload(["pytest", "torch.distributed.fsdp", "tests.preload"])
 
 
 def torchrun(processes: int) -> list[str]:
@@ -69,3 +71,60 @@ def _call(
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
     function(folder, *words)
     dist.destroy_process_group()  # whose threads would else end the interpreter's last moments
+
+
+class Entry:
+    """A command of the project in a process and session of its own, in ``subprocess.Popen``'s words.
+
+    What it imports is imported already; all else is as a user starts it. ``log`` takes what it prints.
+    """
+
+    def __init__(self, log: Path, script: str, *words: str, **environment: str) -> None:
+        self.log = log
+        log.touch()
+        self.process = SERVER.Process(target=_enter, args=(str(log), script, words, environment))
+        self.process.start()
+        assert self.process.pid is not None
+        self.pid: int = self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; negative for the signal that ended it."""
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        """The same."""
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status; TimeoutExpired where it has not ended by then."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired(str(self.log), timeout or 0)
+        return self.process.exitcode
+
+    def kill_group(self) -> None:
+        """SIGKILL for it and what it has started."""
+        os.killpg(self.pid, signal.SIGKILL)
+        self.process.join()
+
+
+def run_entry(log: Path, script: str, *words: str, timeout_s: float = 280) -> str:
+    """What a command printed that must end well."""
+    status = Entry(log, script, *words).wait(timeout_s)
+    printed = log.read_text()
+    assert status == 0, printed[-4000:]
+    return printed
+
+
+def _enter(log: str, script: str, words: tuple[str, ...], environment: dict[str, str]) -> None:
+    os.setsid()
+    os.chdir(ROOT)
+    os.environ |= {"OMP_NUM_THREADS": "1", **environment}
+    out = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(out, stream)
+    path = ROOT / script
+    sys.argv = [str(path), *words]
+    sys.path.insert(0, str(path.parent))
+    runpy.run_path(str(path), run_name="__main__")

@@ -25,10 +25,8 @@ from rlrt.analysis.markers import (
     word,
 )
 from rlrt.batch import Verdict
-from rlrt.config.configuration import stop_with_a_sentence
-from rlrt.config.console import quiet_libraries, say
-from rlrt.config.options import require_at_least
-from rlrt.config.study import Study, open_study
+from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
+from rlrt.config.loaded_run import Study, open_study
 from rlrt.errors import UserError
 from rlrt.records import read_table, record_files, rollouts_of, step_files
 

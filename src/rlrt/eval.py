@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from rlrt.allocator import grow_segments
-from rlrt.config.configuration import stop_with_a_sentence
-from rlrt.config.words import helped
+from rlrt.config.commands import helped, stop_with_a_sentence
 from rlrt.evaluation.command import USAGE, parse
 
 

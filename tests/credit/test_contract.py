@@ -18,7 +18,7 @@ from tests.credit.batches import (
     without_teacher,
 )
 
-from rlrt.config.configuration import CONFIGS, build, compose
+from rlrt.config.compose import CONFIGS, build, compose
 from rlrt.credit.assigner import CreditAssigner
 
 NAMES = sorted(path.stem for path in Path(CONFIGS / "credit").glob("*.yaml"))

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlrt.batch import Problem
-from rlrt.config.benchmarks import benchmark_names, build_source, load_benchmark
-from rlrt.config.configuration import compose
+from rlrt.config.compose import compose
+from rlrt.config.problems import benchmark_names, build_source, load_benchmark
 from rlrt.data.benchmarks import PAPER_BENCHMARKS, Benchmark, read_problem_file
 from rlrt.data.tables import Source
 from rlrt.errors import UserError

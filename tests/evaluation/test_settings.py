@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from rlrt.config.configuration import CONFIGS, compose
-from rlrt.config.stored import StoredPolicy, find_policy
+from rlrt.config.compose import CONFIGS, compose
+from rlrt.config.stored_policies import StoredPolicy, find_policy
 from rlrt.errors import UserError
 from rlrt.evaluation.command import parse
 from rlrt.evaluation.settings import (

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tests import processes
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from rlrt.config.configuration import compose
+from rlrt.config.compose import compose
 from rlrt.config.run import build_run
 from rlrt.data.prompts import BOXED_INSTRUCTION
 from rlrt.engine.engine import EngineSpec
@@ -60,16 +61,8 @@ def run_here(folder: Path, *settings: str) -> Path:
 
 def run_entry(folder: Path, *settings: str) -> tuple[Path, str]:
     """A run as a user starts it; returns its folder and what it printed."""
-    command = [sys.executable, "src/rlrt/train.py", f"hydra.run.dir={folder}", *SIZES, *settings]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
+    words = (f"hydra.run.dir={folder}", *SIZES, *settings)
+    return folder, processes.run_entry(folder.with_suffix(".log"), "src/rlrt/train.py", *words)
 
 
 def table(path: Path) -> list[dict[str, str]]:

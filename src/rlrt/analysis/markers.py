@@ -22,42 +22,20 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlrt.analysis.data import read_data
 from rlrt.analysis.figures import COLOURS, tidy
 from rlrt.batch import Rollout, Verdict
 from rlrt.model.comparison import compare
 from rlrt.model.views import Ids
 
-CATEGORIES: dict[str, tuple[str, ...]] = {
-    "doubt": (
-        "assume", "doubt", "guess", "hmm", "likely", "maybe", "possible", "possibly",
-        "probably", "suppose", "think", "unclear", "unlikely", "unsure",
-    ),
-    "reflection": (
-        "actually", "check", "confirm", "correct", "double", "error", "mistake", "oops", "recheck",
-        "reconsider", "rethink", "revisit", "verify", "wait", "wrong",
-    ),
-    "alternative": (
-        "alternative", "alternatively", "approach", "case", "cases", "different", "explore",
-        "instead", "method", "option", "retry", "switch", "try", "way",
-    ),
-    "derivation": (
-        "add", "apply", "compute", "divide", "equals", "equation", "expand", "factor", "gives",
-        "given", "implies", "let", "multiply", "plus", "rewrite", "simplify", "solve", "start",
-        "step", "substitute", "subtract", "sum", "times", "using",
-    ),
-    "conclusion": (
-        "answer", "boxed", "conclude", "conclusion", "final", "finally", "overall", "result",
-        "solution", "total",
-    ),
-}  # fmt: skip
+CATEGORIES: dict[str, list[str]] = read_data("marker_categories")
 OTHER = "other"
-
-_CATEGORY = {word: name for name, words in CATEGORIES.items() for word in words}
+CATEGORY_OF_WORD = {word: name for name, words in CATEGORIES.items() for word in words}
 
 
 def category(word: str) -> str:
     """The group of a lower-case word, ``OTHER`` where the list has none for it."""
-    return _CATEGORY.get(word, OTHER)
+    return CATEGORY_OF_WORD.get(word, OTHER)
 
 
 ALPHA = 0.5  # added to every count

@@ -18,11 +18,11 @@ from rlrt.analysis.report_numbers import (
     checks,
     evaluation_table,
     final_metrics,
-    plain,
+    format_number,
+    json_number,
     sections,
     stage_seconds,
     sync_limit,
-    told,
 )
 from rlrt.analysis.reported_runs import ReportedRun, Settings, by_method, differences
 from rlrt.errors import UserError
@@ -168,7 +168,7 @@ def _shown(row: Row, pieces: Pieces | None) -> Row:
     tokens = None
     if split is not None:
         numbers = {
-            name: [None if v is None else plain(v) for v in parts(row[name])]
+            name: [None if v is None else json_number(v) for v in parts(row[name])]
             for name in NUMBERS
             if row[name] is not None
         }
@@ -178,10 +178,10 @@ def _shown(row: Row, pieces: Pieces | None) -> Row:
     advantage = row["advantage"]
     return {name: row[name] for name in ("step", "sample", "truncated")} | {
         "length": length,
-        "reward": told(row["reward"]),
-        "penalty": told(row["penalty"]) if row["penalty"] else "",
-        "advantage": None if advantage is None else plain(advantage),
-        "advantage_told": told(advantage),
+        "reward": format_number(row["reward"]),
+        "penalty": format_number(row["penalty"]) if row["penalty"] else "",
+        "advantage": None if advantage is None else json_number(advantage),
+        "advantage_told": format_number(advantage),
         "verdict": visible(row["verdict"], kept=""),
         "problem": visible(row["problem_id"], kept=""),
         "source": visible(row["source"], kept=""),
@@ -316,7 +316,11 @@ def _summary(
     score = None
     if rows:
         name, first, last = rows[0]
-        score = {"name": visible(name, kept=""), "first": told(first), "last": told(last)}
+        score = {
+            "name": visible(name, kept=""),
+            "first": format_number(first),
+            "last": format_number(last),
+        }
     of = "" if run.planned is None else f" of {run.planned:,}"
     states = [check.state for check in health]
     return mark | {
@@ -354,9 +358,9 @@ def _stages(runs: Sequence[ReportedRun]) -> dict[str, Any]:
         for name, value in found.items():
             width = 100 * value / longest
             parts.append({"name": name, "x": f"{begin:.3f}", "width": f"{width:.3f}"})
-            parts[-1]["seconds"] = told(value)
+            parts[-1]["seconds"] = format_number(value)
             begin += width
         bars.append(parts)
-    table = [(name, [told(found.get(name)) for found in seconds]) for name in names]
-    total = [told(sum(found.values())) for found in seconds]
+    table = [(name, [format_number(found.get(name)) for found in seconds]) for name in names]
+    total = [format_number(sum(found.values())) for found in seconds]
     return {"bars": bars, "table": table, "total": total}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlrt.config.words import listed, own_words
+from rlrt.config.commands import listed, own_words
 from rlrt.errors import UserError
 
 USAGE = """\

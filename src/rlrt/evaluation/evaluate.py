@@ -7,8 +7,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from rlrt.batch import Problem
-from rlrt.config.benchmarks import read_benchmarks
-from rlrt.config.console import console, quiet_libraries, say
+from rlrt.config.commands import console, quiet_libraries, say
+from rlrt.config.problems import read_benchmarks
 from rlrt.errors import UserError
 from rlrt.evaluation.command import Words
 from rlrt.evaluation.lock import alone, leftover

@@ -6,8 +6,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from rlrt.batch import Rollout
-from rlrt.config.configuration import leaves, load_yaml
-from rlrt.config.console import say
+from rlrt.config.commands import say
+from rlrt.config.compose import leaves, load_yaml
 from rlrt.config.types import shown
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError

@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from rlrt.config.configuration import build, checked
-from rlrt.config.stored import StoredPolicy, find_policy
+from rlrt.config.compose import build, checked
+from rlrt.config.stored_policies import StoredPolicy, find_policy
 from rlrt.config.types import require_types
 from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts

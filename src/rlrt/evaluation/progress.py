@@ -7,7 +7,7 @@ from typing import Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rlrt.batch import Response
-from rlrt.config.console import console, say
+from rlrt.config.commands import console, say
 
 
 class Counted:

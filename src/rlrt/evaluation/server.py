@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from transformers import PreTrainedModel
 
-from rlrt.config.console import say
+from rlrt.config.commands import say
 from rlrt.engine.engine import Engine, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
 from rlrt.evaluation.plan import Plan

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from rlrt.config.configuration import CONFIGS, build, compose
-from rlrt.config.settings import MAX_SEED
-from rlrt.config.stored import StoredPolicy
+from rlrt.config.compose import CONFIGS, build, compose
+from rlrt.config.schema import MAX_SEED
+from rlrt.config.stored_policies import StoredPolicy
 from rlrt.config.types import shown
 from rlrt.errors import UserError
 from rlrt.evaluation.command import OWN, Words

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from transformers import PreTrainedModel
 
-from rlrt.config.configuration import CONFIGS, checked, compose, load_yaml
+from rlrt.config.compose import CONFIGS, compose, load_yaml, user_errors
 from rlrt.errors import UserError
 from rlrt.model.export import read_origin
 from rlrt.model.load import load_policy, policy_folder
@@ -49,20 +49,22 @@ class StoredPolicy:
     config: DictConfig | None
     revision: str | None = None
 
+    @user_errors()
     def local_folder(self, weights: bool = False) -> str:
         """The folder on this machine, with the weights that are in it where those are asked for.
 
         UserError where it is nowhere, or holds something else.
         """
-        return checked(policy_folder, self.folder, weights, "model", self.revision)
+        return policy_folder(self.folder, weights, "model", self.revision)
 
+    @user_errors()
     def load(self, dtype: torch.dtype) -> PreTrainedModel:
         """The policy on the CPU; UserError where its weights do not load."""
         if self.checkpoint is None:
-            return checked(load_policy, self.local_folder(weights=True), dtype)
+            return load_policy(self.local_folder(weights=True), dtype)
         seed = self.config.model.random_init_seed if self.config is not None else None
         # of the weights that it began with nothing is left
-        policy = checked(load_policy, self.local_folder(weights=seed is None), dtype, seed)
+        policy = load_policy(self.local_folder(weights=seed is None), dtype, seed)
         weights = self._checkpoint_weights()
         try:
             policy.load_state_dict(weights)
@@ -101,6 +103,7 @@ class StoredPolicy:
             ) from error
 
 
+@user_errors()
 def find_policy(word: str, setting: str = "model") -> StoredPolicy:
     """A preset's name, a run folder, one of its checkpoints or exports, a model folder, or a name on
     the hub.
@@ -124,11 +127,11 @@ def find_policy(word: str, setting: str = "model") -> StoredPolicy:
             name, str(config.model.path), checkpoint, config, revision_of(config.model)
         )
     if path.is_dir():
-        checked(policy_folder, str(path), weights=False, setting="model")
+        policy_folder(str(path), weights=False, setting="model")
         run = _run_of(path)
         if run is None:
             return StoredPolicy(_name(path), word, None, None)
-        checked(read_origin, path)
+        read_origin(path)
         name = _name(run) if path.name == FINAL else f"{_name(run)}/{BY_STEP}/{path.name}"
         return StoredPolicy(name, word, None, read_config(run))
     if word.count("/") == 1 and not word.startswith((".", "/", "~")):
@@ -143,7 +146,7 @@ def find_policy(word: str, setting: str = "model") -> StoredPolicy:
 
 
 def _last_policy(run: Path) -> StoredPolicy:
-    config, exports = read_config(run), checked(exports_by_step, run)
+    config, exports = read_config(run), exports_by_step(run)
     exported = max(exports, default=-1)
     saved = max(map(_step_of, (run / "checkpoints").glob(PATTERN)), default=-1)
     if saved > exported:
@@ -166,6 +169,7 @@ def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.stem.removeprefix("step-"))
 
 
+@user_errors()
 def policies_by_step(folder: Path) -> dict[int, str]:
     """The words for ``find_policy`` of a run's policies, by the rollout steps behind them.
 
@@ -177,7 +181,7 @@ def policies_by_step(folder: Path) -> dict[int, str]:
     model = config.model
     found = {} if model.get("random_init_seed") is not None else {0: start_of(config)}
     found |= {_step_of(path): str(path) for path in (folder / "checkpoints").glob(PATTERN)}
-    found |= {step: str(path) for step, path in checked(exports_by_step, folder).items()}
+    found |= {step: str(path) for step, path in exports_by_step(folder).items()}
     return dict(sorted(found.items()))
 
 

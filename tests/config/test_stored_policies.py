@@ -12,8 +12,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 from omegaconf import OmegaConf
 
-from rlrt.config.configuration import compose
-from rlrt.config.stored import USED, find_policy, policies_by_step, read_config
+from rlrt.config.compose import compose
+from rlrt.config.stored_policies import USED, find_policy, policies_by_step, read_config
 from rlrt.errors import UserError
 from rlrt.model.export import ABOUT
 from rlrt.training.checkpoint import completed_steps, sums, write_manifest

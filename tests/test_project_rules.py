@@ -1,4 +1,4 @@
-"""The order of the house: who may import whom, names, sizes, and what no file may say."""
+"""Rules of the repository: which package may import which, names, and what no file may say."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "rlrt"
 SCRIPTS = ROOT / "scripts"
 
-FLOORS = (
+LAYERS = (
     {"allocator", "batch", "errors", "files", "hub", "distributed", "seeds"}
     | {"bootstrap", "pass_at_k"},
     {"loss"},
@@ -28,13 +28,8 @@ FLOORS = (
     {"evaluation"},
     {"train", "eval"},
 )
-FLOOR_OF_ROOM = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-ENTRIES = FLOORS[-3] | FLOORS[-2] | FLOORS[-1]
-
-# Sizes past the limit, each with its reason: {"src/rlrt/room/file.py": "why"} for a file,
-# {"src/rlrt/room/file.py:name": "why"} for a function or a constructor.
-LARGE: dict[str, str] = {}
-FILE_LINES, FUNCTION_LINES, CONSTRUCTOR_ARGUMENTS = 500, 60, 12
+LAYER_OF_PACKAGE = {name: layer for layer, names in enumerate(LAYERS) for name in names}
+ENTRIES = LAYERS[-3] | LAYERS[-2] | LAYERS[-1]
 
 
 def python_files(*folders: Path) -> list[Path]:
@@ -45,8 +40,8 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def room_of(path: Path) -> str:
-    """The first word below rlrt: a folder's name or a module's."""
+def package_of(path: Path) -> str:
+    """The first name below rlrt: a folder's or a module's."""
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
@@ -73,21 +68,25 @@ def importers(package: str, *folders: Path) -> set[Path]:
 
 
 def forbidden_imports(path: Path) -> list[str]:
-    """Imports of rooms that are neither on a lower floor nor the file's own."""
-    here = room_of(path)
-    rooms = [name.split(".")[1] for name in imports_of(path) if name.startswith("rlrt.")]
-    return [room for room in rooms if room != here and FLOOR_OF_ROOM[room] >= FLOOR_OF_ROOM[here]]
+    """Imports of packages that are neither in a lower layer nor the file's own."""
+    here = package_of(path)
+    packages = [name.split(".")[1] for name in imports_of(path) if name.startswith("rlrt.")]
+    return [
+        package
+        for package in packages
+        if package != here and LAYER_OF_PACKAGE[package] >= LAYER_OF_PACKAGE[here]
+    ]
 
 
-def test_every_room_has_a_floor() -> None:
-    rooms = {room_of(path) for path in python_files(SOURCE)} - {"__init__"}
-    assert rooms <= FLOOR_OF_ROOM.keys()
+def test_every_package_has_a_layer() -> None:
+    packages = {package_of(path) for path in python_files(SOURCE)} - {"__init__"}
+    assert packages <= LAYER_OF_PACKAGE.keys()
 
 
-def test_files_import_only_lower_floors_and_their_own_folder() -> None:
-    files = [path for path in python_files(SOURCE) if room_of(path) != "__init__"]
-    found = {name_of(path): forbidden_imports(path) for path in files}
-    assert not {name: rooms for name, rooms in found.items() if rooms}
+def test_files_import_only_lower_layers_and_their_own_package() -> None:
+    files = [path for path in python_files(SOURCE) if package_of(path) != "__init__"]
+    forbidden = {name_of(path): forbidden_imports(path) for path in files}
+    assert not {name: packages for name, packages in forbidden.items() if packages}
 
 
 def test_one_file_alone_imports_vllm() -> None:
@@ -99,49 +98,27 @@ def test_lightning_is_known_to_the_data_module_training_and_the_entries(package:
     outside = {
         name_of(path)
         for path in importers(package, SOURCE) - {SOURCE / "data" / "module.py"}
-        if room_of(path) not in {"training", *ENTRIES}
+        if package_of(path) not in {"training", *ENTRIES}
     }
     assert not outside
 
 
 @pytest.mark.parametrize("package", ["hydra", "omegaconf"])
 def test_hydra_is_known_to_the_entries(package: str) -> None:
-    outside = {name_of(path) for path in importers(package, SOURCE) if room_of(path) not in ENTRIES}
+    outside = {
+        name_of(path) for path in importers(package, SOURCE) if package_of(path) not in ENTRIES
+    }
     assert not outside
 
 
-def test_rooms_shadow_no_other_package() -> None:
+def test_packages_shadow_no_other_package() -> None:
     """`python src/rlrt/train.py` puts src/rlrt first on the path, before everything installed."""
-    rooms = {room_of(path) for path in python_files(SOURCE)} - {"__init__"}
+    packages = {package_of(path) for path in python_files(SOURCE)} - {"__init__"}
     installed = {
         name for name, owners in packages_distributions().items() if set(owners) != {"rlrt"}
     }
-    assert not rooms & (installed | sys.stdlib_module_names)
-    assert "utils" not in rooms
-
-
-def oversized(path: Path) -> Iterator[tuple[str, str]]:
-    """Name and finding of a file that is too long, and of its functions and constructors."""
-    text = path.read_text(encoding="utf-8")
-    if (length := len(text.splitlines())) > FILE_LINES:
-        yield name_of(path), f"{length} lines"
-    for node in ast.walk(ast.parse(text)):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        assert node.end_lineno is not None
-        where = f"{name_of(path)}:{node.name}"
-        if (length := node.end_lineno - node.lineno + 1) > FUNCTION_LINES:
-            yield where, f"{length} lines"
-        count = len(node.args.posonlyargs + node.args.args + node.args.kwonlyargs) - 1  # self
-        if node.name == "__init__" and count > CONSTRUCTOR_ARGUMENTS:
-            yield where, f"{count} arguments"
-
-
-def test_files_functions_and_constructors_are_small() -> None:
-    files = python_files(SOURCE, SCRIPTS, ROOT / "bench")
-    found = [finding for path in files for finding in oversized(path)]
-    assert not [finding for finding in found if finding[0] not in LARGE]
-    assert LARGE.keys() <= {where for where, _ in found}, "an exception that nothing needs"
+    assert not packages & (installed | sys.stdlib_module_names)
+    assert "utils" not in packages
 
 
 @pytest.fixture(scope="module")

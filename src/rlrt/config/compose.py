@@ -1,14 +1,13 @@
-"""Composing a run's configuration, and telling a user in one sentence what is wrong with it."""
+"""The border to Hydra: a configuration composed, and a part built from its node.
 
-import errno
+All that a user can get wrong here ends in a ``UserError``, one sentence.
+"""
+
 import json
-import os
 import pkgutil
 import re
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,18 +23,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from rlrt.config.resolvers import PROJECT, register_resolvers
 from rlrt.config.types import require_types
-from rlrt.errors import RunStoppedError, UserError, error_file, is_rank_zero
+from rlrt.errors import UserError, one_line
 
+PROJECT = Path(__file__).resolve().parents[3]
 CONFIGS = PROJECT / "configs"
-SWITCH = "RLRT_TRACEBACK"
-REFUSED, STOPPED, INTERRUPTED = 2, 3, 130  # exit statuses
 UNKNOWN = re.compile(r"Could not override '([^'@]+)'")
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-RUST_ERROR = re.compile(r"\(os error (\d+)\)")
-UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
-RESOLVING = "ValueError raised while resolving interpolation: "
 # of a component, not of a setting: its author needs the traceback
 BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
 Made = TypeVar("Made")
@@ -68,7 +61,7 @@ def compose(overrides: list[str], name: str = "train", own_words: Sequence[str] 
                 raise UserError(_unknown_setting(error, overrides, name, own_words)) from error
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(first_sentence(error)) from error
+        raise UserError(one_line(error)) from error
     return config
 
 
@@ -78,7 +71,7 @@ def _unknown_setting(
     """Hydra's report; of a setting that does not exist, what does exist in its place."""
     found = UNKNOWN.match(str(error))
     if found is None:
-        return first_sentence(error)
+        return one_line(error)
     name = found[1]
     others = [word for word in overrides if word.split("=")[0] != name]
     group, _, last = name.rpartition(".")
@@ -137,7 +130,7 @@ def build(node: DictConfig | None, **arguments: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, BUGS):
             raise error.__cause__ from None
-        sentence = first_sentence(error.__cause__ or error)
+        sentence = one_line(error.__cause__ or error)
         raise UserError(sentence if key in sentence else f"{key}: {sentence}") from error
 
 
@@ -149,7 +142,7 @@ def require_part(node: DictConfig) -> str:
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} is missing, it has no default") from error
     except OmegaConfBaseException as error:
-        raise UserError(first_sentence(error)) from error
+        raise UserError(one_line(error)) from error
     _require_types(settings, key)
     return key
 
@@ -163,7 +156,7 @@ def _require_types(settings: Any, key: str) -> None:
     try:
         make = pkgutil.resolve_name(settings["_target_"])
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{key}._target_ cannot be imported: {first_sentence(error)}") from error
+        raise UserError(f"{key}._target_ cannot be imported: {one_line(error)}") from error
     own = {name: value for name, value in settings.items() if not name.startswith("_")}
     require_types(make, own, key)
     for name, value in own.items():
@@ -172,119 +165,50 @@ def _require_types(settings: Any, key: str) -> None:
 
 def checked(make: Callable[..., Made], *arguments: Any, **settings: Any) -> Made:
     """Call ``make``; what it refuses (a setting, a file) becomes a UserError."""
-    try:
+    with user_errors():
         return make(*arguments, **settings)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Within the block, or the function it decorates, a refused setting or file is a UserError."""
+    try:
+        yield
     except (ValueError, OSError) as error:
-        raise UserError(first_sentence(error)) from error
+        raise UserError(one_line(error)) from error
 
 
-@contextmanager
-def stop_with_a_sentence(folder: Path | None = None, advice: str = "") -> Iterator[None]:
-    """Turn what a user can understand into one line on stderr and a non-zero exit status.
+def register_resolvers() -> None:
+    """Make them known to OmegaConf; again does no harm.
 
-    Of what can be continued the line says how: where a run in ``folder`` has begun, or by ``advice``.
-    The traceback of the error that ends that run is kept there until it ends well, by each rank in a
-    file of its own; ``RLRT_TRACEBACK=1`` in the environment shows every one at once.
+    ``${project:models/tiny}``: a path under the project root, whatever the working directory.
+    ``${by_kind:{base: 1.0, instruct: 0.5, thinking: 0.2}}``: the value for ``model.kind``.
+    ``${by_method:{sdpo: 1.0e-5, else: 1.0e-6}}``: the value for the module of ``credit._target_``.
+    ``${run_name:<experiment>,<credit>,<model>}``: the experiment, or credit and model without one.
+    ``${share:0.2,${training.max_response_tokens}}``: so much of a count, rounded, at least 1.
     """
-    taken = _has_begun(folder)
-    try:
-        yield
-    except SystemExit:
-        raise
-    except BaseException as error:
-        told = _sentence(error, _how_to_go_on(folder, advice))
-        ended = told is None or told[1] == STOPPED or (told[1] == REFUSED and not taken)
-        kept = _keep_traceback(error, folder) if ended else None
-        if told is None:
-            raise
-        if os.environ.get(SWITCH, "0") not in ("", "0"):
-            traceback.print_exception(error)
-        sentence, status = told
-        raise SystemExit(
-            _say(f"{sentence}; traceback in {kept}" if kept else sentence, status)
-        ) from None
-    if folder is not None and is_rank_zero():
-        for path in (folder / "error.txt", *folder.glob("error-rank-*.txt")):
-            path.unlink(missing_ok=True)
 
+    def by_kind(values: DictConfig, *, _root_: DictConfig) -> Any:
+        kind = _root_.model.kind
+        if kind not in values:
+            raise ValueError(f"model.kind is {kind}, it must be one of {', '.join(values)}")
+        return values[kind]
 
-def _sentence(error: BaseException, going_on: str) -> tuple[str, int] | None:
-    """What to say of an error, and the exit status; None of a bug, which speaks by its traceback."""
-    if isinstance(error, UserError | HydraException | OmegaConfBaseException):
-        return first_sentence(error), REFUSED
-    if isinstance(error, RunStoppedError):
-        return str(error), STOPPED
-    if isinstance(error, KeyboardInterrupt):
-        return f"interrupted{going_on}", INTERRUPTED
-    trouble = _file_trouble(error)
-    return None if trouble is None else (f"{trouble}{going_on}", STOPPED)
+    def by_method(values: DictConfig, *, _root_: DictConfig) -> Any:
+        target = str(OmegaConf.select(_root_, "credit._target_", default=""))
+        method = target.rpartition(".")[0].rpartition(".")[2]  # of rlrt.credit.sdpo.SDPO: sdpo
+        return values.get(method, values["else"])
 
+    def run_name(experiment: str | None, credit: str, model: str) -> str:
+        return f"{credit}_{model}" if experiment in (None, "null") else f"{experiment}_{model}"
 
-def _keep_traceback(error: BaseException, folder: Path | None) -> Path | None:
-    """Where the error's traceback is now; None where no run has begun, or the disk is full."""
-    if folder is None or not _has_begun(folder):
-        return None
-    path = folder / error_file()
-    try:
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    except OSError:
-        return None
-    return path
-
-
-def _file_trouble(error: BaseException) -> str | None:
-    """What the operating system said no to, also as the cause of another library's error; else None.
-
-    An error that came up while another was handled is no consequence of that: it is a bug of its own.
-    """
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:  # causes may go in a ring
-        told = RUST_ERROR.search(str(cause))  # safetensors has no other way to tell
-        number = int(told[1]) if told else getattr(cause, "errno", None)
-        if number in DISK_FULL:
-            return f"the disk is full ({os.strerror(number)})"
-        if isinstance(cause, OSError) and number in UNUSABLE and cause.filename:
-            return f"{cause.filename} cannot be used ({cause.strerror})"
-        seen.add(id(cause))
-        cause = cause.__cause__
-    return None
-
-
-@contextmanager
-def no_empty_folder(folder: Path) -> Iterator[None]:
-    """Where a run ends before it has written anything, take its empty folder away again."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            folder.rmdir()  # only ever an empty one
-
-
-def _has_begun(folder: Path | None) -> bool:
-    return folder is not None and (folder / "config.yaml").exists()
-
-
-def _how_to_go_on(folder: Path | None, advice: str) -> str:
-    if not _has_begun(folder):
-        return f"; {advice}" if advice else ""
-    return f"; go on with resume={folder} hydra.run.dir={folder}"
-
-
-def _say(sentence: object, status: int) -> int:
-    if is_rank_zero():  # it tells what stopped another rank, too
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
-    return status
-
-
-def first_sentence(error: BaseException) -> str:
-    """An error's text as one line, with the choices where Hydra lists them."""
-    text = str(error).split("Config search path:")[0]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    lines = [
-        line for line in lines if not line.startswith(("full_key:", "object_type", "Set the env"))
-    ]
-    return " ".join(lines).removeprefix(RESOLVING) or type(error).__name__
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
+    OmegaConf.register_new_resolver("by_kind", by_kind, replace=True)
+    OmegaConf.register_new_resolver("by_method", by_method, replace=True)
+    OmegaConf.register_new_resolver(
+        "share", lambda part, count: max(1, round(part * count)), replace=True
+    )
 
 
 register_resolvers()

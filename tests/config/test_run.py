@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import ROOT, TINY
 
-from rlrt.config.configuration import compose
+from rlrt.config.compose import compose
 from rlrt.config.run import build_run
 from rlrt.errors import UserError
 

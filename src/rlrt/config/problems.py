@@ -1,4 +1,4 @@
-"""Benchmarks by name: configs/benchmark holds where each of them lives."""
+"""Problems by name: those of a run's data, and benchmarks, of which configs/benchmark says where they are."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,13 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 
 from rlrt.batch import Problem, ProblemSet
-from rlrt.config.configuration import CONFIGS, build, checked
+from rlrt.config.commands import say
+from rlrt.config.compose import CONFIGS, build, load_yaml, user_errors
+from rlrt.context.context import Context
 from rlrt.data.benchmarks import PAPER_BENCHMARKS, Benchmark, read_problem_file
-from rlrt.data.module import ProblemSource
+from rlrt.data.module import ProblemSource, fitting
+from rlrt.data.problems import optional_fields
+from rlrt.data.prompts import Prompts
 from rlrt.data.rows import SUFFIXES
 from rlrt.errors import UserError
 
@@ -33,6 +37,7 @@ def benchmark_names(words: Sequence[str], setting: str = "benchmark") -> list[st
     return list(dict.fromkeys(names))
 
 
+@user_errors()
 def load_benchmark(word: str, folder: str | Path | None = None) -> ProblemSet:
     """The problems of one benchmark, from ``folder`` or else the hub, or of a file of problems.
 
@@ -44,8 +49,8 @@ def load_benchmark(word: str, folder: str | Path | None = None) -> ProblemSet:
         return sums
     if name in _published():
         benchmark: Benchmark = build(_node("benchmark", name))
-        return checked(benchmark.read, folder)
-    return checked(read_problem_file, name, "benchmark")
+        return benchmark.read(folder)
+    return read_problem_file(name, "benchmark")
 
 
 def read_benchmarks(
@@ -91,6 +96,29 @@ def _published() -> list[str]:
 
 
 def _node(group: str, name: str) -> DictConfig:
-    node = OmegaConf.load(CONFIGS / group / f"{name}.yaml")
-    assert isinstance(node, DictConfig)
-    return node
+    return load_yaml(CONFIGS / group / f"{name}.yaml")
+
+
+@user_errors()
+def read_problems(
+    source: ProblemSource, context: Context | None, prompts: Prompts, max_prompt_tokens: int
+) -> tuple[ProblemSet, ProblemSet]:
+    """Training and held-out problems whose prompts fit; prints rows kept, and dropped and why.
+
+    UserError where none is left, or where no training problem has what the context shows.
+    """
+    sets = []
+    for name, read in (("train", source.train), ("held out", source.held_out)):
+        problems = fitting(read(), prompts, max_prompt_tokens)
+        sets.append(problems)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in problems.dropped.items())
+        say(f"{name} problems: {len(problems.problems)} kept; dropped: {reasons or 'none'}")
+        if not problems.problems:
+            raise UserError(f"no {name} problem is left; dropped: {reasons or 'none'}")
+    train, held_out = sets
+    needed = context.needs if context is not None else frozenset()
+    for need in sorted(needed - optional_fields(train)):
+        raise UserError(
+            f"context shows the teacher a problem's {need}, and not one training problem has a {need}"
+        )
+    return train, held_out

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlrt.config.study import open_study
+from rlrt.config.loaded_run import open_study
 from rlrt.errors import UserError
 
 

@@ -1,23 +1,133 @@
-"""A study's policy behind an engine: sampled and judged as in its training, with any weights of the run."""
+"""A run read back for its analyses: its policy, both its views, its records, and an engine that serves it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
-from transformers import PreTrainedModel
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlrt.batch import Problem, Response, Rollout, Verdict
-from rlrt.config.benchmarks import build_source
-from rlrt.config.configuration import build, checked, compose
-from rlrt.config.stored import StoredPolicy
-from rlrt.config.study import Study
+from rlrt.config.compose import build, compose, user_errors
+from rlrt.config.problems import build_source
+from rlrt.config.stored_policies import StoredPolicy, find_policy, read_config
+from rlrt.context.context import Context
 from rlrt.data.module import ProblemSource, fitting
+from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
 from rlrt.errors import UserError
+from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
 from rlrt.model.views import score_responses
 from rlrt.reward.judge import Judge
 from rlrt.training.sampler import RolloutSettings, Sampler
+from rlrt.training.scoring import teacher_views
+
+CHECKED_ROWS = 32  # whose ids are decoded to know the tokenizer
+
+
+@dataclass(frozen=True)
+class Study:
+    """One run and one policy to look at it with: the run's own last one, or another."""
+
+    folder: Path
+    config: DictConfig
+    stored: StoredPolicy
+    policy: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Prompts
+    context: Context | None
+    max_model_tokens: int
+
+    @property
+    def temperature(self) -> float:
+        """At which the run's responses were sampled, and its views are read."""
+        return float(self.config.training.temperature)
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens of a pass."""
+        return int(self.config.training.token_budget)
+
+    @cached_property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """Ids that end a response; read from files once."""
+        path = self.stored.local_folder()
+        with user_errors():
+            return stop_token_ids(path, self.tokenizer)
+
+    def teacher_prompts(
+        self, rollouts: Sequence[Rollout], step: int
+    ) -> list[tuple[int, ...] | None]:
+        """The teacher view's prompt of each rollout; None where its context shows nothing.
+
+        ``rollouts`` hold whole groups, of rollout step ``step``. UserError without a context.
+        """
+        if self.context is None:
+            raise UserError(
+                f"{self.folder} was trained without a teacher: name the context that the teacher "
+                "view is to have, such as --context correct_peer"
+            )
+        shown = self.context(rollouts, step)
+        every = torch.ones(len(rollouts), dtype=torch.bool)
+        return list(
+            teacher_views(rollouts, shown, every, self.prompts, self.max_model_tokens).prompts
+        )
+
+    def require_tokenizer(self, rollouts: Sequence[Rollout]) -> None:
+        """UserError where the records were written with another tokenizer than the policy's."""
+        for rollout in rollouts[:CHECKED_ROWS]:
+            ids = np.array([*rollout.prompt_ids, *rollout.response.ids])
+            known = ids.max(initial=0) < len(self.tokenizer)
+            if (
+                not known
+                or self.tokenizer.decode(rollout.response.ids, skip_special_tokens=True)
+                != rollout.text
+                or self.prompts.student_ids(rollout.problem.question) != rollout.prompt_ids
+            ):
+                raise UserError(
+                    f"the tokenizer of {self.stored.name} is not the one that the records of "
+                    f"{self.folder} were written with: choose a policy with the same tokenizer and "
+                    "prompts"
+                )
+
+
+@user_errors()
+def open_study(folder: Path, model: str | None = None, context: str | None = None) -> Study:
+    """A run folder with its policy, or with ``model``'s; ``context`` takes the place of the run's.
+
+    The policy is read in float32 on the CPU, or in bfloat16 on the GPU where there is one.
+    ``context`` names a file of configs/context. UserError where something is not there.
+    """
+    config = read_config(folder)
+    stored = find_policy(str(folder) if model is None else model, "--model")
+    path = stored.local_folder()
+    tokenizer = load_tokenizer(path)
+    settings = {k: v for k, v in config.prompts.items() if not str(k).startswith("_")}
+    chosen = config.get("context")
+    if context is not None:
+        chosen = compose(["credit=rlrt", f"context={context}"]).context
+    return Study(
+        folder,
+        config,
+        stored,
+        placed(stored),
+        tokenizer,
+        Prompts(tokenizer, **settings),
+        build(chosen),
+        load_config(path).max_position_embeddings,
+    )
+
+
+def placed(stored: StoredPolicy) -> PreTrainedModel:
+    """The policy where it is read fastest: on the GPU in bfloat16, else on the CPU in float32."""
+    if torch.cuda.is_available():
+        return stored.load(torch.bfloat16).to("cuda").eval()
+    return stored.load(torch.float32).eval()
 
 
 @dataclass(frozen=True)
@@ -131,8 +241,9 @@ def started(
             made.close()
 
 
+@user_errors()
 def held_out_problems(study: Study, count: int) -> list[Problem]:
     """The first ``count`` held-out problems of the run, or as many as there are, that fit its prompts."""
     source: ProblemSource = build_source(study.config.data)
     limit = study.config.training.max_prompt_tokens
-    return list(fitting(checked(source.held_out), study.prompts, limit).problems[:count])
+    return list(fitting(source.held_out(), study.prompts, limit).problems[:count])
