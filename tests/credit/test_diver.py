@@ -92,7 +92,7 @@ def test_a_length_penalty_stays_in_the_shaped_reward(group_of: Callable[..., Sco
 @pytest.mark.parametrize(
     "settings",
     [
-        {"diversity": "colour"},
+        {"diversity": "color"},
         {"weight": -1.0},
         {"ceiling": 0.0},
         {"ceiling": 1.1},

@@ -177,7 +177,7 @@ def rows(made: Sequence[PassCurve]) -> list[dict[str, Any]]:
 
 
 def draw(made: Sequence[PassCurve]) -> Figure:
-    """A panel per benchmark, k on a logarithmic axis; a method has its colour in all of them."""
+    """A panel per benchmark, k on a logarithmic axis; a method has its color in all of them."""
     benchmarks = list(dict.fromkeys(one.benchmark for one in made))
     methods = list(dict.fromkeys(one.method for one in made))
     columns = min(3, len(benchmarks))

@@ -78,7 +78,7 @@ class TeacherSplit:
 
     ``weak``: right in less than 60 % of its samples; False: in at least as many; None: it has none,
     for want of a context. Its samples are none of those that are compared, so that choosing by them
-    favours no model. Where contexts are the first model's own right samples, though, a problem
+    favors no model. Where contexts are the first model's own right samples, though, a problem
     without one is one that this model got wrong: gains there are too large.
     """
 

@@ -92,7 +92,7 @@ class RolloutCallback(L.Callback):
         return self.step.sampled.rollouts if self.step is not None else []
 
     def on_train_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
-        # no earlier: PyTorch restores an optimiser with the room of all gradients, which on a card is
+        # no earlier: PyTorch restores an optimizer with the room of all gradients, which on a card is
         # the engine's once it has started
         self.start_engine(module)
 
