@@ -85,11 +85,11 @@ def draw(path: Path, rollouts: Sequence[Handwritten], trial: Trial) -> None:
     credit, weights_BT = trial.credit, trial.distillation_BT
     panels = []
     if trial.multipliers_BT is not None:
-        panels.append(Panel("credit / advantage", trial.multipliers_BT, centre=1.0))
+        panels.append(Panel("credit / advantage", trial.multipliers_BT, center=1.0))
     elif weights_BT is None or credit.advantages_BT.any():
-        panels.append(Panel("credit", credit.advantages_BT, centre=0.0))
+        panels.append(Panel("credit", credit.advantages_BT, center=0.0))
     if weights_BT is not None:
-        panels.append(Panel("distillation weight", only_distilled(weights_BT), centre=None))
+        panels.append(Panel("distillation weight", only_distilled(weights_BT), center=None))
     several = len({rollout.group for rollout in rollouts}) > 1
     labels = []
     for row, rollout in enumerate(rollouts):

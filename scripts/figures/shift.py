@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     require_at_least(options, problems=1, hard=1, samples=1)
     require_place(options.out)
     quiet_libraries()
-    tuned = labelled(options.runs)
+    tuned = labeled(options.runs)
     configs = [read_config(folder) for folder in options.runs]
     base = find_policy(options.base or start_of(configs[0]), "--base")
     require_alike(options.runs, configs)
@@ -73,7 +73,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def labelled(folders: Sequence[Path]) -> dict[str, StoredPolicy]:
+def labeled(folders: Sequence[Path]) -> dict[str, StoredPolicy]:
     """The last policy of each run, by its method, and its seed where there are several."""
     methods = group_runs([read_run(folder) for folder in folders])
     return {

@@ -1,4 +1,4 @@
-"""One optimiser update through the real trainer, for tests of what it computes."""
+"""One optimizer update through the real trainer, for tests of what it computes."""
 
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class OneUpdate(L.LightningDataModule):
 
 
 def fit(policy: PreTrainedModel, update: Update, folder: Path, **settings: Any) -> PolicyModule:
-    """One optimiser update through the real trainer; gradients stay on the parameters."""
+    """One optimizer update through the real trainer; gradients stay on the parameters."""
     module = PolicyModule(
         policy,
         settings.get("teacher", Live()),

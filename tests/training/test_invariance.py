@@ -71,7 +71,7 @@ def test_packing_splitting_skipping_and_processes_change_nothing(tmp_path: Path)
     not equally many passes.
 
     In bfloat16 a pass of the same tokens has the same log-probs in any number of processes, to
-    float32's noise; other neighbours in a pass are other sums, rounded otherwise. A gradient is rounded
+    float32's noise; other neighbors in a pass are other sums, rounded otherwise. A gradient is rounded
     in every layer and once more at the end of every pass, before the float32 sums over passes and ranks:
     2^-6 is how far two ways of cutting may be apart (2^-8 is a single rounding's).
     """

@@ -353,7 +353,7 @@ def test_dapo_math_17k_through_the_entry(shared: Path, tmp_path: Path) -> None:
 
 
 class Witness(HFEngine):
-    """Knows how many parameters the optimiser had moments of when it was started."""
+    """Knows how many parameters the optimizer had moments of when it was started."""
 
     def __init__(self, trainer: L.Trainer) -> None:
         super().__init__()
@@ -365,7 +365,7 @@ class Witness(HFEngine):
         self.moments.append(len(self.trainer.optimizers[0].state))
 
 
-def test_the_engine_starts_once_the_optimiser_is_restored(tmp_path: Path) -> None:
+def test_the_engine_starts_once_the_optimizer_is_restored(tmp_path: Path) -> None:
     """The room that restoring takes is the engine's afterwards; also where no step is left to make."""
     checkpoint, started = None, []
     for first, last in ((0, 1), (1, 2), (2, 2)):

@@ -20,17 +20,17 @@ from rlrt.files import write_atomically, write_csv
 
 OUT = "file to write, without its ending: .svg, .png and .csv are added"  # help of the option
 ENDINGS = (".svg", ".png", ".csv")  # of what a figure is written to
-# told apart without colour too, in this order (Okabe and Ito)
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-DASHES = ("-", "--", "-.", ":")  # beside the colours, for those who cannot tell them apart
+# told apart without color too, in this order (Okabe and Ito)
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+DASHES = ("-", "--", "-.", ":")  # beside the colors, for those who cannot tell them apart
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 LEGEND_SIGN, LEGEND_LETTER, LEGEND_LINE = 52, 6.2, 15  # points, at the usual size of letters
 
 
 def look(number: int) -> dict[str, Any]:
-    """Colour, dash and marker of the line with this number."""
+    """Color, dash and marker of the line with this number."""
     return {
-        "color": COLOURS[number % len(COLOURS)],
+        "color": COLORS[number % len(COLORS)],
         "linestyle": DASHES[number % len(DASHES)],
         "marker": MARKERS[number % len(MARKERS)],
     }

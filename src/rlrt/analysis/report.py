@@ -198,7 +198,7 @@ def _limited(text: str) -> str:
     return shown if left_out <= 0 else f"{shown}\n… {left_out:,} more characters"
 
 
-COLOUR_COUNT, DASH_COUNT = 6, 4  # that report.css has classes for
+COLOR_COUNT, DASH_COUNT = 6, 4  # that report.css has classes for
 Defaults = tuple[str, Settings]  # the command whose settings they are
 
 
@@ -284,20 +284,20 @@ def _members(runs: Sequence[ReportedRun]) -> list[list[int]]:
 
 
 def _marks(runs: Sequence[ReportedRun]) -> list[dict[str, int]]:
-    """Colour and dash of each run: a colour for a method and a dash for each of its runs, or where
-    there is only one method a colour for each run.
+    """Color and dash of each run: a color for a method and a dash for each of its runs, or where
+    there is only one method a color for each run.
     """
     methods = list(dict.fromkeys(run.method for run in runs))
     if len(methods) == 1:
         return [
-            {"colour": i % COLOUR_COUNT, "dash": i // COLOUR_COUNT % DASH_COUNT}
+            {"color": i % COLOR_COUNT, "dash": i // COLOR_COUNT % DASH_COUNT}
             for i, _ in enumerate(runs)
         ]
     before = [[other.method for other in runs[:i]].count(run.method) for i, run in enumerate(runs)]
     return [
         {
-            "colour": methods.index(run.method) % COLOUR_COUNT,
-            "dash": (methods.index(run.method) // COLOUR_COUNT + earlier) % DASH_COUNT,
+            "color": methods.index(run.method) % COLOR_COUNT,
+            "dash": (methods.index(run.method) // COLOR_COUNT + earlier) % DASH_COUNT,
         }
         for run, earlier in zip(runs, before, strict=True)
     ]

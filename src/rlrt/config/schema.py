@@ -31,7 +31,7 @@ class Training:
     token_budget: int  # of a micro-batch
     score_all: bool  # read the student view of every rollout, needed or not
     resample_rounds: int  # times that groups without a signal are replaced by other problems'
-    overlong_buffer: int | None  # last tokens of a response that are penalised; null: none
+    overlong_buffer: int | None  # last tokens of a response that are penalized; null: none
     mask_truncated: bool  # leave responses that were cut out of the loss and its denominator
     optimization: Optimization
 

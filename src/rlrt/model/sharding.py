@@ -90,7 +90,7 @@ def unsharded(policy: PreTrainedModel, work: Callable[[], Made]) -> Made:
     run: Any = policy.while_unsharded
     made: Made = run(work)
     if not torch.is_grad_enabled():
-        policy.reshard()  # or an optimiser step would leave the gathered weights behind
+        policy.reshard()  # or an optimizer step would leave the gathered weights behind
     return made
 
 

@@ -42,7 +42,7 @@ def response_hidden(
 ) -> Tensor:
     """Last hidden states ``[N, H]`` that predict all response tokens, row by row, with gradient.
 
-    The response ids are scored as they are; nothing is tokenised again. Called while the policy is
+    The response ids are scored as they are; nothing is tokenized again. Called while the policy is
     gathered. Without rows a single token is read, so that sharded layers are passed all the same.
     """
     if not responses:

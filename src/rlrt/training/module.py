@@ -1,4 +1,4 @@
-"""The LightningModule: holds the policy, scores both views, and makes the optimiser updates."""
+"""The LightningModule: holds the policy, scores both views, and makes the optimizer updates."""
 
 import math
 import re
@@ -90,7 +90,7 @@ class NonFiniteError(RunStoppedError):
 
 
 class PolicyModule(L.LightningModule):
-    """One epoch is one rollout step, one training step one optimiser update.
+    """One epoch is one rollout step, one training step one optimizer update.
 
     Of several ranks each holds its own groups' rollouts; all make every pass and update together. A
     hollow policy is filled once it is sharded, from ``source``, which rank 0 alone holds.

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from rlrt.batch import Problem
 from rlrt.config.commands import console, quiet_libraries, say
-from rlrt.config.evaluating.command import Words
-from rlrt.config.evaluating.one_policy import PolicyEvaluation
-from rlrt.config.evaluating.plan import Plan, digest, make_plan
-from rlrt.config.evaluating.server import Server
 from rlrt.config.problems import read_benchmarks
 from rlrt.errors import UserError
+from rlrt.evaluation.command import Words
 from rlrt.evaluation.lock import alone, leftover
+from rlrt.evaluation.one_policy import PolicyEvaluation
+from rlrt.evaluation.plan import Plan, digest, make_plan
 from rlrt.evaluation.questions import Question, student_questions
 from rlrt.evaluation.screen import screen
-from rlrt.evaluation.summary import Summary, summarise
+from rlrt.evaluation.server import Server
+from rlrt.evaluation.summary import Summary, summarize
 from rlrt.evaluation.tables import as_json, markdown
 from rlrt.files import write_text
 
@@ -61,8 +61,8 @@ def _run(evaluations: Sequence[PolicyEvaluation], sizes: Mapping[str, int], plac
     models = [one.run() for one in evaluations]
     seed = evaluations[0].plan.settings.seed
     for model, one in zip(models, evaluations, strict=True):
-        _write_results(summarise([model], seed, sizes), one.folder)
-    summary = summarise(models, seed, sizes)
+        _write_results(summarize([model], seed, sizes), one.folder)
+    summary = summarize(models, seed, sizes)
     if len(models) > 1:
         _write_results(summary, place)
     return summary
