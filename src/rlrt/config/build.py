@@ -22,11 +22,11 @@ from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemSource
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
-from rlrt.evaluation.evaluator import Evaluator
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.policy_loss import PolicyLoss
 from rlrt.model.teacher import Teacher
 from rlrt.reward.verifier import Verifier
+from rlrt.training.evaluator import Evaluator
 from rlrt.validation import check_settings, spelled
 
 REQUIRED = ("model", "training", "credit", "teacher", "loss", "aggregation", "engine", "reward")
