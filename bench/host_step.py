@@ -34,7 +34,6 @@ from rlrt.data.module import ProblemDataModule, fitting
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.vllm_engine import response_of
-from rlrt.evaluation.evaluator import Evaluator
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
@@ -45,6 +44,7 @@ from rlrt.model.teacher import Live
 from rlrt.reward.judge import Judge, Judging
 from rlrt.reward.verifier import Verifier
 from rlrt.training import rollouts as steps
+from rlrt.training.evaluator import Evaluator
 from rlrt.training.module import PolicyModule
 from rlrt.training.optimization import Optimization
 from rlrt.training.sampler import RolloutSettings, Sampler

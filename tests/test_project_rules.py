@@ -17,17 +17,19 @@ SOURCE = ROOT / "src" / "rlrt"
 SCRIPTS = ROOT / "scripts"
 
 LAYERS = (
-    {"allocator", "batch", "errors", "files", "functional", "hub", "distributed", "seeds"},
+    {"allocator", "batch", "errors", "files", "hub", "distributed", "seeds"}
+    | {"bootstrap", "pass_at_k"},
     {"loss"},
     {"model"},
     {"data", "context", "engine", "reward", "credit", "records"},
-    {"evaluation", "analysis"},
+    {"analysis"},
     {"training"},
     {"config"},
+    {"evaluation"},
     {"train", "eval"},
 )
 LAYER_OF_PACKAGE = {name: layer for layer, names in enumerate(LAYERS) for name in names}
-ENTRIES = LAYERS[-2] | LAYERS[-1]
+ENTRIES = LAYERS[-3] | LAYERS[-2] | LAYERS[-1]
 
 
 def python_files(*folders: Path) -> list[Path]:

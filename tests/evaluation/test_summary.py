@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from tests.evaluation.answered import by_counts, model
 
+from rlrt.data.benchmarks import PAPER_BENCHMARKS
 from rlrt.errors import UserError
-from rlrt.evaluation.paper import SIX
 from rlrt.evaluation.summary import EvaluatedModel, summarize
 
 
@@ -62,12 +62,12 @@ def test_problems_are_paired_by_their_ids() -> None:
 
 
 def test_the_headline_is_the_mean_of_the_six_and_of_nothing_else() -> None:
-    counts = {name: by_counts([number], 4) for number, name in enumerate(SIX[:5])}
+    counts = {name: by_counts([number], 4) for number, name in enumerate(PAPER_BENCHMARKS[:5])}
     counts |= {"extra": by_counts([4], 4), "math500": by_counts([2, 2, 2, 2], 4)}
     mean = summarize([model("m", counts)], 0).mean
     assert mean is not None
     assert mean.of_the_six
-    assert mean.benchmarks == SIX
+    assert mean.benchmarks == PAPER_BENCHMARKS
     assert mean.results[0].average.value == pytest.approx((0 + 1 + 2 + 3 + 4 + 2) / 24)
 
 
@@ -136,7 +136,7 @@ def test_the_split_of_several_benchmarks_pools_their_problems() -> None:
 
 
 def test_a_teacher_view_without_a_context_is_no_teacher_view() -> None:
-    """Its rollouts are the student's own: choosing problems by them would favor the other model."""
+    """Its rollouts are the student's own: choosing problems by them would favour the other model."""
     asked = model("a", {"b": by_counts([0, 1], 4)}, {"b": {"p001": "1111"}})
     assert asked.teacher is not None
     own = [one for one in asked.rollouts["b"] if one.problem.id == "p000"]
@@ -169,11 +169,11 @@ def test_one_problem_has_no_interval_nor_a_mean_over_it() -> None:
 
 
 def test_a_part_of_a_benchmark_is_not_the_benchmark() -> None:
-    answers = {name: by_counts([1, 2], 4) for name in SIX}
-    whole = summarize([model("m", answers)], 0, dict.fromkeys(SIX, 2))
+    answers = {name: by_counts([1, 2], 4) for name in PAPER_BENCHMARKS}
+    whole = summarize([model("m", answers)], 0, dict.fromkeys(PAPER_BENCHMARKS, 2))
     assert whole.mean is not None
     assert whole.mean.of_the_six
-    part = summarize([model("m", answers)], 0, dict.fromkeys(SIX, 2) | {"amc23": 40})
-    assert [one.whole for one in part.benchmarks] == [name != "amc23" for name in SIX]
+    part = summarize([model("m", answers)], 0, dict.fromkeys(PAPER_BENCHMARKS, 2) | {"amc23": 40})
+    assert [one.whole for one in part.benchmarks] == [name != "amc23" for name in PAPER_BENCHMARKS]
     assert part.mean is not None
     assert not part.mean.of_the_six

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 from tests.evaluation.answered import by_counts, model
 
-from rlrt.evaluation.paper import SIX, paper_row
+from rlrt.data.benchmarks import PAPER_BENCHMARKS
+from rlrt.evaluation.paper import paper_row
 from rlrt.evaluation.screen import folded, screen
 from rlrt.evaluation.summary import Summary, summarize
 from rlrt.evaluation.tables import as_json, markdown
@@ -17,8 +18,10 @@ EVIL = "[bold]x|<script>alert(1)</script>`*_y_*`\x1b[31m\n| z"
 @pytest.fixture(scope="module")
 def summary() -> Summary:
     """Two models on the six, with a row of the paper and a teacher view for the first."""
-    answers = {name: by_counts([number % 4, 2], 4) for number, name in enumerate(SIX)}
-    better = {name: by_counts([number % 4 + 1, 2], 4) for number, name in enumerate(SIX)}
+    answers = {name: by_counts([number % 4, 2], 4) for number, name in enumerate(PAPER_BENCHMARKS)}
+    better = {
+        name: by_counts([number % 4 + 1, 2], 4) for number, name in enumerate(PAPER_BENCHMARKS)
+    }
     teacher = {"aime24": {"p000": "0"}}
     return summarize(
         [
@@ -45,7 +48,7 @@ def test_the_screen_holds_the_six_and_their_mean_in_80_columns(summary: Summary)
     text = printed(summary)
     assert max(map(len, text.splitlines())) <= 80
     heading = next(line for line in text.splitlines() if "AIME24" in line)
-    assert heading.split() == ["model", *(name.upper() for name in SIX), "the", "six"]
+    assert heading.split() == ["model", *(name.upper() for name in PAPER_BENCHMARKS), "the", "six"]
     assert "…" not in text
     lines = [line.split() for line in text.splitlines()]
     assert ["qwen3_8b", *["25.0", "37.5", "50.0", "62.5", "25.0", "37.5", "39.6"]] in lines
@@ -62,7 +65,7 @@ def test_a_wide_screen_holds_a_model_in_one_line(summary: Summary) -> None:
 
 def test_markdown_has_the_paper_beside_ours(summary: Summary) -> None:
     cells = rows(markdown(summary))
-    assert cells[0] == ["model", *(name.upper() for name in SIX), "mean of the six"]
+    assert cells[0] == ["model", *(name.upper() for name in PAPER_BENCHMARKS), "mean of the six"]
     assert cells[2][:2] == ["qwen3_8b", "25.0 / 50.0"]
     label = "8B start (thinking off): avg@16 / pass@16 of the paper"
     assert cells[3][:2] == [label, "25.2 / 63.3"]
@@ -126,7 +129,7 @@ def test_a_gain_of_nothing_has_no_sign_of_a_loss() -> None:
 
 
 def test_the_mean_is_never_a_table_of_its_own() -> None:
-    answers = {name: by_counts([1, 2], 2) for name in (*SIX, "arithmetic")}
+    answers = {name: by_counts([1, 2], 2) for name in (*PAPER_BENCHMARKS, "arithmetic")}
     text = printed(summarize([model("m", answers)], 0))
     assert max(map(len, text.splitlines())) <= 80
     first, second = [line.split() for line in text.splitlines() if line.startswith(" model")][:2]
@@ -189,7 +192,7 @@ def test_no_interval_is_none_and_a_flat_one_is_explained() -> None:
 
 
 def test_parts_of_the_six_are_not_the_headline() -> None:
-    answers = {name: by_counts([1, 2], 4) for name in SIX}
-    text = markdown(summarize([model("m", answers)], 0, dict.fromkeys(SIX, 30)))
+    answers = {name: by_counts([1, 2], 4) for name in PAPER_BENCHMARKS}
+    text = markdown(summarize([model("m", answers)], 0, dict.fromkeys(PAPER_BENCHMARKS, 30)))
     assert "mean of the six" not in text
     assert "The mean is over parts of the six benchmarks: it is not the paper's." in text

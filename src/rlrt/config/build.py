@@ -23,11 +23,11 @@ from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemSource
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
-from rlrt.evaluation.evaluator import Evaluator
 from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.policy_loss import PolicyLoss
 from rlrt.model.teacher import Teacher
 from rlrt.reward.verifier import Verifier
+from rlrt.training.evaluator import Evaluator
 
 REQUIRED = ("model", "training", "credit", "teacher", "loss", "aggregation", "engine", "reward")
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}  # of trainer.precision

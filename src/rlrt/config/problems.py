@@ -10,13 +10,12 @@ from rlrt.batch import Problem, ProblemSet
 from rlrt.config.commands import say
 from rlrt.config.compose import CONFIGS, build, load_yaml, user_errors
 from rlrt.context.context import Context
-from rlrt.data.benchmarks import Benchmark, read_problem_file
+from rlrt.data.benchmarks import PAPER_BENCHMARKS, Benchmark, read_problem_file
 from rlrt.data.module import ProblemSource, fitting
 from rlrt.data.problems import optional_fields
 from rlrt.data.prompts import Prompts
 from rlrt.data.rows import SUFFIXES
 from rlrt.errors import UserError
-from rlrt.evaluation.paper import SIX
 
 ARITHMETIC = "arithmetic"
 
@@ -27,7 +26,7 @@ def benchmark_names(words: Sequence[str], setting: str = "benchmark") -> list[st
     UserError naming ``setting`` for a word that is neither a benchmark nor a file of problems. The sums
     of "arithmetic", which no file holds, can only be asked.
     """
-    names = [name for word in words for name in (SIX if word == "all" else (word,))]
+    names = [name for word in words for name in (PAPER_BENCHMARKS if word == "all" else (word,))]
     known = [*_published(), *([ARITHMETIC] if setting == "benchmark" else [])]
     for name in names:
         if name not in known and not name.lower().endswith(SUFFIXES):

@@ -17,10 +17,10 @@ from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
-from rlrt.evaluation.evaluator import Evaluator
 from rlrt.records import prompt_texts, write_records
 from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import Checkpoints
+from rlrt.training.evaluator import Evaluator
 from rlrt.training.module import NonFiniteError, PolicyModule
 from rlrt.training.performance import (
     forget_peak_memory,

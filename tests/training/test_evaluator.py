@@ -9,9 +9,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlrt.batch import Problem, Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
-from rlrt.evaluation.evaluator import Evaluator
 from rlrt.reward.judge import Judge
 from rlrt.reward.verifier import Verifier
+from rlrt.training.evaluator import Evaluator
 
 PROBLEMS = [Problem(f"p{i}", "", str(i), "test") for i in range(3)]
 PROMPT_IDS = [(10 + i,) for i in range(3)]

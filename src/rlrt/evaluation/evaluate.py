@@ -8,15 +8,15 @@ from pathlib import Path
 
 from rlrt.batch import Problem
 from rlrt.config.commands import console, quiet_libraries, say
-from rlrt.config.evaluating.command import Words
-from rlrt.config.evaluating.one_policy import PolicyEvaluation
-from rlrt.config.evaluating.plan import Plan, digest, make_plan
-from rlrt.config.evaluating.server import Server
 from rlrt.config.problems import read_benchmarks
 from rlrt.errors import UserError
+from rlrt.evaluation.command import Words
 from rlrt.evaluation.lock import alone, leftover
+from rlrt.evaluation.one_policy import PolicyEvaluation
+from rlrt.evaluation.plan import Plan, digest, make_plan
 from rlrt.evaluation.questions import Question, student_questions
 from rlrt.evaluation.screen import screen
+from rlrt.evaluation.server import Server
 from rlrt.evaluation.summary import Summary, summarize
 from rlrt.evaluation.tables import as_json, markdown
 from rlrt.files import write_text

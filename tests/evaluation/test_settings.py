@@ -7,15 +7,15 @@ import pytest
 from omegaconf import DictConfig
 
 from rlrt.config.compose import CONFIGS, compose
-from rlrt.config.evaluating.command import parse
-from rlrt.config.evaluating.settings import (
+from rlrt.config.stored_policies import StoredPolicy, find_policy
+from rlrt.errors import UserError
+from rlrt.evaluation.command import parse
+from rlrt.evaluation.settings import (
     EvaluationSettings,
     compose_for,
     fit_responses,
     model_settings,
 )
-from rlrt.config.stored_policies import StoredPolicy, find_policy
-from rlrt.errors import UserError
 
 BASE = ["model=any", "benchmark=arithmetic"]
 UNKNOWN = StoredPolicy("mine/model", "mine/model", None, None)

@@ -8,9 +8,6 @@ from omegaconf import OmegaConf
 from rlrt.batch import Rollout
 from rlrt.config.commands import say
 from rlrt.config.compose import leaves, load_yaml
-from rlrt.config.evaluating.plan import Plan
-from rlrt.config.evaluating.progress import Counted
-from rlrt.config.evaluating.server import Server
 from rlrt.config.types import shown
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
@@ -18,6 +15,8 @@ from rlrt.evaluation.answering import Interview
 from rlrt.evaluation.folder import EvaluationFolder, Known, beyond, changed
 from rlrt.evaluation.lock import leftover
 from rlrt.evaluation.paper import PaperRow, paper_row
+from rlrt.evaluation.plan import Plan
+from rlrt.evaluation.progress import Counted
 from rlrt.evaluation.questions import (
     STUDENT,
     TEACHER,
@@ -26,6 +25,7 @@ from rlrt.evaluation.questions import (
     require_room,
     teacher_questions,
 )
+from rlrt.evaluation.server import Server
 from rlrt.evaluation.summary import EvaluatedModel
 from rlrt.files import write_atomically
 from rlrt.reward.judge import Judge

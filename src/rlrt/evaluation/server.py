@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from transformers import PreTrainedModel
 
 from rlrt.config.commands import say
-from rlrt.config.evaluating.plan import Plan
 from rlrt.engine.engine import Engine, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
+from rlrt.evaluation.plan import Plan
 from rlrt.model.views import score_responses
 
 TOKEN_BUDGET = 8192  # of a pass of the probe

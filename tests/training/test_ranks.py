@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evaluation.share_rank import main
 from tests.processes import call_ranks
+from tests.training.share_rank import main
 
 
 def run(processes: int, folder: Path) -> list[dict[str, Any]]:

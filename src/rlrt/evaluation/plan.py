@@ -10,19 +10,19 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from rlrt.config.compose import build, checked
-from rlrt.config.evaluating.command import Words
-from rlrt.config.evaluating.settings import (
-    EvaluationSettings,
-    compose_for,
-    fit_responses,
-    model_settings,
-)
 from rlrt.config.stored_policies import StoredPolicy, find_policy
 from rlrt.config.types import require_types
 from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec
+from rlrt.evaluation.command import Words
 from rlrt.evaluation.sampling import EvaluationSampling
+from rlrt.evaluation.settings import (
+    EvaluationSettings,
+    compose_for,
+    fit_responses,
+    model_settings,
+)
 from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
 from rlrt.reward.verifier import Verifier
 

@@ -14,7 +14,7 @@ from tests.scripted_judge import ScriptedJudge
 from rlrt import distributed
 from rlrt.batch import Problem, Response
 from rlrt.engine.engine import OnFinished, Sampling
-from rlrt.evaluation.evaluator import Evaluator
+from rlrt.training.evaluator import Evaluator
 from rlrt.training.sampler import RolloutSettings, Sampler
 
 SETTINGS = RolloutSettings(

@@ -1,17 +1,39 @@
-"""Engine × benchmark → avg@k and pass@k."""
+"""Engine × benchmark → avg@k and pass@k: the policy measured while it is trained."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-
 from rlrt import distributed
-from rlrt.batch import Ids, Problem, Verdict
-from rlrt.engine.engine import Engine, Sampling
-from rlrt.evaluation.asking import ask
-from rlrt.evaluation.metrics import AvgAtK, PassAtK
-from rlrt.reward.judge import Judge
+from rlrt.batch import Ids, Problem, Response, Verdict
+from rlrt.engine.engine import Engine, OnFinished, Sampling
+from rlrt.pass_at_k import pass_at_k
+from rlrt.reward.judge import Judge, JudgedResponse
 from rlrt.seeds import derive_seed
+
+
+def sample_and_judge(
+    engine: Engine,
+    prompts: Sequence[Ids],
+    seeds: Sequence[int],
+    answers: Sequence[str],
+    sampling: Sampling,
+    judge: Judge,
+    on_response: OnFinished | None = None,
+) -> list[tuple[Response, JudgedResponse]]:
+    """One judged response per prompt, in order, in one call of the engine.
+
+    Responses are judged while others are still sampled; ``on_response`` is called with the index of
+    each and the response as soon as it has ended.
+    """
+    with judge.judging(answers) as judging:
+
+        def finished(index: int, response: Response) -> None:
+            if on_response is not None:
+                on_response(index, response)
+            judging.take(index, response)
+
+        responses = engine.sample(prompts, seeds, sampling, finished)
+        return list(zip(responses, judging.judged(), strict=True))
 
 
 class _Sample(NamedTuple):
@@ -79,7 +101,7 @@ class Evaluator:
         """
         own = range(distributed.get_rank(), len(problems), distributed.get_world_size())
         asked = [(problem, sample) for problem in own for sample in range(self.samples)]
-        answered = ask(
+        answered = sample_and_judge(
             engine,
             [prompt_ids[problem] for problem, _ in asked],
             [derive_seed(seed, "evaluation", problem, sample) for problem, sample in asked],
@@ -96,17 +118,14 @@ class Evaluator:
 
     def _metrics(self, samples: Sequence[_Sample]) -> dict[str, float]:
         """Of all samples, problem after problem."""
-        average = AvgAtK()
-        passes = {k: PassAtK(k) for k in self.pass_at}
-        for first in range(0, len(samples), self.samples):
-            asked = samples[first : first + self.samples]
-            right_K = torch.tensor([sample.verdict is Verdict.RIGHT for sample in asked])
-            average.update(right_K)
-            for metric in passes.values():
-                metric.update(right_K)
+        right_P = [
+            sum(one.verdict is Verdict.RIGHT for one in samples[first : first + self.samples])
+            for first in range(0, len(samples), self.samples)
+        ]
+        passes = {k: [pass_at_k(self.samples, right, k) for right in right_P] for k in self.pass_at}
         return {
-            f"avg@{self.samples}": float(average.compute()),
-            **{f"pass@{k}": float(metric.compute()) for k, metric in passes.items()},
+            f"avg@{self.samples}": sum(right_P) / len(samples),
+            **{f"pass@{k}": sum(each) / len(right_P) for k, each in passes.items()},
             "response_tokens_mean": sum(s.tokens for s in samples) / len(samples),
             "truncated": sum(s.truncated for s in samples) / len(samples),
             "undecided": sum(s.verdict is Verdict.UNDECIDED for s in samples) / len(samples),

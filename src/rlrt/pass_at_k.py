@@ -1,13 +1,27 @@
-"""How often each problem was answered correctly, and what follows for pass@k."""
+"""avg@n and pass@k: how often each problem was answered correctly, and what follows from the counts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlrt.functional.pass_at_k import pass_at_k
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """Unbiased estimate ``1 - C(n-c, k) / C(n, k)`` (arXiv:2107.03374, eq. 1), as a product.
+
+    Raises ValueError unless ``0 <= correct <= samples`` and ``1 <= k <= samples``.
+    """
+    if not (0 <= correct <= samples and 1 <= k <= samples):
+        raise ValueError(
+            f"pass@k needs 0 <= correct <= samples and 1 <= k <= samples, "
+            f"found samples={samples}, correct={correct}, k={k}"
+        )
+    if samples - correct < k:
+        return 1.0
+    return 1.0 - prod(1.0 - k / n for n in range(samples - correct + 1, samples + 1))
 
 
 @dataclass(frozen=True)
@@ -24,17 +38,17 @@ def by_problem(answers: Iterable[tuple[str, int, bool]]) -> dict[str, dict[int, 
 
     ValueError where there are none, or a sample is there twice; its text goes on from whose they are.
     """
-    found: dict[str, dict[int, bool]] = {}
+    correct_by_problem: dict[str, dict[int, bool]] = {}
     for problem, sample, correct in answers:
-        if sample in found.setdefault(problem, {}):
+        if sample in correct_by_problem.setdefault(problem, {}):
             raise ValueError(
                 f"holds sample {sample} of problem {problem} twice: "
                 "these are the answers of more than one evaluation, or two problems share an id"
             )
-        found[problem][sample] = correct
-    if not found:
+        correct_by_problem[problem][sample] = correct
+    if not correct_by_problem:
         raise ValueError("holds no answers")
-    return found
+    return correct_by_problem
 
 
 def count_answers(answers: Iterable[tuple[str, int, bool]]) -> Answers:
@@ -42,16 +56,16 @@ def count_answers(answers: Iterable[tuple[str, int, bool]]) -> Answers:
 
     ValueError as of ``by_problem``, and where problems have unequal numbers of samples.
     """
-    found = by_problem(answers)
-    ids = sorted(found)
-    fewest, most = (pick(ids, key=lambda one: len(found[one])) for pick in (min, max))
-    if len(found[fewest]) != len(found[most]):
+    samples = by_problem(answers)
+    ids = sorted(samples)
+    fewest, most = (pick(ids, key=lambda problem: len(samples[problem])) for pick in (min, max))
+    if len(samples[fewest]) != len(samples[most]):
         raise ValueError(
-            f"holds {len(found[fewest])} samples of problem {fewest} and "
-            f"{len(found[most])} of {most}: every problem needs the same number"
+            f"holds {len(samples[fewest])} samples of problem {fewest} and "
+            f"{len(samples[most])} of {most}: every problem needs the same number"
         )
-    counts = [sum(found[one].values()) for one in ids]
-    return Answers(tuple(ids), len(found[fewest]), np.array(counts, np.int64))
+    counts = [sum(samples[problem].values()) for problem in ids]
+    return Answers(tuple(ids), len(samples[fewest]), np.array(counts, np.int64))
 
 
 def powers_of_two(samples: int) -> tuple[int, ...]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlrt.functional.bootstrap import Resampled, mean_of, resample
+from rlrt.bootstrap import Resampled, mean_of, resample
 
 
 def slow_loop(values_P: np.ndarray, draws: int) -> tuple[float, float]:
@@ -45,7 +45,7 @@ def test_every_shape_is_drawn_alike() -> None:
 
 def test_many_problems_are_drawn_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     values_P = np.random.default_rng(0).random(100)
-    monkeypatch.setattr("rlrt.functional.bootstrap.CHUNK", 1000)
+    monkeypatch.setattr("rlrt.bootstrap.CHUNK", 1000)
     resampled = resample(values_P, 0, draws=1001)  # in chunks of 10
     assert resampled.draws.shape == (1001,)
     assert ends(resampled) == pytest.approx(np.array(slow_loop(values_P, 1000)), abs=0.02)

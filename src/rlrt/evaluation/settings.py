@@ -7,11 +7,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rlrt.config.compose import CONFIGS, build, compose
-from rlrt.config.evaluating.command import OWN, Words
 from rlrt.config.schema import MAX_SEED
 from rlrt.config.stored_policies import StoredPolicy
 from rlrt.config.types import shown
 from rlrt.errors import UserError
+from rlrt.evaluation.command import OWN, Words
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 GROUPS = ("sampling", "engine", "prompts", "reward")

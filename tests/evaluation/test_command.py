@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rlrt.config.evaluating.command import Words, parse
 from rlrt.errors import UserError
+from rlrt.evaluation.command import Words, parse
 
 
 def test_its_own_words_and_those_of_hydra() -> None:
