@@ -20,12 +20,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
+import rlrt.model.views
 import torch
 from ours import quiet
 from torch import Tensor
 from workload import TINY, TOY, Ids, sum_of, uneven_lengths
 
-import rlrt.model.views
 import rlrt.training.module
 from rlrt.batch import Problem, ProblemSet, Response
 from rlrt.context.correct_peer import CorrectPeer

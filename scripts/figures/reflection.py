@@ -36,7 +36,7 @@ from rlrt.config.stored import StoredPolicy, find_policy, policies_by_step
 from rlrt.config.study import open_study
 from rlrt.config.study_engine import StudyEngine, held_out_problems, started
 from rlrt.errors import UserError
-from rlrt.model.comparison import score_divergence
+from rlrt.model.policy import score_divergence
 from rlrt.seeds import derive_seed
 
 

@@ -42,7 +42,7 @@ from rlrt.config.stored import policies_by_step
 from rlrt.config.study import Study, open_study
 from rlrt.config.study_engine import started
 from rlrt.errors import UserError
-from rlrt.model.comparison import compare
+from rlrt.model.policy import compare
 from rlrt.records import read_table, rollouts_of, step_files
 from rlrt.seeds import derive_seed
 

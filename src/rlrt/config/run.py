@@ -42,6 +42,7 @@ from rlrt.training.rollouts import RolloutCallback, RolloutParts
 from rlrt.training.sampler import RolloutSettings
 from rlrt.training.step_table import MetricsCSV
 from rlrt.training.strategy import FullySharded
+from rlrt.training.updates import Update
 from rlrt.training.view import LiveView
 
 
@@ -109,12 +110,13 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     sizes = (training.problems_per_step, training.problems_per_update)
     if model.random_init_seed is None:  # a download of many gigabytes: after all that may be wrong
         policy_path = checked(policy_folder, model.path, weights=True, revision=model.at)
-    data = checked(ProblemDataModule, *problems, parts.run.seed, *sizes)
+    updates: list[Update] = []  # the callback fills it, the data module hands it out
+    data = checked(ProblemDataModule, *problems, parts.run.seed, *sizes, updates)
     judge = Judge(tokenizer, parts.verifier)
     exchangeable = RolloutParts(
         parts.engine, spec, prompts, judge, parts.credit, parts.context, parts.evaluator
     )
-    rollouts = RolloutCallback(settings, exchangeable, folder, first_step)
+    rollouts = RolloutCallback(settings, exchangeable, updates, folder, first_step)
     score = f"avg@{parts.evaluator.samples}"
     saved = parts.checkpoint
     checkpoints = Checkpoints(

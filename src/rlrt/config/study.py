@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rlrt.batch import Rollout
 from rlrt.config.configuration import build, checked, compose
@@ -17,6 +17,7 @@ from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts
 from rlrt.errors import UserError
 from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
+from rlrt.model.policy import Policy
 from rlrt.training.scoring import teacher_views
 
 CHECKED_ROWS = 32  # whose ids are decoded to know the tokenizer
@@ -29,7 +30,7 @@ class Study:
     folder: Path
     config: DictConfig
     stored: StoredPolicy
-    policy: PreTrainedModel
+    policy: Policy
     tokenizer: PreTrainedTokenizerBase
     prompts: Prompts
     context: Context | None
@@ -113,8 +114,8 @@ def open_study(folder: Path, model: str | None = None, context: str | None = Non
     )
 
 
-def placed(stored: StoredPolicy) -> PreTrainedModel:
+def placed(stored: StoredPolicy) -> Policy:
     """The policy where it is read fastest: on the GPU in bfloat16, else on the CPU in float32."""
     if torch.cuda.is_available():
-        return stored.load(torch.bfloat16).to("cuda").eval()
-    return stored.load(torch.float32).eval()
+        return Policy(stored.load(torch.bfloat16).to("cuda").eval())
+    return Policy(stored.load(torch.float32).eval())

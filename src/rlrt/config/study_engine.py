@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
-from transformers import PreTrainedModel
-
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.config.benchmarks import build_source
 from rlrt.config.configuration import build, checked, compose
@@ -15,7 +13,7 @@ from rlrt.data.module import ProblemSource, fitting
 from rlrt.engine.engine import Engine, EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
 from rlrt.errors import UserError
-from rlrt.model.views import score_responses
+from rlrt.model.policy import Policy, score_responses
 from rlrt.reward.judge import Judge
 from rlrt.training.sampler import RolloutSettings, Sampler
 
@@ -33,7 +31,7 @@ class StudyEngine:
     seed: int
 
     @property
-    def policy(self) -> PreTrainedModel:
+    def policy(self) -> Policy:
         return self.study.policy
 
     @property

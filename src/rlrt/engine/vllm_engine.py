@@ -13,13 +13,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from rlrt import distributed
 from rlrt.batch import Ids, Response, as_array
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.vllm_weights import differing
 from rlrt.errors import RunStoppedError
+from rlrt.model.policy import Policy
 
 # What vLLM 0.20 to 0.32 and PyTorch say: the cache holds not even one sequence, or memory is full.
 _CACHE_TOO_SMALL = re.compile(r"No available memory for the cache blocks|KV\s+cache is needed")
@@ -186,7 +187,7 @@ class VLLMEngine:
                 f"and divide its {keys} key/value heads or be a multiple of them"
             )
 
-    def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
+    def start(self, policy: Policy, spec: EngineSpec) -> None:
         # before the import: the engine in this process, no usage reports, its own log kept short
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ["VLLM_NO_USAGE_STATS"] = "1"

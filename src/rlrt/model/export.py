@@ -102,7 +102,7 @@ def _distinct(policy: PreTrainedModel) -> dict[str, Tensor]:
 def _write_settings(policy: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
     config = copy.deepcopy(policy.config)
     config.dtype = str(dtype).removeprefix("torch.")
-    config.architectures = [type(policy).__name__.removeprefix("FSDP")]
+    config.architectures = [type(policy).__name__]
     config.save_pretrained(folder)
     if policy.generation_config is not None:
         policy.generation_config.save_pretrained(folder)

@@ -64,7 +64,7 @@ class Exports(L.Callback):
 
     def _write(self, module: PolicyModule, step: int, folder: Path) -> None:
         run = "/".join(self.folder.resolve().parts[-2:])
-        export(module.policy, self.tokenizer, folder, self.dtype, Origin(step, run))
+        export(module.policy.causal_lm, self.tokenizer, folder, self.dtype, Origin(step, run))
 
 
 def exports_by_step(run: Path) -> dict[int, Path]:

@@ -14,8 +14,10 @@ from functools import cache
 from typing import Any
 
 import torch
+from transformers import PretrainedConfig
 
 from rlrt.distributed import all_reduce_max, all_reduce_sum, get_world_size, largest
+from rlrt.model.packing import Packed
 
 BACKWARD = 2.0  # in forwards: one product for the gradient of the input, one for that of the weight
 
@@ -107,6 +109,26 @@ class Work:
 
     def __add__(self, other: "Work") -> "Work":
         return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: "Work") -> "Work":
+        return Work(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+def work_of_pack(
+    packed: Packed, config: PretrainedConfig, device: torch.device, backward: bool = False
+) -> Work:
+    """What a forward of a pack costs a model of this configuration, or a forward and its backward."""
+    # a GPU's kernel for sequences of uneven length pads nothing
+    padding = packed.attention_padding if device.type == "cpu" else 0.0
+    slots = len(packed.sequence_U) / (1 - padding)
+    shape = Shape.of(config)
+    flops = shape.forward(packed.tokens, len(packed.predicting_N), packed.attended_pairs)
+    return Work(
+        flops * (1 + BACKWARD if backward else 1),
+        packed.tokens,
+        attention_slots=slots,
+        padded_slots=slots * padding,
+    )
 
 
 def performance(stages: Mapping[str, Work], peak: float) -> dict[str, float]:

@@ -11,11 +11,12 @@ from rlrt.batch import Ids, Outcomes, Rollout, ScoredBatch, token_mask
 from rlrt.context.context import Demonstration
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.prompts import Prompts, TeacherPrompt
+from rlrt.model.policy import BothViews
 from rlrt.training.updates import Reading, in_later_updates
 
 
 class Views(Protocol):
-    """What scores: log-probs and entropies ``[B, T]`` of either view, and their divergence."""
+    """What scores: log-probs and entropies ``[B, T]`` of either view, or of both and their divergence."""
 
     def score(self, prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]: ...
 
@@ -23,12 +24,12 @@ class Views(Protocol):
         self, prompts: Sequence[Ids], responses: Sequence[Ids]
     ) -> tuple[Tensor, Tensor]: ...
 
-    def score_divergence(
+    def score_both_views(
         self,
         prompts: Sequence[Ids],
         teacher_prompts: Sequence[Ids],
         responses: Sequence[Ids],
-    ) -> Tensor: ...
+    ) -> BothViews: ...
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,6 @@ def scored_batch(
         engine_BT[row, : len(response.ids)] = torch.from_numpy(response.engine_logprobs)
         engine_BT[row].masked_fill_(~mask_BT[row], 0)
     teacher_B = reads.teacher_B & teacher.has_context_B
-    student_BT, entropy_BT = _student_tensors(rollouts, student_B, views, mask_BT)
     return ScoredBatch(
         group_B=outcomes.group_B,
         rewards_B=outcomes.rewards_B,
@@ -148,23 +148,53 @@ def scored_batch(
         response_mask_BT=mask_BT,
         engine_logprobs_BT=engine_BT,
         student_scored_B=student_B,
-        student_logprobs_BT=student_BT,
-        student_entropy_BT=entropy_BT,
         has_context_B=teacher.has_context_B,
         teacher_scored_B=teacher_B,
-        **_teacher_tensors(rollouts, teacher, teacher_B, reads.divergence, views, mask_BT),
+        **_read_views(
+            rollouts, teacher, student_B, teacher_B, reads.divergence, views, mask_BT
+        )._asdict(),
     )
 
 
-def _student_tensors(
-    rollouts: Sequence[Rollout], scored_B: Tensor, views: Views, mask_BT: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies, 0 outside the rows that are scored."""
-    rows = scored_B.nonzero().flatten().tolist()
-    logprobs_bT, entropy_bT = views.score(
-        [rollouts[row].prompt_ids for row in rows], [rollouts[row].response.ids for row in rows]
-    )
-    return _placed(logprobs_bT, rows, mask_BT), _placed(entropy_bT, rows, mask_BT)
+def _read_views(
+    rollouts: Sequence[Rollout],
+    teacher: TeacherViews,
+    student_B: Tensor,
+    teacher_B: Tensor,
+    divergence: bool,
+    views: Views,
+    mask_BT: Tensor,
+) -> BothViews:
+    """Each view where it is read, 0 elsewhere: a forward of a response costs a third of its update.
+
+    Where the divergence is read, one reading of both views gives it and the rest. Every rank makes
+    the same calls, whatever rows it has, since sharded layers are gathered by all ranks together.
+    """
+
+    def inputs(chosen_B: Tensor) -> tuple[list[int], list[Ids], list[Ids], list[Ids]]:
+        rows = chosen_B.nonzero().flatten().tolist()
+        return (
+            rows,
+            [rollouts[row].prompt_ids for row in rows],
+            [teacher.prompts[row] or () for row in rows],
+            [rollouts[row].response.ids for row in rows],
+        )
+
+    if not divergence:
+        rows, prompts, _, responses = inputs(student_B)
+        student = [_placed(part, rows, mask_BT) for part in views.score(prompts, responses)]
+        rows, _, prompts, responses = inputs(teacher_B)
+        taught = [_placed(part, rows, mask_BT) for part in views.score_teacher(prompts, responses)]
+        nothing_BT = torch.zeros(()).expand(mask_BT.shape)  # takes no memory
+        return BothViews(*[*student, *taught, nothing_BT])
+    rows, prompts, _, responses = inputs(student_B & ~teacher_B)
+    alone = [_placed(part, rows, mask_BT) for part in views.score(prompts, responses)]
+    rows, *both_inputs = inputs(teacher_B)
+    both = [_placed(part, rows, mask_BT) for part in views.score_both_views(*both_inputs)]
+    student = [
+        one_BT + two_BT * student_B[:, None] for one_BT, two_BT in zip(alone, both[:2], strict=True)
+    ]
+    return BothViews(*[*student, *both[2:]])
 
 
 def _placed(values_bT: Tensor, rows: Sequence[int], mask_BT: Tensor) -> Tensor:
@@ -196,26 +226,3 @@ def completed(batch: ScoredBatch, readings: Sequence[Reading]) -> ScoredBatch:
         student_logprobs_BT=logprobs_BT,
         student_entropy_BT=entropy_BT,
     )
-
-
-def _teacher_tensors(
-    rollouts: Sequence[Rollout],
-    teacher: TeacherViews,
-    scored_B: Tensor,
-    reads_divergence: bool,
-    views: Views,
-    mask_BT: Tensor,
-) -> dict[str, Tensor]:
-    """The teacher's fields of a scored batch, 0 outside the rows that are scored."""
-    rows = scored_B.nonzero().flatten().tolist()
-    behind = [prompt for row in rows if (prompt := teacher.prompts[row]) is not None]
-    responses = [rollouts[row].response.ids for row in rows]
-    values = list(views.score_teacher(behind, responses))
-    if reads_divergence:
-        plain = [rollouts[row].prompt_ids for row in rows]
-        values.append(views.score_divergence(plain, behind, responses))
-    placed = [_placed(values_bT, rows, mask_BT) for values_bT in values]
-    if not reads_divergence:
-        placed.append(torch.zeros(()).expand(mask_BT.shape))  # takes no memory
-    names = ("teacher_logprobs_BT", "teacher_entropy_BT", "divergence_BT")
-    return dict(zip(names, placed, strict=True))
