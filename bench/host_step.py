@@ -20,12 +20,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
-import rlrt.model.views
 import torch
 from ours import quiet
 from torch import Tensor
 from workload import TINY, TOY, Ids, sum_of, uneven_lengths
 
+import rlrt.model.policy
 import rlrt.training.module
 from rlrt.batch import Problem, ProblemSet, Response
 from rlrt.context.correct_peer import CorrectPeer
@@ -245,9 +245,8 @@ def stub_the_card(stages: Stages) -> None:
             logprobs_N = 0 * hidden_N1[:, 0] + logprobs_of(ids_N)
             return logprobs_N, torch.ones(len(ids_N)) if entropy else None
 
-    rlrt.model.views.decoder_hidden = hidden
-    for place in (rlrt.model.views, rlrt.training.module):
-        place.token_logprobs = head  # type: ignore[attr-defined]
+    rlrt.model.policy.decoder_hidden = hidden
+    rlrt.model.policy.token_logprobs = head
 
 
 def name_the_stages(stages: Stages) -> None:

@@ -113,7 +113,6 @@ def one_update(rollouts: list[Rollout], credit: CreditAssigner) -> Prepare:
     """Scores both views as a rollout step does, and gives all rollouts to one update."""
 
     def prepare(module: PolicyModule) -> list[Update]:
-        module.begin_step()
         outcomes = outcomes_of(rollouts)
         teacher = teacher_prompts(rollouts, credit)
         reads = Reads(
