@@ -92,10 +92,10 @@ def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:
     shown = [row for row in rows if "note" not in row]
     names = [row["side"].replace(", ", "\n") for row in shown]
     bottom = [0.0] * len(shown)
-    colours = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#aa3377", "#ee6677", "#bbbbbb")
-    for stage, colour in zip(STAGES, colours, strict=True):
+    colors = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#aa3377", "#ee6677", "#bbbbbb")
+    for stage, color in zip(STAGES, colors, strict=True):
         heights = [row[stage] for row in shown]
-        axes.bar(names, heights, bottom=bottom, color=colour, label=stage)
+        axes.bar(names, heights, bottom=bottom, color=color, label=stage)
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
     axes.set_ylabel("s per rollout step")
     axes.legend(fontsize=7)

@@ -1,4 +1,4 @@
-"""On a GPU: tokens/s, model FLOP utilisation and peak memory of updates and of scoring.
+"""On a GPU: tokens/s, model FLOP utilization and peak memory of updates and of scoring.
 
 Qwen3 shapes with random weights, bf16-mixed, gradient checkpointing, uneven responses of at most T
 tokens. MFU is the counted operations over seconds times the device's peak; what checkpointing

@@ -314,9 +314,9 @@ def table(results: Sequence[dict[str, Any]], device: str) -> Table:
 
 
 def shown(verdict: str) -> str:
-    """In the colour of a verdict."""
-    colour = {PASSED: "green", FAILED: "red"}.get(verdict, "yellow")
-    return f"[{colour}]{verdict}[/]"
+    """In the color of a verdict."""
+    color = {PASSED: "green", FAILED: "red"}.get(verdict, "yellow")
+    return f"[{color}]{verdict}[/]"
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """GiB against T at the largest V, both sides."""
     largest = max(row["vocabulary"] for row in rows)
-    for what, colour in zip(COPIES, ("#4477aa", "#ee6677", "#228833"), strict=True):
+    for what, color in zip(COPIES, ("#4477aa", "#ee6677", "#228833"), strict=True):
         for side, line in (("rlrt", "-"), ("naive", ":")):
             chosen = [
                 row
@@ -126,7 +126,7 @@ def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:
                 line,
                 marker="o",
                 markersize=3,
-                color=colour,
+                color=color,
                 label=f"{what}, {side}",
             )
     axes.set(xscale="log", yscale="log", xlabel=f"tokens, V = {largest:,}", ylabel="GiB")

@@ -127,7 +127,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """Seconds against size, both logarithmic, with the slope of each; attention's share beside it."""
     share = axes.twinx()
-    for series, colour in (
+    for series, color in (
         ("rollouts", "#4477aa"),
         ("length", "#ee6677"),
         ("processes", "#228833"),
@@ -137,10 +137,10 @@ def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:
             continue
         sizes, seconds = [r["size"] for r in chosen], [r["seconds"] for r in chosen]
         label = f"{series}: slope {slope(sizes, seconds):.2f}"
-        axes.plot(sizes, seconds, "o-", markersize=3, color=colour, label=label)
+        axes.plot(sizes, seconds, "o-", markersize=3, color=color, label=label)
         if series == "length":
             attention = [row["attention"] for row in chosen]
-            share.plot(sizes, attention, ":", color=colour, linewidth=1)
+            share.plot(sizes, attention, ":", color=color, linewidth=1)
     share.set(ylim=(0, 1), ylabel="attention's share of operations (dotted)")
     axes.set(xscale="log", yscale="log", xlabel="rollouts, tokens, processes", ylabel="update, s")
     axes.legend(fontsize=7)

@@ -90,9 +90,9 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """Seconds of both, logarithmic."""
-    for place, (name, colour) in enumerate((("sync", "#4477aa"), ("copy", "#bbbbbb"))):
+    for place, (name, color) in enumerate((("sync", "#4477aa"), ("copy", "#bbbbbb"))):
         where = [x + 0.35 * place for x in range(len(rows))]
-        axes.bar(where, [median(r["seconds"][name]) for r in rows], 0.35, color=colour, label=name)
+        axes.bar(where, [median(r["seconds"][name]) for r in rows], 0.35, color=color, label=name)
     labels = [f"{row['model']}, {row['bytes'] / 1e6:.0f} MB" for row in rows]
     axes.set_xticks([x + 0.175 for x in range(len(rows))], labels)
     axes.set(yscale="log", ylabel="s")

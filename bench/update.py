@@ -1,4 +1,4 @@
-"""(a) One optimiser update beside TRL's GRPOTrainer: the same weights, rollouts, loss and token budget.
+"""(a) One optimizer update beside TRL's GRPOTrainer: the same weights, rollouts, loss and token budget.
 
 Neither side holds more than ``BUDGET_ROWS`` times the longest row of tokens at a time: ours packs to
 that budget, TRL pads every row to the longest. The two take turns in one process.

@@ -1,6 +1,6 @@
 """(f) Answers per second of the verifier beside TRL's ``accuracy_reward``, on the same answers.
 
-The two take turns; starts and imports are left out. The answers are the boxed ones of a labelled file
+The two take turns; starts and imports are left out. The answers are the boxed ones of a labeled file
 beside the project where it is there, else drawn sums.
 """
 
@@ -20,18 +20,16 @@ from rlrt.batch import Verdict
 from rlrt.reward.verifier import Verifier
 
 TITLE = "verifier beside TRL"
-LABELLED = (
-    Path(__file__).resolve().parents[2] / "shared" / "grader_cases" / "d1_llada_math500.jsonl"
-)
+LABELED = Path(__file__).resolve().parents[2] / "shared" / "grader_cases" / "d1_llada_math500.jsonl"
 REPEATS = 5
 Grader = Callable[[Sequence[str], Sequence[str]], list[bool]]
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
     """A row per grader."""
-    if quick or not LABELLED.exists():
+    if quick or not LABELED.exists():
         return graded("drawn sums", drawn(20 if quick else 800), 1 if quick else REPEATS)
-    lines = LABELLED.read_text(encoding="utf-8").splitlines()
+    lines = LABELED.read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if r"\boxed" in row["prediction"]]
     return graded("boxed answers to MATH-500", rows, REPEATS)
 

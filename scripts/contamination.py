@@ -18,15 +18,15 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from rlrt.analysis.figures import save_rows
 from rlrt.batch import Problem
-from rlrt.config.benchmarks import build_source, read_benchmarks
-from rlrt.config.configuration import checked, compose, stop_with_a_sentence
-from rlrt.config.words import helped, listed, own_words
+from rlrt.config.commands import helped, listed, own_words, stop_with_a_sentence
+from rlrt.config.compose import checked, compose
+from rlrt.config.problems import build_source, read_benchmarks
 from rlrt.data.contamination import DEFAULT_SIMILARITY, Kind, Overlap, check_similarity, overlaps
 from rlrt.data.rows import check_file, read_file, row_id, value_at
 from rlrt.data.tables import Source
 from rlrt.errors import UserError
+from rlrt.files import write_csv
 
 OWN = ("benchmark", "benchmark_folder", "similarity", "examples", "out")
 KINDS: tuple[Kind, ...] = ("exact", "near", "variant")
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str]) -> None:
     found = overlaps(train, evaluated, similarity)
     rows = rows_of(found, train, evaluated, marks)
     if "out" in own:
-        save_rows(rows, Path(own["out"]))
+        write_csv(rows, Path(own["out"]))
     console = Console(width=120)
     console.print(f"{len(train)} training problems, {len(evaluated)} of benchmarks", markup=False)
     sizes = Counter(problem.source for problem in evaluated)

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from rlrt.analysis.credit_table import Handwritten, Trial, read_rollouts, try_out
 from rlrt.analysis.token_picture import Panel, require_picture_path, save_picture
-from rlrt.config.configuration import build, compose, stop_with_a_sentence
-from rlrt.config.words import helped, own_words
+from rlrt.config.commands import helped, own_words, stop_with_a_sentence
+from rlrt.config.compose import build, compose
 from rlrt.errors import UserError
 
 OWN = ("input", "json", "picture")
@@ -85,11 +85,11 @@ def draw(path: Path, rollouts: Sequence[Handwritten], trial: Trial) -> None:
     credit, weights_BT = trial.credit, trial.distillation_BT
     panels = []
     if trial.multipliers_BT is not None:
-        panels.append(Panel("credit / advantage", trial.multipliers_BT, centre=1.0))
+        panels.append(Panel("credit / advantage", trial.multipliers_BT, center=1.0))
     elif weights_BT is None or credit.advantages_BT.any():
-        panels.append(Panel("credit", credit.advantages_BT, centre=0.0))
+        panels.append(Panel("credit", credit.advantages_BT, center=0.0))
     if weights_BT is not None:
-        panels.append(Panel("distillation weight", only_distilled(weights_BT), centre=None))
+        panels.append(Panel("distillation weight", only_distilled(weights_BT), center=None))
     several = len({rollout.group for rollout in rollouts}) > 1
     labels = []
     for row, rollout in enumerate(rollouts):

@@ -95,7 +95,7 @@ def checked_case(case: object) -> Case:
 def agreement_table(name: str, cases: Sequence[Case], grades: Sequence[Grade]) -> Table:
     """Counts of verdicts, and agreement where ``correct`` is given, policy rows apart."""
     table = Table(title=f"{name}: {len(cases)} rows")
-    for heading in ("", "rows", "right", "wrong", "undecided", "labelled", "agree", "agreement"):
+    for heading in ("", "rows", "right", "wrong", "undecided", "labeled", "agree", "agreement"):
         table.add_column(heading, justify="right" if heading else "left")
     for group in GROUPS:
         rows = [
@@ -106,10 +106,10 @@ def agreement_table(name: str, cases: Sequence[Case], grades: Sequence[Grade]) -
         if not rows:
             continue
         counts = [sum(v == word for _, v in rows) for word in ("right", "wrong", "undecided")]
-        labelled = [(correct, verdict) for correct, verdict in rows if correct is not None]
-        agree = sum(correct == (verdict == "right") for correct, verdict in labelled)
-        share = f"{agree / len(labelled):.2%}" if labelled else "-"
-        table.add_row(group, *map(str, (len(rows), *counts, len(labelled), agree)), share)
+        labeled = [(correct, verdict) for correct, verdict in rows if correct is not None]
+        agree = sum(correct == (verdict == "right") for correct, verdict in labeled)
+        share = f"{agree / len(labeled):.2%}" if labeled else "-"
+        table.add_row(group, *map(str, (len(rows), *counts, len(labeled), agree)), share)
     return table
 
 

@@ -19,7 +19,7 @@ compile() {
     .venv/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
         --no-emit-index-url --no-emit-find-links --no-annotate \
         --custom-compile-command 'bash scripts/lock.sh' \
-        --extra dev --extra bench --extra wandb -c requirements/build.txt \
+        --extra analysis --extra dev --extra bench --extra wandb -c requirements/build.txt \
         --output-file "requirements/$name.txt" "$@" pyproject.toml
     sed -i 's/^\(torch==[0-9.]*\)+cpu$/\1/' "requirements/$name.txt"
 }

@@ -42,7 +42,7 @@ PROBLEMS = 40_000
 SEQUENCES = 32  # of one view, in one step
 VIEWS = {"student": 0.5, "peer": 0.3, "answer": 0.2}  # share of the steps
 SLIP_RATE = 0.25  # share of the solution's steps that go wrong behind the plain prompt
-CLEAN_SHARE = 0.45  # of the training comes before the first slip: arithmetic is learnt faster so
+CLEAN_SHARE = 0.45  # of the training comes before the first slip: arithmetic is learned faster so
 REPAIR_RATE = 0.1  # share of slips that are noticed
 PEAK_LR, WEIGHT_DECAY = 6e-3, 0.01
 WARMUP_STEPS, DECAY_SHARE = 40, 0.3  # linear up, constant, linear down to 0
@@ -78,7 +78,7 @@ def build_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """Randomly initialised, 0.8 M parameters in float32."""
+    """Randomly initialized, 0.8 M parameters in float32."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=128,

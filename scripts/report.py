@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 from rlrt.analysis.pages import Pieces, pieces_of, save_page
 from rlrt.analysis.report import Defaults, page, samples_of
 from rlrt.analysis.reported_runs import ReportedRun, flat, read_runs
-from rlrt.config.configuration import CONFIGS, checked, compose, stop_with_a_sentence
-from rlrt.config.console import quiet_libraries, say
+from rlrt.config.commands import quiet_libraries, say, stop_with_a_sentence
+from rlrt.config.compose import CONFIGS, checked, compose
 from rlrt.errors import UserError
 from rlrt.model.load import load_tokenizer, policy_folder
 

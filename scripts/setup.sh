@@ -57,7 +57,7 @@ fi
 
 install() { .venv/bin/uv pip install --quiet --python "$python" --no-build-isolation "$@"; }
 
-packages=(-r pyproject.toml -c "requirements/$build.txt")
+packages=(-r pyproject.toml --extra analysis -c "requirements/$build.txt")
 [[ -z $dev ]] || packages+=(--extra dev)
 [[ $build == base ]] || packages+=(--extra "$build")
 if [[ $build == gpu ]]; then

@@ -2,6 +2,9 @@
 
 import multiprocessing
 import os
+import runpy
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,26 +17,12 @@ import torch.distributed as dist
 ROOT = Path(__file__).resolve().parents[1]
 # its children are processes of their own that need not import everything again
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pytest", "torch.distributed.fsdp", "rlrt.training.rollouts"])
+SERVER.set_forkserver_preload(["pytest", "torch.distributed.fsdp", "tests.preload"])
 
 
 def torchrun(processes: int) -> list[str]:
     """Arguments of the interpreter that have torchrun start what follows."""
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-
-
-def run_ranks(processes: int, *program: str, timeout_s: float = 300) -> None:
-    """Runs a program's ranks, one thread each; it must end well. A single one starts plainly."""
-    done = subprocess.run(
-        [sys.executable, *(torchrun(processes) if processes > 1 else []), *program],
-        cwd=ROOT,
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"},
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def call_ranks(
@@ -69,3 +58,94 @@ def _call(
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
     function(folder, *words)
     dist.destroy_process_group()  # whose threads would else end the interpreter's last moments
+
+
+class Entry:
+    """A script or module of the project in a process and session of its own, in
+    ``subprocess.Popen``'s words.
+
+    What it imports is imported already; all else is as a user starts it. ``log`` takes what it prints.
+    """
+
+    def __init__(self, log: Path, script: str, *words: str, **environment: str) -> None:
+        self.log = log
+        log.touch()
+        self.process = SERVER.Process(target=_enter, args=(str(log), script, words, environment))
+        self.process.start()
+        assert self.process.pid is not None
+        self.pid: int = self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; negative for the signal that ended it."""
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        """The same."""
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status; TimeoutExpired where it has not ended by then."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired(str(self.log), timeout or 0)
+        return self.process.exitcode
+
+    def kill_group(self) -> None:
+        """SIGKILL for it and what it has started."""
+        os.killpg(self.pid, signal.SIGKILL)
+        self.process.join()
+
+
+def run_entry(log: Path, script: str, *words: str, timeout_s: float = 280) -> str:
+    """What a command printed that must end well."""
+    status = Entry(log, script, *words).wait(timeout_s)
+    printed = log.read_text()
+    assert status == 0, printed[-4000:]
+    return printed
+
+
+def _enter(log: str, script: str, words: tuple[str, ...], environment: dict[str, str]) -> None:
+    os.setsid()
+    os.chdir(ROOT)
+    os.environ |= {"OMP_NUM_THREADS": "1", **environment}
+    out = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(out, stream)
+    sys.argv = [str(ROOT / script), *words]
+    if script.endswith(".py"):
+        sys.path.insert(0, str((ROOT / script).parent))
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    else:
+        runpy.run_module(script, run_name="__main__")
+
+
+def run_ranks(processes: int, program: str, *words: str, log: Path, timeout_s: float = 300) -> None:
+    """Runs a program's ranks, one thread each, with torchrun's variables; all must end well.
+
+    A single one starts plainly. ``log`` is a folder for what they print.
+    """
+    log.mkdir(exist_ok=True)
+    ranks = []
+    port = str(free_port())
+    for rank in range(processes):
+        told = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        told |= {"LOCAL_WORLD_SIZE": str(processes), "TORCHELASTIC_RUN_ID": "test"}
+        environment = told if processes > 1 else {}
+        ranks.append(Entry(log / f"rank{rank}.log", program, *words, **environment))
+    until = time.monotonic() + timeout_s
+    try:
+        statuses = [rank.wait(max(0.0, until - time.monotonic())) for rank in ranks]
+    finally:
+        for rank in ranks:
+            if rank.poll() is None:
+                rank.kill_group()
+    assert statuses == [0] * processes, [rank.log.read_text()[-4000:] for rank in ranks]
+
+
+def free_port() -> int:
+    """Of this machine, a moment ago."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

@@ -2,11 +2,10 @@
 
 import fcntl
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.processes import run_entry
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 3  # rollout steps, each with a checkpoint
@@ -47,11 +46,4 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _make(folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "src/rlrt/train.py", f"hydra.run.dir={folder}", *SIZES],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_entry(folder.with_suffix(".log"), "src/rlrt/train.py", f"hydra.run.dir={folder}", *SIZES)

@@ -22,8 +22,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlrt.config.configuration import compose
-from rlrt.config.parts import build_cheap_parts
+from rlrt.config.build import build_components
+from rlrt.config.compose import compose
 from rlrt.config.resume import resumption
 from rlrt.config.run import build_run
 from rlrt.errors import UserError
@@ -179,7 +179,7 @@ REFUSED = {
 @pytest.mark.parametrize("settings", REFUSED)
 def test_a_wrong_setting_is_refused_before_anything_loads(settings: str) -> None:
     with pytest.raises(UserError, match=REFUSED[settings]) as caught:
-        build_cheap_parts(compose(["engine=hf", *settings.split(" ")]))
+        build_components(compose(["engine=hf", *settings.split(" ")]))
     assert "\n" not in str(caught.value)
 
 
@@ -188,14 +188,14 @@ def test_a_wrong_setting_is_refused_before_anything_loads(settings: str) -> None
 )
 def test_sound_settings_pass(setting: str) -> None:
     """A whole number where any number is due, null where it means something."""
-    build_cheap_parts(compose(["engine=hf", setting]))
+    build_components(compose(["engine=hf", setting]))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 @pytest.mark.parametrize("model", ["qwen3_4b_base", "qwen3_8b"])
 def test_a_preset_for_a_gpu_is_refused_without_one(model: str) -> None:
     with pytest.raises(UserError, match=f"model={model} runs on a GPU and PyTorch finds none here"):
-        build_cheap_parts(compose(["engine=hf", f"model={model}"]))
+        build_components(compose(["engine=hf", f"model={model}"]))
 
 
 def refusal(folder: Path, *settings: str) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlrt.config.cards import require_driver, require_versions
 from rlrt.config.check import check_run
-from rlrt.config.configuration import compose
+from rlrt.config.commands import require_driver, require_versions
+from rlrt.config.compose import compose
 from rlrt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

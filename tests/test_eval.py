@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rlrt.config.stored import StoredPolicy
+from rlrt.config.stored_policies import StoredPolicy
 from rlrt.engine.hf_engine import HFEngine
 from rlrt.eval import main
 from rlrt.evaluation.journal import Journal

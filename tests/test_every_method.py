@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from rlrt.config.configuration import CONFIGS, compose
+from rlrt.config.compose import CONFIGS, compose
 from rlrt.config.run import build_run
 
 SIZES = [

@@ -19,10 +19,10 @@ from tests.conftest import ROOT, TINY
 from tests.hub_server import NEW, OLD, Files, Hub, files_of, serving
 from tests.runs import SIZES
 
-from rlrt.config.configuration import compose
-from rlrt.config.parts import build_cheap_parts
-from rlrt.config.pinning import with_commits
-from rlrt.config.stored import find_policy, policies_by_step
+from rlrt.config.build import build_components
+from rlrt.config.compose import compose
+from rlrt.config.resume import with_commits
+from rlrt.config.stored_policies import find_policy, policies_by_step
 from rlrt.errors import UserError
 
 ABSENT = "a" * 40
@@ -30,11 +30,11 @@ PROGRAM = """
 import json, sys
 from omegaconf import OmegaConf
 import rlrt.hub
-from rlrt.config.configuration import checked, compose
-from rlrt.config.pinning import pinned, with_commits
-from rlrt.config.parts import build_cheap_parts
+from rlrt.config.compose import checked, compose
+from rlrt.config.resume import pinned, with_commits
+from rlrt.config.build import build_components
 from rlrt.config.run import build_run
-from rlrt.config.stored import find_policy
+from rlrt.config.stored_policies import find_policy
 from rlrt.data.rows import read_hub
 from rlrt.errors import UserError
 rlrt.hub.ANSWER_S = 1
@@ -47,7 +47,7 @@ for kind, *words in map(json.loads, sys.stdin):
             said = find_policy(words[0]).local_folder(weights=True)
         elif kind == "pin":
             config = compose(words)
-            stored = with_commits(config, pinned(build_cheap_parts(config)))
+            stored = with_commits(config, pinned(build_components(config)))
             said = [OmegaConf.select(stored, f"{g}.commit") for g in ("model", "teacher", "data")]
         else:
             build_run(compose(words[1:]), __import__("pathlib").Path(words[0]), 0)
@@ -185,12 +185,12 @@ def test_a_life_with_the_hub(tmp_path: Path) -> None:
 )
 def test_a_revision_of_a_local_copy_is_refused(settings: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        build_cheap_parts(compose(["engine=hf", *settings.split()]))
+        build_components(compose(["engine=hf", *settings.split()]))
 
 
 def test_the_start_of_a_run_is_read_at_the_commit_that_it_began_with(tmp_path: Path) -> None:
     config = compose(["engine=hf", "model.path=o/m", "model.revision=v1", f"model.commit={OLD}"])
-    OmegaConf.save(with_commits(config, build_cheap_parts(config)), tmp_path / "config.yaml")
+    OmegaConf.save(with_commits(config, build_components(config)), tmp_path / "config.yaml")
     assert policies_by_step(tmp_path) == {0: f"o/m@{OLD}"}
     start = find_policy(f"o/m@{OLD}")
     assert (start.folder, start.revision) == ("o/m", OLD)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from rlrt.config.configuration import CONFIGS, compose
-from rlrt.config.parts import build_cheap_parts
+from rlrt.config.build import build_components
+from rlrt.config.compose import CONFIGS, compose
 
 KINDS = {
     "qwen3_4b_base": "base",
@@ -110,7 +110,7 @@ def test_every_preset_is_named_after_what_it_reproduces() -> None:
 @pytest.mark.parametrize("model", [[], ["model=tiny"]], ids=["its own backbone", "tiny"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_parts_of_every_preset_can_be_built(name: str, model: list[str]) -> None:
-    build_cheap_parts(compose([f"experiment={name}", "trainer.accelerator=cpu", *model]))
+    build_components(compose([f"experiment={name}", "trainer.accelerator=cpu", *model]))
 
 
 def test_every_method_has_a_preset() -> None:

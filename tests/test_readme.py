@@ -37,11 +37,13 @@ def test_the_table_names_every_option(group: str) -> None:
     assert options == named - {"random", "shortest", "longest"}  # of context.choice
 
 
-def test_every_room_stands_on_the_map() -> None:
-    rooms = {path.name for path in (ROOT / "src/rlrt").iterdir() if not path.name.startswith("_")}
-    rooms = {room for room in rooms if not room.endswith(".egg-info")}
+def test_every_package_stands_in_the_table() -> None:
+    packages = {
+        path.name for path in (ROOT / "src/rlrt").iterdir() if not path.name.startswith("_")
+    }
+    packages = {name for name in packages if not name.endswith(".egg-info")}
     named = set(re.findall(r"`([a-z_]+(?:/|\.py))`", README))
-    assert {f"{room}/" if "." not in room else room for room in rooms} <= named
+    assert {f"{name}/" if "." not in name else name for name in packages} <= named
 
 
 def test_every_file_it_names_exists() -> None:

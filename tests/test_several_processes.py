@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.conftest import ROOT, TINY
-from tests.processes import torchrun
+from tests.processes import Entry, torchrun
 from tests.untied import untied_tiny
 
-from rlrt.config.configuration import compose
-from rlrt.config.parts import build_cheap_parts
+from rlrt.config.build import build_components
+from rlrt.config.compose import compose
 from rlrt.errors import UserError
 from rlrt.records import read_table
 
@@ -46,12 +46,16 @@ OWN = (
 )
 
 
-def start(folder: Path, *settings: str, launcher: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    command = [sys.executable, *launcher, str(ROOT / "src/rlrt/train.py")]
-    command.append(f"hydra.run.dir={folder}")
+def start(
+    folder: Path, *settings: str, launcher: Sequence[str] = ()
+) -> Entry | subprocess.Popen[bytes]:
+    """A run, or several processes of one that a launcher starts."""
+    words = [f"hydra.run.dir={folder}", *SETTINGS, *settings]
+    if not launcher:
+        return Entry(folder.with_suffix(".log"), "src/rlrt/train.py", *words)
     with folder.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(
-            [*command, *SETTINGS, *settings],
+            [sys.executable, *launcher, str(ROOT / "src/rlrt/train.py"), *words],
             stdout=log,
             stderr=log,
             cwd=ROOT,
@@ -265,7 +269,7 @@ def test_what_cannot_be_divided_is_refused_before_anything_loads(
     settings: list[str], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(sentence)):
-        build_cheap_parts(compose([*SETTINGS, *settings]))
+        build_components(compose([*SETTINGS, *settings]))
 
 
 def test_the_entry_refuses_before_there_are_processes_and_leaves_nothing(tmp_path: Path) -> None:

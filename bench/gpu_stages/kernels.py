@@ -1,4 +1,4 @@
-"""Stage 1: attention, the heads and the optimiser against float64, in small loops; layers' kernels."""
+"""Stage 1: attention, the heads and the optimizer against float64, in small loops; layers' kernels."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ from rlrt.training.optimization import Optimization
 HEADS, KV_HEADS, WIDTH = 32, 8, 128  # of Qwen3-4B, as all sizes that follow
 HIDDEN, VOCABULARY = 2560, 151_936
 STEPS = 3
-PARAMETERS = 8  # of the optimiser's; more than pass through the card at a time
+PARAMETERS = 8  # of the optimizer's; more than pass through the card at a time
 # Relative norms that rounding leaves: bfloat16 has 8 bits, and float32 sums many.
 ROUNDED = {torch.bfloat16: 1e-2, torch.float32: 1e-5}
 LOGPROB = {torch.bfloat16: 1e-3, torch.float32: 1e-4}  # nats, the largest of all tokens

@@ -26,11 +26,9 @@ from rlrt.analysis.critical_positions import (
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.pages import save_page
 from rlrt.batch import Verdict
-from rlrt.config.configuration import stop_with_a_sentence
-from rlrt.config.console import quiet_libraries, say
-from rlrt.config.options import require_at_least
-from rlrt.config.stored import policies_by_step
-from rlrt.config.study import Study, open_study
+from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
+from rlrt.config.loaded_run import Study, open_study
+from rlrt.config.stored_policies import policies_by_step
 from rlrt.errors import UserError
 from rlrt.records import read_table, rollouts_of, step_files
 

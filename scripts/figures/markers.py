@@ -3,7 +3,7 @@
 python scripts/figures/markers.py logs/rlrt_tiny/<time> --steps 0-9 --out docs/figures/markers
 
 At every position of one correct and one incorrect trajectory per problem, the token that the student view
-favours most over the teacher view goes to an explore corpus, the one that the teacher view favours most to
+favors most over the teacher view goes to an explore corpus, the one that the teacher view favors most to
 an exploit corpus. Writes .svg, .png and .csv. One policy reads both views: the run's last one, or --model.
 An evaluation's folder goes with --run, which says how its trajectories are read. Exit status 2, and nothing
 written, where they cannot be.
@@ -25,10 +25,8 @@ from rlrt.analysis.markers import (
     word,
 )
 from rlrt.batch import Verdict
-from rlrt.config.configuration import stop_with_a_sentence
-from rlrt.config.console import quiet_libraries, say
-from rlrt.config.options import require_at_least
-from rlrt.config.study import Study, open_study
+from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
+from rlrt.config.loaded_run import Study, open_study
 from rlrt.errors import UserError
 from rlrt.records import read_table, record_files, rollouts_of, step_files
 

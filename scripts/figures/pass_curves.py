@@ -14,8 +14,7 @@ from pathlib import Path
 
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.pass_curves import curves, draw, evaluations_of, read_answers, rows
-from rlrt.config.configuration import stop_with_a_sentence
-from rlrt.config.console import say
+from rlrt.config.commands import say, stop_with_a_sentence
 
 
 def named(words: Sequence[str]) -> dict[str, list[Path]]:

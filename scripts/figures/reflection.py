@@ -29,12 +29,9 @@ from rlrt.analysis.reflection import (
     turnable,
 )
 from rlrt.batch import Problem, Response, Verdict
-from rlrt.config.configuration import stop_with_a_sentence
-from rlrt.config.console import quiet_libraries, say
-from rlrt.config.options import require_at_least
-from rlrt.config.stored import StoredPolicy, find_policy, policies_by_step
-from rlrt.config.study import open_study
-from rlrt.config.study_engine import StudyEngine, held_out_problems, started
+from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
+from rlrt.config.loaded_run import StudyEngine, held_out_problems, open_study, started
+from rlrt.config.stored_policies import StoredPolicy, find_policy, policies_by_step
 from rlrt.errors import UserError
 from rlrt.model.policy import score_divergence
 from rlrt.seeds import derive_seed

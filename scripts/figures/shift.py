@@ -19,13 +19,11 @@ from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run
 from rlrt.analysis.shift import Row, Shift, draw, hardest, shift_of, shift_rows
 from rlrt.batch import Problem, Verdict
-from rlrt.config.benchmarks import build_source
-from rlrt.config.configuration import checked, stop_with_a_sentence
-from rlrt.config.console import quiet_libraries, say
-from rlrt.config.options import require_at_least
-from rlrt.config.stored import StoredPolicy, find_policy, read_config, start_of
-from rlrt.config.study import open_study, placed
-from rlrt.config.study_engine import StudyEngine, held_out_problems, started
+from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
+from rlrt.config.compose import checked
+from rlrt.config.loaded_run import StudyEngine, held_out_problems, open_study, placed, started
+from rlrt.config.problems import build_source
+from rlrt.config.stored_policies import StoredPolicy, find_policy, read_config, start_of
 from rlrt.errors import UserError
 from rlrt.model.load import load_tokenizer
 from rlrt.seeds import derive_seed
@@ -40,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     require_at_least(options, problems=1, hard=1, samples=1)
     require_place(options.out)
     quiet_libraries()
-    tuned = labelled(options.runs)
+    tuned = labeled(options.runs)
     configs = [read_config(folder) for folder in options.runs]
     base = find_policy(options.base or start_of(configs[0]), "--base")
     require_alike(options.runs, configs)
@@ -75,7 +73,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def labelled(folders: Sequence[Path]) -> dict[str, StoredPolicy]:
+def labeled(folders: Sequence[Path]) -> dict[str, StoredPolicy]:
     """The last policy of each run, by its method, and its seed where there are several."""
     methods = group_runs([read_run(folder) for folder in folders])
     return {

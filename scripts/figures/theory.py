@@ -35,12 +35,9 @@ from rlrt.analysis.theory import (
     world_summary,
 )
 from rlrt.batch import Response, Rollout, Verdict
-from rlrt.config.configuration import stop_with_a_sentence
-from rlrt.config.console import quiet_libraries, say
-from rlrt.config.options import require_at_least
-from rlrt.config.stored import policies_by_step
-from rlrt.config.study import Study, open_study
-from rlrt.config.study_engine import started
+from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
+from rlrt.config.loaded_run import Study, open_study, started
+from rlrt.config.stored_policies import policies_by_step
 from rlrt.errors import UserError
 from rlrt.model.policy import compare
 from rlrt.records import read_table, rollouts_of, step_files

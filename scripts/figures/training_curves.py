@@ -17,9 +17,7 @@ from pathlib import Path
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run, score_of
 from rlrt.analysis.training_curves import curve_rows, draw
-from rlrt.config.configuration import stop_with_a_sentence
-from rlrt.config.console import say
-from rlrt.config.options import require_at_least
+from rlrt.config.commands import require_at_least, say, stop_with_a_sentence
 
 COLUMNS = ("reward/mean", "rollout/response_tokens_mean", "rollout/engine_entropy")
 

@@ -15,9 +15,7 @@ from statistics import fmean
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run
 from rlrt.analysis.uncertainty import PANELS, draw, uncertainty
-from rlrt.config.configuration import stop_with_a_sentence
-from rlrt.config.console import say
-from rlrt.config.options import require_at_least
+from rlrt.config.commands import require_at_least, say, stop_with_a_sentence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

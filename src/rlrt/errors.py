@@ -9,6 +9,7 @@ import os
 from importlib.util import find_spec
 
 NOT_SRUN = ("bash", "interactive")  # names of jobs in whose shell a process is started by hand
+RESOLVING = "ValueError raised while resolving interpolation: "  # of OmegaConf
 JSRUN = {"LSB_JOBID", "LSB_DJOB_RANKFILE", "JSM_NAMESPACE_LOCAL_RANK", "JSM_NAMESPACE_SIZE"}
 
 
@@ -36,6 +37,16 @@ def launched_together() -> bool:
 def error_file() -> str:
     """The name of the file for the traceback that ends this process; no two ranks share one."""
     return "error.txt" if is_rank_zero() else f"error-rank-{'.'.join(_ranks())}.txt"
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text as one line, with the choices where Hydra lists them."""
+    text = str(error).split("Config search path:")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [
+        line for line in lines if not line.startswith(("full_key:", "object_type", "Set the env"))
+    ]
+    return " ".join(lines).removeprefix(RESOLVING) or type(error).__name__
 
 
 def _ranks() -> tuple[str, ...]:

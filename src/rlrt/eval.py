@@ -9,9 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from rlrt.allocator import grow_segments
-from rlrt.config.configuration import stop_with_a_sentence
-from rlrt.config.evaluating.command import USAGE, parse
-from rlrt.config.words import helped
+from rlrt.config.commands import helped, stop_with_a_sentence
+from rlrt.evaluation.command import USAGE, parse
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
     grow_segments()
     with stop_with_a_sentence(advice="the same command goes on from here"):
         words = parse(arguments)
-        from rlrt.config.evaluating.evaluate import evaluate
+        from rlrt.evaluation.evaluate import evaluate
 
         evaluate(words)
 

@@ -1,12 +1,14 @@
 """Files and folders that are whole at every moment, whenever the process dies."""
 
+import csv
 import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -49,6 +51,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     r"""A text file that is whole at every moment, in UTF-8 and with ``\n`` on every system."""
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def write_csv(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """A table that is whole at every moment, columns in order of appearance; a missing value is an
+    empty cell.
+    """
+    rows = list(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(path, write)
 
 
 def put_in_place(new: Path, path: Path) -> None:

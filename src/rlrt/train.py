@@ -13,13 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rlrt.allocator import grow_segments
-from rlrt.config.cards import require_driver, require_versions
-from rlrt.config.configuration import (
-    CONFIGS,
-    compose,
+from rlrt.config.commands import (
     no_empty_folder,
+    require_driver,
+    require_versions,
     stop_with_a_sentence,
 )
+from rlrt.config.compose import CONFIGS, compose
 
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors on instead of printing them
 grow_segments()

@@ -9,15 +9,15 @@ from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
-from rlrt.analysis.figures import COLOURS, legend_below, look, plain, require_place, save_figure
+from rlrt.analysis.figures import COLORS, legend_below, look, plain, require_place, save_figure
 from rlrt.errors import UserError
 
 
 def test_twenty_lines_look_different() -> None:
     looks = [tuple(look(number).values()) for number in range(20)]
     assert len(set(looks)) == 20
-    dashes = [(dash, marker) for _, dash, marker in looks[: len(COLOURS)]]
-    assert len(set(dashes)) == len(COLOURS)  # without colour too
+    dashes = [(dash, marker) for _, dash, marker in looks[: len(COLORS)]]
+    assert len(set(dashes)) == len(COLORS)  # without color too
 
 
 @pytest.mark.parametrize("name", ["a $x$ b", r"\$5 and $6", "$$", "_hidden", "100 %", ""])

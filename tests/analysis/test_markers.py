@@ -75,7 +75,7 @@ def test_log_odds_equal_a_slow_loop() -> None:
 def test_extremes_are_those_of_the_two_distributions() -> None:
     generator = torch.Generator().manual_seed(0)
     student_nV, teacher_nV = torch.randn(2, 40, 60, generator=generator, dtype=torch.float64) * 3
-    found = extremes(student_nV, teacher_nV + 5, torch.zeros(40))  # normalisers differ
+    found = extremes(student_nV, teacher_nV + 5, torch.zeros(40))  # normalizers differ
     for n in range(40):
         asymmetry = [
             math.log(p / q)
@@ -97,7 +97,7 @@ def test_an_id_that_neither_view_can_say_is_no_extreme() -> None:
 
 
 def test_the_markers_of_a_world_made_by_hand() -> None:
-    """The student favours "Wait" at 60 positions and " So" at 40, the teacher "boxed" at all of 100."""
+    """The student favors "Wait" at 60 positions and " So" at 40, the teacher "boxed" at all of 100."""
     words = [" So", "Wait", "boxed", " wait", "12", "?!"]
     student_nV = torch.zeros(100, len(words))
     student_nV[:40, 0], student_nV[40:80, 1], student_nV[80:, 3] = 1, 1, 1

@@ -9,8 +9,8 @@ from tests.evaluation.answered import by_counts, model
 
 from rlrt.analysis.pass_curves import PassCurve, curve, curves, draw, read_answers, rows
 from rlrt.errors import UserError
-from rlrt.evaluation.summary import summarise
-from rlrt.functional.answers import Answers
+from rlrt.evaluation.summary import summarize
+from rlrt.pass_at_k import Answers
 
 
 def answers(counts: list[int], samples: int) -> Answers:
@@ -42,7 +42,7 @@ def test_the_band_is_the_interval_that_an_evaluation_reports(seed: int) -> None:
     counts = [0, 1, 3, 8, 8, 2, 5] * 4
     beside = by_counts([8, 7, 6, 5, 4, 3, 2] * 4, 8)
     models = [model("n", {"b": beside}), model("m", {"b": by_counts(counts, 8)})]
-    reported = summarise(models, seed).benchmarks[0].results[1].pass_at
+    reported = summarize(models, seed).benchmarks[0].results[1].pass_at
     made = curve("m", "b", [answers(counts, 8)], seed)
     assert made.ks == tuple(reported)
     for name, values in (("value", made.mean_K), ("low", made.low_K), ("high", made.high_K)):

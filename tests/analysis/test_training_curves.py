@@ -90,7 +90,7 @@ def test_every_line_is_named_in_every_panel() -> None:
         if len(line.get_xdata()) > 1
     }
     assert len(looks) == 2
-    assert len({dash for _, dash, _ in looks}) == 2  # told apart without colour too
+    assert len({dash for _, dash, _ in looks}) == 2  # told apart without color too
     note = figure.get_supxlabel()
     assert note == "one seed; in training: mean of the last 3 steps"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlrt.config.configuration import PROJECT, leaves, load_yaml, stop_with_a_sentence
+from rlrt.config.commands import stop_with_a_sentence
+from rlrt.config.compose import PROJECT, leaves, load_yaml
 from rlrt.errors import RunStoppedError, UserError
 
 

@@ -9,9 +9,17 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from transformers import AutoConfig
 
-from rlrt.config.configuration import CONFIGS
-from rlrt.config.memory import GB, Demand, Sizes, estimate, remedies, require_room, settled
-from rlrt.config.memory_table import memory_table
+from rlrt.config.compose import CONFIGS
+from rlrt.config.memory import (
+    GB,
+    Demand,
+    Sizes,
+    estimate,
+    memory_table,
+    remedies,
+    require_room,
+    settled,
+)
 from rlrt.errors import UserError
 from rlrt.model.load import load_config, parameter_count
 

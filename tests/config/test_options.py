@@ -5,7 +5,7 @@ from argparse import Namespace
 
 import pytest
 
-from rlrt.config.options import require_at_least
+from rlrt.config.commands import require_at_least
 from rlrt.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlrt.config.words import listed, own_words
+from rlrt.config.commands import listed, own_words
 from rlrt.errors import UserError
 
 

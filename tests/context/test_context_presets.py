@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rlrt.config.configuration import CONFIGS, build, compose
+from rlrt.config.compose import CONFIGS, build, compose
 from rlrt.context.context import Context, FirstOf
 from rlrt.context.correct_peer import CorrectPeer
 from rlrt.context.hint import Hint

@@ -18,7 +18,7 @@ from tests.credit.batches import (
     without_teacher,
 )
 
-from rlrt.config.configuration import CONFIGS, build, compose
+from rlrt.config.compose import CONFIGS, build, compose
 from rlrt.credit.assigner import CreditAssigner
 
 NAMES = sorted(path.stem for path in Path(CONFIGS / "credit").glob("*.yaml"))
@@ -68,14 +68,14 @@ def test_metrics_are_values_to_average_under_the_same_names_at_every_call(
     assert set(assigner(empty, 0).metrics) == set(metrics)
 
 
-@pytest.mark.parametrize("penalised", [False, True])
+@pytest.mark.parametrize("penalized", [False, True])
 @pytest.mark.parametrize("step", STEPS)
 def test_rollouts_that_it_does_not_credit_have_no_credit(
-    assigner: CreditAssigner, step: int, penalised: bool
+    assigner: CreditAssigner, step: int, penalized: bool
 ) -> None:
     """A length penalty can make unequal rewards equal, and equal ones unequal."""
     batch = random_batch(3)
-    if penalised:
+    if penalized:
         penalty = torch.tensor([-1, 0, -1, 0, -0.5, 0, 0, 0] + [0] * 8, dtype=torch.float64)
         batch = replace(batch, penalty_B=penalty)
     credited = assigner.credited(batch, batch.has_context_B, step)

@@ -5,7 +5,7 @@ import torch
 
 from rlrt.batch import ScoredBatch
 from rlrt.credit.opsd import OPSD
-from rlrt.loss.divergences import GeneralisedJSD
+from rlrt.loss.divergences import GeneralizedJSD
 
 
 def test_it_distils_where_a_context_exists_whatever_the_reward(
@@ -23,7 +23,7 @@ def test_it_distils_where_a_context_exists_whatever_the_reward(
 
 def test_the_divergence_is_the_full_one_and_has_no_importance_weight() -> None:
     opsd = OPSD(beta=0.25, element_clip=0.05)
-    assert opsd.divergence == GeneralisedJSD(beta=0.25, element_clip=0.05)
+    assert opsd.divergence == GeneralizedJSD(beta=0.25, element_clip=0.05)
     assert opsd.importance_limit is None
 
 

@@ -8,12 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlrt.batch import Problem
-from rlrt.config.benchmarks import benchmark_names, build_source, load_benchmark
-from rlrt.config.configuration import compose
-from rlrt.data.benchmarks import Benchmark, read_problem_file
+from rlrt.config.compose import compose
+from rlrt.config.problems import benchmark_names, build_source, load_benchmark
+from rlrt.data.benchmarks import PAPER_BENCHMARKS, Benchmark, read_problem_file
 from rlrt.data.tables import Source
 from rlrt.errors import UserError
-from rlrt.evaluation.paper import SIX
 
 THREE = Benchmark("three", "three.jsonl", "some/where", "test", "question", "number", 3)
 
@@ -82,10 +81,10 @@ def test_ids_are_unique(tmp_path: Path) -> None:
 
 
 def test_names() -> None:
-    assert benchmark_names(["all"]) == list(SIX)
+    assert benchmark_names(["all"]) == list(PAPER_BENCHMARKS)
     assert benchmark_names(["amc23", "all", "own.jsonl", "arithmetic"]) == [
         "amc23",
-        *(name for name in SIX if name != "amc23"),
+        *(name for name in PAPER_BENCHMARKS if name != "amc23"),
         "own.jsonl",
         "arithmetic",
     ]
@@ -133,7 +132,9 @@ def test_the_hub_source_takes_the_same_settings() -> None:
         compose(["data=hub", "data.name=some/where", "data.overlap_with=[all]"]).data
     )
     assert isinstance(source, Source)
-    assert [b.name for b in source.overlap_with if isinstance(b, Benchmark)] == list(SIX)
+    assert [b.name for b in source.overlap_with if isinstance(b, Benchmark)] == list(
+        PAPER_BENCHMARKS
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from rlrt.config.configuration import compose
+from rlrt.config.compose import compose
 from rlrt.context.answer import TEMPLATE as ANSWER
 from rlrt.context.correct_peer import TEMPLATE as PEER
 from rlrt.context.failed_attempt import TEMPLATE as FAILED

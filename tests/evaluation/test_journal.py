@@ -94,7 +94,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     script = """
         import sys
         from pathlib import Path
-        from rlrt.config.configuration import stop_with_a_sentence
+        from rlrt.config.commands import stop_with_a_sentence
         from tests.evaluation.test_journal import KEYS, RESPONSES, Journal
 
         with stop_with_a_sentence(advice="again"), Journal(Path(sys.argv[1]), "f00d") as journal:

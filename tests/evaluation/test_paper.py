@@ -3,13 +3,15 @@ from pkgutil import resolve_name
 
 import pytest
 
-from rlrt.evaluation.paper import METHODS, MODELS, ROWS, SIX, PaperCell, paper_row
+from rlrt.evaluation.paper import METHODS, MODELS, PAPER_BENCHMARKS, ROWS, PaperCell, paper_row
 
 
 def test_every_cell_is_that_of_the_shared_notes(shared: Path) -> None:
     text = (shared / "methods.md").read_text(encoding="utf-8")
     table = text.split("### 9.1 Table 1")[1].split("\n\n")[0].splitlines()
-    assert [word.strip().lower() for word in table[1].strip("|").split("|")][2:] == list(SIX)
+    assert [word.strip().lower() for word in table[1].strip("|").split("|")][2:] == list(
+        PAPER_BENCHMARKS
+    )
     model, found = "", []
     for line in table[3:]:
         name, method, *cells = (word.strip() for word in line.strip("|").split("|"))
@@ -17,7 +19,7 @@ def test_every_cell_is_that_of_the_shared_notes(shared: Path) -> None:
         numbers = [
             tuple(round(float(number) / 100, 3) for number in cell.split("/")) for cell in cells
         ]
-        found.append((model, method, dict(zip(SIX, numbers, strict=True))))
+        found.append((model, method, dict(zip(PAPER_BENCHMARKS, numbers, strict=True))))
     ours = [
         (row.model, row.method, {name: (c.average, c.solved) for name, c in row.cells.items()})
         for row in ROWS
@@ -69,7 +71,7 @@ def test_credit_targets_are_classes_that_exist() -> None:
 def test_the_headline_is_the_mean_over_the_six() -> None:
     row = paper_row("qwen3_8b", "rlrt.credit.rlrt.RLRT")
     assert row is not None
-    mean = row.mean(SIX)
+    mean = row.mean(PAPER_BENCHMARKS)
     assert mean is not None
     assert mean.average == pytest.approx((70.6 + 62.9 + 65.0 + 43.2 + 95.5 + 94.9) / 600)
     assert row.mean(("aime24", "arithmetic")) is None

@@ -6,9 +6,10 @@ import pytest
 from rich.console import Console
 from tests.evaluation.answered import by_counts, model
 
-from rlrt.evaluation.paper import SIX, paper_row
+from rlrt.data.benchmarks import PAPER_BENCHMARKS
+from rlrt.evaluation.paper import paper_row
 from rlrt.evaluation.screen import folded, screen
-from rlrt.evaluation.summary import Summary, summarise
+from rlrt.evaluation.summary import Summary, summarize
 from rlrt.evaluation.tables import as_json, markdown
 
 EVIL = "[bold]x|<script>alert(1)</script>`*_y_*`\x1b[31m\n| z"
@@ -17,10 +18,12 @@ EVIL = "[bold]x|<script>alert(1)</script>`*_y_*`\x1b[31m\n| z"
 @pytest.fixture(scope="module")
 def summary() -> Summary:
     """Two models on the six, with a row of the paper and a teacher view for the first."""
-    answers = {name: by_counts([number % 4, 2], 4) for number, name in enumerate(SIX)}
-    better = {name: by_counts([number % 4 + 1, 2], 4) for number, name in enumerate(SIX)}
+    answers = {name: by_counts([number % 4, 2], 4) for number, name in enumerate(PAPER_BENCHMARKS)}
+    better = {
+        name: by_counts([number % 4 + 1, 2], 4) for number, name in enumerate(PAPER_BENCHMARKS)
+    }
     teacher = {"aime24": {"p000": "0"}}
-    return summarise(
+    return summarize(
         [
             model("qwen3_8b", answers, teacher, paper_row("qwen3_8b", None)),
             model("logs/rlrt/2026-01-01_10-00-00", better),
@@ -45,7 +48,7 @@ def test_the_screen_holds_the_six_and_their_mean_in_80_columns(summary: Summary)
     text = printed(summary)
     assert max(map(len, text.splitlines())) <= 80
     heading = next(line for line in text.splitlines() if "AIME24" in line)
-    assert heading.split() == ["model", *(name.upper() for name in SIX), "the", "six"]
+    assert heading.split() == ["model", *(name.upper() for name in PAPER_BENCHMARKS), "the", "six"]
     assert "…" not in text
     lines = [line.split() for line in text.splitlines()]
     assert ["qwen3_8b", *["25.0", "37.5", "50.0", "62.5", "25.0", "37.5", "39.6"]] in lines
@@ -62,7 +65,7 @@ def test_a_wide_screen_holds_a_model_in_one_line(summary: Summary) -> None:
 
 def test_markdown_has_the_paper_beside_ours(summary: Summary) -> None:
     cells = rows(markdown(summary))
-    assert cells[0] == ["model", *(name.upper() for name in SIX), "mean of the six"]
+    assert cells[0] == ["model", *(name.upper() for name in PAPER_BENCHMARKS), "mean of the six"]
     assert cells[2][:2] == ["qwen3_8b", "25.0 / 50.0"]
     label = "8B start (thinking off): avg@16 / pass@16 of the paper"
     assert cells[3][:2] == [label, "25.2 / 63.3"]
@@ -99,7 +102,7 @@ def test_json_is_plain_and_whole(summary: Summary) -> None:
 
 
 def test_names_are_shown_and_never_obeyed() -> None:
-    evil = summarise([model(EVIL, {EVIL: by_counts([1, 2], 4)}, {EVIL: {"p000": "1"}})], 0)
+    evil = summarize([model(EVIL, {EVIL: by_counts([1, 2], 4)}, {EVIL: {"p000": "1"}})], 0)
     text = printed(evil, 200)
     assert "[bold]x|<script>alert(1)</script>`*_y_*`" in text
     assert "\x1b" not in text
@@ -114,7 +117,7 @@ def test_names_are_shown_and_never_obeyed() -> None:
 
 def test_many_benchmarks_are_cut_into_tables_that_fit() -> None:
     answers = {f"benchmark{number}": by_counts([1], 2) for number in range(9)}
-    text = printed(summarise([model("m", answers)], 0))
+    text = printed(summarize([model("m", answers)], 0))
     assert max(map(len, text.splitlines())) <= 80
     assert all(name in text for name in answers)
     assert "over the 9 benchmarks that are here, not over the paper's six" in " ".join(text.split())
@@ -122,12 +125,12 @@ def test_many_benchmarks_are_cut_into_tables_that_fit() -> None:
 
 def test_a_gain_of_nothing_has_no_sign_of_a_loss() -> None:
     same = {"b": by_counts([1, 2], 4)}
-    assert "-0.0" not in markdown(summarise([model("a", same), model("c", same)], 0))
+    assert "-0.0" not in markdown(summarize([model("a", same), model("c", same)], 0))
 
 
 def test_the_mean_is_never_a_table_of_its_own() -> None:
-    answers = {name: by_counts([1, 2], 2) for name in (*SIX, "arithmetic")}
-    text = printed(summarise([model("m", answers)], 0))
+    answers = {name: by_counts([1, 2], 2) for name in (*PAPER_BENCHMARKS, "arithmetic")}
+    text = printed(summarize([model("m", answers)], 0))
     assert max(map(len, text.splitlines())) <= 80
     first, second = [line.split() for line in text.splitlines() if line.startswith(" model")][:2]
     assert first[1:] == ["AIME24", "AIME25", "AIME26", "HMMT26"]
@@ -152,7 +155,7 @@ def test_names_break_at_their_joints(name: str, width: int, lines: list[str]) ->
 def test_long_names_leave_the_numbers_whole(width: int) -> None:
     names = ["anybody/a-model_with_a_very_long_name-of-60-characters-or-even-more", "x" * 70]
     answers = {"b": by_counts([1, 2, 4], 4), "many_problems_of_mine": by_counts([1, 3, 4], 4)}
-    text = printed(summarise([model(name, answers) for name in names], 0), width)
+    text = printed(summarize([model(name, answers) for name in names], 0), width)
     assert max(map(len, text.splitlines())) <= width
     assert "[25.0, 100.0]" in text
     assert "model_" in text
@@ -162,7 +165,7 @@ def test_the_paper_stands_beside_whole_benchmarks_alone() -> None:
     row = paper_row("qwen3_8b", None)
     answers = {"aime24": by_counts([1, 2], 4), "amc23": by_counts([1, 2], 4)}
     sizes = {"aime24": 30, "amc23": 2}
-    part = summarise([model("m", answers, paper=row)], 0, sizes)
+    part = summarize([model("m", answers, paper=row)], 0, sizes)
     cells = rows(markdown(part))
     assert cells[0] == ["model", "AIME24 (2 of 30)", "AMC23", "mean of 2"]
     assert cells[3][1:] == ["–", "67.0 / 95.0", "–"]
@@ -170,26 +173,26 @@ def test_the_paper_stands_beside_whole_benchmarks_alone() -> None:
     assert "same model and method, your settings may differ" in said
     assert "Here n is 4, in the paper 16" in said
     assert as_json(part)["benchmarks"][0]["models"][0]["paper"] is None
-    none = summarise([model("m", answers, paper=row)], 0, dict.fromkeys(answers, 30))
+    none = summarize([model("m", answers, paper=row)], 0, dict.fromkeys(answers, 30))
     assert "paper" not in markdown(none).replace("not over the paper's six", "")
     same = {"amc23": by_counts([8, 9], 16)}
-    assert "Here n is" not in markdown(summarise([model("m", same, paper=row)], 0))
+    assert "Here n is" not in markdown(summarize([model("m", same, paper=row)], 0))
 
 
 def test_no_interval_is_none_and_a_flat_one_is_explained() -> None:
-    alone = summarise([model("m", {"b": by_counts([2], 4)})], 0)
+    alone = summarize([model("m", {"b": by_counts([2], 4)})], 0)
     assert "50.0 – " in markdown(alone)
     assert "[" not in markdown(alone)
     found = as_json(alone)["benchmarks"][0]["models"][0]["average"]
     assert found == {"value": 0.5, "low": None, "high": None}
     assert "One problem alone has no interval" in markdown(alone)
-    alike = markdown(summarise([model("m", {"b": by_counts([2, 2], 4)})], 0))
+    alike = markdown(summarize([model("m", {"b": by_counts([2, 2], 4)})], 0))
     assert "its interval has width 0: that is no certainty" in alike
-    assert "width 0" not in markdown(summarise([model("m", {"b": by_counts([0, 1, 0, 2], 2)})], 0))
+    assert "width 0" not in markdown(summarize([model("m", {"b": by_counts([0, 1, 0, 2], 2)})], 0))
 
 
 def test_parts_of_the_six_are_not_the_headline() -> None:
-    answers = {name: by_counts([1, 2], 4) for name in SIX}
-    text = markdown(summarise([model("m", answers)], 0, dict.fromkeys(SIX, 30)))
+    answers = {name: by_counts([1, 2], 4) for name in PAPER_BENCHMARKS}
+    text = markdown(summarize([model("m", answers)], 0, dict.fromkeys(PAPER_BENCHMARKS, 30)))
     assert "mean of the six" not in text
     assert "The mean is over parts of the six benchmarks: it is not the paper's." in text

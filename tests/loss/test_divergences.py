@@ -13,7 +13,7 @@ from torch import Tensor
 from rlrt.loss.divergences import (
     AlphaDivergence,
     Divergence,
-    GeneralisedJSD,
+    GeneralizedJSD,
     SampledToken,
     kl,
 )
@@ -23,7 +23,7 @@ IDS = torch.tensor([1, 4, 0])
 ALPHAS = [0.0, 0.25, 0.5, 1.0]
 EVERY: list[Divergence] = [
     *(AlphaDivergence(alpha, top_k) for alpha in ALPHAS for top_k in (None, 1, 2, 5, 6)),
-    *(GeneralisedJSD(beta, clip) for beta in ALPHAS for clip in (None, 0.03)),
+    *(GeneralizedJSD(beta, clip) for beta in ALPHAS for clip in (None, 0.03)),
 ]
 
 
@@ -49,7 +49,7 @@ def test_golden_values() -> None:
         found = AlphaDivergence(case["alpha"], case["k"])(student, teacher, IDS[:2])
         assert found.tolist() == pytest.approx(case["values"], rel=0, abs=1e-12), case
         if case["k"] is None:
-            found = GeneralisedJSD(case["alpha"])(student, teacher, IDS[:2])
+            found = GeneralizedJSD(case["alpha"])(student, teacher, IDS[:2])
             assert found.tolist() == pytest.approx(case["values"], rel=0, abs=1e-12), case
         if case["k"] is None and case["alpha"] == 1:
             assert kl(student, teacher).tolist() == pytest.approx(case["values"], rel=0, abs=1e-12)
@@ -72,7 +72,7 @@ def loop(divergence: Divergence, student: list[float], teacher: list[float]) -> 
             s = [*(s[i] for i in kept), 1 - sum(s[i] for i in kept)]
             t = [*(t[i] for i in kept), 1 - sum(t[i] for i in kept)]
     else:
-        assert isinstance(divergence, GeneralisedJSD)
+        assert isinstance(divergence, GeneralizedJSD)
         weight = divergence.beta
         clip = divergence.element_clip or math.inf
     total = 0.0
@@ -106,9 +106,9 @@ def test_gradients_equal_finite_differences(divergence: Divergence) -> None:
 
 def test_element_clip_binds_in_these_tests_and_can_turn_a_loss_negative() -> None:
     student, teacher = logits(seed=1)
-    free = GeneralisedJSD(0.25)(student, teacher, IDS)
-    assert (GeneralisedJSD(0.25, 0.03)(student, teacher, IDS) < free - 0.001).all()
-    assert (GeneralisedJSD(1.0, 0.03)(student, teacher, IDS) < 0).any()
+    free = GeneralizedJSD(0.25)(student, teacher, IDS)
+    assert (GeneralizedJSD(0.25, 0.03)(student, teacher, IDS) < free - 0.001).all()
+    assert (GeneralizedJSD(1.0, 0.03)(student, teacher, IDS) < 0).any()
 
 
 @settings(deadline=None)
@@ -284,8 +284,8 @@ def test_no_tokens_give_no_values() -> None:
         (lambda: AlphaDivergence(alpha=-0.1), r"credit\.alpha is -0\.1"),
         (lambda: AlphaDivergence(alpha=math.nan), r"credit\.alpha is nan"),
         (lambda: AlphaDivergence(top_k=0), r"credit\.top_k is 0, it must be at least 1"),
-        (lambda: GeneralisedJSD(beta=2.0), r"credit\.beta is 2\.0, .* \[0, 1\]"),
-        (lambda: GeneralisedJSD(element_clip=0.0), r"credit\.element_clip is 0\.0, .* positive"),
+        (lambda: GeneralizedJSD(beta=2.0), r"credit\.beta is 2\.0, .* \[0, 1\]"),
+        (lambda: GeneralizedJSD(element_clip=0.0), r"credit\.element_clip is 0\.0, .* positive"),
     ],
 )
 def test_settings_out_of_range_are_refused(build: Callable[[], Divergence], message: str) -> None:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlrt.loss.divergences import AlphaDivergence, Divergence, GeneralisedJSD, SampledToken
+from rlrt.loss.divergences import AlphaDivergence, Divergence, GeneralizedJSD, SampledToken
 from rlrt.model import fused_head
 
 DIVERGENCES: list[Divergence] = [
     AlphaDivergence(0.5, 3),
     AlphaDivergence(0.0, None),
-    GeneralisedJSD(0.25, 0.03),
+    GeneralizedJSD(0.25, 0.03),
     SampledToken(),
 ]
 

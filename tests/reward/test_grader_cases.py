@@ -1,4 +1,4 @@
-"""Agreement with other projects' grader tests and with labelled model outputs.
+"""Agreement with other projects' grader tests and with labeled model outputs.
 
 Rows whose note starts with "policy" or "QUIRK" hang on a convention and are not scored. Every other
 disagreement stands in the table below with its reason; the tests assert that there are no others.
@@ -15,7 +15,7 @@ import pytest
 from rlrt.batch import Verdict
 from rlrt.reward.verifier import Verifier
 
-NO_BOX = "labelled by the last box only, and there is none; the final answer in the text is right"
+NO_BOX = "labeled by the last box only, and there is none; the final answer in the text is right"
 DECIMAL_COMMA = "a comma between digits separates thousands or list items, never decimals"
 ANY_MATH = "upstream searches LaTeX on one line only; here the 9 counts, as it should"
 BROKEN = "unbalanced dollars or braces: upstream matches a stray number"

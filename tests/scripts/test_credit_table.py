@@ -25,7 +25,7 @@ def rollout(reward: float, **fields: Any) -> dict[str, Any]:
     return {"group": 0, "reward": reward, **logprobs, "teacher_logprobs": None, **fields}
 
 
-# Two correct and two wrong: not standardised, the advantages are ±0.5.
+# Two correct and two wrong: not standardized, the advantages are ±0.5.
 GROUP = {
     "step": 0,
     "rollouts": [

@@ -11,9 +11,8 @@ from tests.scripts.commands import load_script, read_csv
 
 from rlrt.analysis.reflection import Look
 from rlrt.batch import Response, Verdict
-from rlrt.config.stored import find_policy
-from rlrt.config.study import Study, open_study
-from rlrt.config.study_engine import StudyEngine, held_out_problems, started
+from rlrt.config.loaded_run import Study, StudyEngine, held_out_problems, open_study, started
+from rlrt.config.stored_policies import find_policy
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.hf_engine import HFEngine
 from rlrt.errors import UserError

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from tests.scripts.commands import load_script, read_csv
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rlrt.config.configuration import compose
+from rlrt.config.compose import compose
 from rlrt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

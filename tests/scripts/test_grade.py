@@ -27,7 +27,7 @@ def test_prints_agreement_and_writes_verdicts(tmp_path: Path) -> None:
     path.write_text("\n".join(json.dumps(case) for case in cases))
     run = grade(path, "--out", out, "--timeout", "1")
     assert run.returncode == 0, run.stderr
-    assert "50.00%" in run.stdout  # of the two labelled rows that are no policy
+    assert "50.00%" in run.stdout  # of the two labeled rows that are no policy
     assert "0.00%" in run.stdout  # of the policy row
     written = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["verdict"] for row in written] == ["right", "wrong", "right", "undecided"]

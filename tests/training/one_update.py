@@ -1,4 +1,4 @@
-"""One optimiser update through the real trainer, for tests of what it computes."""
+"""One optimizer update through the real trainer, for tests of what it computes."""
 
 from pathlib import Path
 from typing import Any

@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from rlrt import distributed
 from rlrt.config import resume
-from rlrt.config.configuration import compose
+from rlrt.config.compose import compose
 from rlrt.errors import RunStoppedError, UserError
 from rlrt.files import put_in_place, recover
 from rlrt.training.checkpoint import (

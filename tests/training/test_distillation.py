@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlrt.loss.aggregation import Aggregation, mean_one
-from rlrt.loss.divergences import AlphaDivergence, Divergence, GeneralisedJSD, SampledToken
+from rlrt.loss.divergences import AlphaDivergence, Divergence, GeneralizedJSD, SampledToken
 from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.teacher import EMA, Frozen, Live, Teacher
@@ -60,7 +60,7 @@ def settings(divergence: Divergence, teacher: Teacher | None = None) -> dict[str
     [
         AlphaDivergence(0.5, 20),
         AlphaDivergence(1.0, None),
-        GeneralisedJSD(0.5, 0.05),
+        GeneralizedJSD(0.5, 0.05),
         SampledToken(),
     ],
 )

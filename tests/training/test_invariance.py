@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import ROOT, TINY
+from tests.conftest import TINY
 from tests.processes import run_ranks
 from tests.training.invariance_worker import DISTILLED, ways, whole_update
 from tests.untied import untied_tiny
@@ -54,8 +54,9 @@ def reference_gradient(folder: str) -> Tensor:
 def every_way(processes: int, folder: Path, *policies: str) -> dict[Any, dict[str, Tensor]]:
     """The results of all packs, splits, scorings and teachers with so many processes."""
     path = folder / f"{processes}.pt"
-    worker = str(ROOT / "tests/training/invariance_worker.py")
-    run_ranks(processes, worker, str(path), *policies, timeout_s=280)
+    worker = "tests/training/invariance_worker.py"
+    logs = folder / f"logs_{processes}"
+    run_ranks(processes, worker, str(path), *policies, log=logs, timeout_s=280)
     return torch.load(path)  # type: ignore[no-any-return]
 
 
@@ -70,7 +71,7 @@ def test_packing_splitting_skipping_and_processes_change_nothing(tmp_path: Path)
     not equally many passes.
 
     In bfloat16 a pass of the same tokens has the same log-probs in any number of processes, to
-    float32's noise; other neighbours in a pass are other sums, rounded otherwise. A gradient is rounded
+    float32's noise; other neighbors in a pass are other sums, rounded otherwise. A gradient is rounded
     in every layer and once more at the end of every pass, before the float32 sums over passes and ranks:
     2^-6 is how far two ways of cutting may be apart (2^-8 is a single rounding's).
     """

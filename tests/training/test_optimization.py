@@ -39,7 +39,7 @@ def host(chunk: int) -> Make:
 
 
 class Trained:
-    """Parameters of uneven sizes in two groups, one without a gradient, and their optimiser."""
+    """Parameters of uneven sizes in two groups, one without a gradient, and their optimizer."""
 
     def __init__(self, make: Make, device: str = "cpu") -> None:
         draw = torch.Generator().manual_seed(0)

@@ -78,7 +78,7 @@ def test_pairs_are_those_of_whole_sequences_less_the_shared_ones(
 CPU = torch.device("cpu")
 
 
-def test_speed_and_utilisation_worked_out_by_hand() -> None:
+def test_speed_and_utilization_worked_out_by_hand() -> None:
     score = Work(flops=6e9, tokens=300, seconds=2, attention_slots=400, padded_slots=100)
     update = Work(flops=3e9, tokens=100, seconds=1) + Work(flops=5e9, tokens=60, seconds=3)
     assert performance({"score": score, "update": update}, peak=10e9) == pytest.approx(

@@ -7,15 +7,13 @@ import csv
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tests.processes import Entry
 from tests.runs import STEPS as SHARED_STEPS
 
 from rlrt.errors import UserError
@@ -39,25 +37,14 @@ SETTINGS = [
 ]
 
 
-def start(folder: Path, *settings: str) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        str(ROOT / "src/rlrt/train.py"),
-        f"hydra.run.dir={folder}",
-        *settings,
-    ]
-    with folder.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
+def start(folder: Path, *settings: str) -> Entry:
+    words = (f"hydra.run.dir={folder}", *settings)
+    return Entry(folder.with_suffix(".log"), "src/rlrt/train.py", *words)
 
 
 def finish(folder: Path, *settings: str) -> None:
     process = start(folder, *settings)
     assert process.wait(timeout=250) == 0, folder.with_suffix(".log").read_text()[-3000:]
-
-
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -135,14 +122,14 @@ def kill_after(seconds: float, folder: Path, *settings: str) -> None:
         wait_for_work(folder, process)
         time.sleep(seconds)
         if process.poll() is None:
-            kill_group(process)
+            process.kill_group()
             return
         assert process.returncode == 0, folder.with_suffix(".log").read_text()[-3000:]
         shutil.rmtree(folder)
         seconds /= 2
 
 
-def wait_for_work(folder: Path, process: subprocess.Popen[bytes]) -> float:
+def wait_for_work(folder: Path, process: Entry) -> float:
     """When the run had written its configuration: what follows is engine start and steps."""
     while not (folder / "config.yaml").exists():
         assert process.poll() is None, folder.with_suffix(".log").read_text()[-3000:]

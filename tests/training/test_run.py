@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tests import processes
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from rlrt.config.configuration import compose
+from rlrt.config.compose import compose
 from rlrt.config.run import build_run
 from rlrt.data.prompts import BOXED_INSTRUCTION
 from rlrt.engine.engine import EngineSpec
@@ -60,16 +61,8 @@ def run_here(folder: Path, *settings: str) -> Path:
 
 def run_entry(folder: Path, *settings: str) -> tuple[Path, str]:
     """A run as a user starts it; returns its folder and what it printed."""
-    command = [sys.executable, "src/rlrt/train.py", f"hydra.run.dir={folder}", *SIZES, *settings]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
+    words = (f"hydra.run.dir={folder}", *SIZES, *settings)
+    return folder, processes.run_entry(folder.with_suffix(".log"), "src/rlrt/train.py", *words)
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -360,7 +353,7 @@ def test_dapo_math_17k_through_the_entry(shared: Path, tmp_path: Path) -> None:
 
 
 class Witness(HFEngine):
-    """Knows how many parameters the optimiser had moments of when it was started."""
+    """Knows how many parameters the optimizer had moments of when it was started."""
 
     def __init__(self, trainer: L.Trainer) -> None:
         super().__init__()
@@ -372,7 +365,7 @@ class Witness(HFEngine):
         self.moments.append(len(self.trainer.optimizers[0].state))
 
 
-def test_the_engine_starts_once_the_optimiser_is_restored(tmp_path: Path) -> None:
+def test_the_engine_starts_once_the_optimizer_is_restored(tmp_path: Path) -> None:
     """The room that restoring takes is the engine's afterwards; also where no step is left to make."""
     checkpoint, started = None, []
     for first, last in ((0, 1), (1, 2), (2, 2)):

@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlrt.analysis.figures import COLOURS
+from rlrt.analysis.figures import COLORS
 from rlrt.analysis.pages import pieces_of, render, visible
 from rlrt.batch import Rollout
 from rlrt.errors import UserError
@@ -295,13 +295,13 @@ def _draw_candidates(axes: Axes, one: Trajectory) -> None:
         (-0.2, "P_S", [c.student for c in candidates]),
         (0.2, "P_T", [c.teacher for c in candidates]),
     ):
-        colour = COLOURS[1] if name == "P_S" else COLOURS[0]
+        color = COLORS[1] if name == "P_S" else COLORS[0]
         places = [place + offset for place in range(len(candidates))]
-        axes.barh(places, values, height=0.38, color=colour, label=name)
+        axes.barh(places, values, height=0.38, color=color, label=name)
     names = [f"{compact(c.text, 12)}  {c.side}" for c in candidates]
     axes.set_yticks(range(len(candidates)), names, parse_math=False)
     axes.invert_yaxis()
-    axes.axhline(len(candidates) / 2 - 0.5, color="grey", lw=0.8)
+    axes.axhline(len(candidates) / 2 - 0.5, color="gray", lw=0.8)
     axes.set(xlim=(0, 1), xlabel="probability")
     axes.set_title(f"position {t}, D̄ = {float(one.positions.divergence_T[t]):.3f}")
     axes.legend(loc="lower right")

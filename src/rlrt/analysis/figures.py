@@ -1,8 +1,7 @@
 """A figure and the numbers behind it, on the disk together."""
 
-import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -17,21 +16,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlrt.errors import UserError
-from rlrt.files import write_atomically
+from rlrt.files import write_atomically, write_csv
 
 OUT = "file to write, without its ending: .svg, .png and .csv are added"  # help of the option
 ENDINGS = (".svg", ".png", ".csv")  # of what a figure is written to
-# told apart without colour too, in this order (Okabe and Ito)
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-DASHES = ("-", "--", "-.", ":")  # beside the colours, for those who cannot tell them apart
+# told apart without color too, in this order (Okabe and Ito)
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+DASHES = ("-", "--", "-.", ":")  # beside the colors, for those who cannot tell them apart
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 LEGEND_SIGN, LEGEND_LETTER, LEGEND_LINE = 52, 6.2, 15  # points, at the usual size of letters
 
 
 def look(number: int) -> dict[str, Any]:
-    """Colour, dash and marker of the line with this number."""
+    """Color, dash and marker of the line with this number."""
     return {
-        "color": COLOURS[number % len(COLOURS)],
+        "color": COLORS[number % len(COLORS)],
         "linestyle": DASHES[number % len(DASHES)],
         "marker": MARKERS[number % len(MARKERS)],
     }
@@ -117,7 +116,9 @@ def save_figure(figure: Figure, rows: Sequence[Mapping[str, Any]], out: Path) ->
             write_atomically(path, partial(_write, figure, options))
             made.append(path)
     plt.close(figure)
-    return [*made, save_rows(rows, stem.with_name(stem.name + ".csv"))]
+    table = stem.with_name(stem.name + ".csv")
+    write_csv(rows, table)
+    return [*made, table]
 
 
 def _write(figure: Figure, options: Mapping[str, Any], unfinished: Path) -> None:
@@ -127,18 +128,3 @@ def _write(figure: Figure, options: Mapping[str, Any], unfinished: Path) -> None
         drawn = unfinished.read_text(encoding="utf-8")
         short = re.sub(r' d="[^"]*"', lambda d: re.sub(r"(\.\d\d)\d+", r"\1", d[0]), drawn)
         unfinished.write_text(short, encoding="utf-8")
-
-
-def save_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> Path:
-    """Write rows as CSV, columns in order of appearance; a missing value is an empty cell."""
-    rows = list(rows)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-
-    def write(unfinished: Path) -> None:
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(path, write)
-    return path

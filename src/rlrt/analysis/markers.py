@@ -21,41 +21,19 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor
 
-from rlrt.analysis.figures import COLOURS, tidy
+from rlrt.analysis.data import read_data
+from rlrt.analysis.figures import COLORS, tidy
 from rlrt.batch import Ids, Rollout, Verdict
 from rlrt.model.policy import Policy, compare
 
-CATEGORIES: dict[str, tuple[str, ...]] = {
-    "doubt": (
-        "assume", "doubt", "guess", "hmm", "likely", "maybe", "possible", "possibly",
-        "probably", "suppose", "think", "unclear", "unlikely", "unsure",
-    ),
-    "reflection": (
-        "actually", "check", "confirm", "correct", "double", "error", "mistake", "oops", "recheck",
-        "reconsider", "rethink", "revisit", "verify", "wait", "wrong",
-    ),
-    "alternative": (
-        "alternative", "alternatively", "approach", "case", "cases", "different", "explore",
-        "instead", "method", "option", "retry", "switch", "try", "way",
-    ),
-    "derivation": (
-        "add", "apply", "compute", "divide", "equals", "equation", "expand", "factor", "gives",
-        "given", "implies", "let", "multiply", "plus", "rewrite", "simplify", "solve", "start",
-        "step", "substitute", "subtract", "sum", "times", "using",
-    ),
-    "conclusion": (
-        "answer", "boxed", "conclude", "conclusion", "final", "finally", "overall", "result",
-        "solution", "total",
-    ),
-}  # fmt: skip
+CATEGORIES: dict[str, list[str]] = read_data("marker_categories")
 OTHER = "other"
-
-_CATEGORY = {word: name for name, words in CATEGORIES.items() for word in words}
+CATEGORY_OF_WORD = {word: name for name, words in CATEGORIES.items() for word in words}
 
 
 def category(word: str) -> str:
     """The group of a lower-case word, ``OTHER`` where the list has none for it."""
-    return _CATEGORY.get(word, OTHER)
+    return CATEGORY_OF_WORD.get(word, OTHER)
 
 
 ALPHA = 0.5  # added to every count
@@ -73,7 +51,7 @@ class View:
 
 @dataclass(frozen=True)
 class Corpora:
-    """How often each text, or each id, is favoured most by the student's view, and by the teacher's."""
+    """How often each text, or each id, is favored most by the student's view, and by the teacher's."""
 
     explore: Counter[Any]
     exploit: Counter[Any]
@@ -115,7 +93,7 @@ def one_of_each(views: Iterable[View]) -> list[View]:
 def extremes(student_nV: Tensor, teacher_nV: Tensor, ids_n: Tensor) -> dict[str, Tensor]:
     """The ids ``argmax D̂`` ("explore") and ``argmin D̂`` ("exploit") of each position, from logits.
 
-    The logits' difference has them where D̂ has: the views' normalisers are constant over the ids. An
+    The logits' difference has them where D̂ has: the views' normalizers are constant over the ids. An
     id that is impossible in both views has no D̂ and is neither.
     """
     asymmetry_nV = student_nV - teacher_nV
@@ -220,9 +198,9 @@ def table(scored: Sequence[Scored]) -> list[Mapping[str, Any]]:
     return [{**asdict(row), "log2_ratio": fold(row)} for row in scored]
 
 
-SIDES = {"explore": (COLOURS[1], "^"), "exploit": (COLOURS[0], "v")}
-GREY = "#8a9099"
-BY_CATEGORY = dict(zip((*CATEGORIES, OTHER), (*COLOURS[:5], GREY), strict=True))
+SIDES = {"explore": (COLORS[1], "^"), "exploit": (COLORS[0], "v")}
+GRAY = "#8a9099"
+BY_CATEGORY = dict(zip((*CATEGORIES, OTHER), (*COLORS[:5], GRAY), strict=True))
 
 
 def draw(scored: Sequence[Scored], title: str, caption: str, top: int = 12) -> Figure:
@@ -235,17 +213,17 @@ def draw(scored: Sequence[Scored], title: str, caption: str, top: int = 12) -> F
     for axes in (left, right):
         tidy(axes)
     figure.suptitle(title, parse_math=False)
-    figure.supxlabel(caption, fontsize=8, color=GREY, parse_math=False)
+    figure.supxlabel(caption, fontsize=8, color=GRAY, parse_math=False)
     return figure
 
 
 def _volcano(axes: Axes, scored: Sequence[Scored], top: int) -> None:
-    for role, (colour, shape) in {"": (GREY, "."), **SIDES}.items():
+    for role, (color, shape) in {"": (GRAY, "."), **SIDES}.items():
         rows = [row for row in scored if row.role == role]
         places = [(fold(row), np.log10(row.explore + row.exploit)) for row in rows]
         label = f"{role} marker ({len(rows)})" if role else f"no marker ({len(rows)})"
         x, y = zip(*places, strict=True) if places else ((), ())
-        axes.scatter(x, y, s=28, c=colour, marker=shape, lw=0, alpha=0.8, label=label)
+        axes.scatter(x, y, s=28, c=color, marker=shape, lw=0, alpha=0.8, label=label)
         for row, place in sorted(zip(rows, places, strict=True), key=lambda p: -abs(p[0].z))[:top]:
             if role:
                 outwards = 1 if role == "explore" else -1
@@ -256,10 +234,10 @@ def _volcano(axes: Axes, scored: Sequence[Scored], top: int) -> None:
                     ha="left" if outwards > 0 else "right",
                     textcoords="offset points",
                     fontsize=8,
-                    color=colour,
+                    color=color,
                     parse_math=False,
                 )
-    axes.axvline(0, color=GREY, lw=0.8)
+    axes.axvline(0, color=GRAY, lw=0.8)
     axes.margins(x=0.2)
     axes.set(xlabel="log2(e / x)", ylabel="log10(e + x)", title="counts e (explore), x (exploit)")
     axes.legend(frameon=False, fontsize=8)
@@ -269,14 +247,14 @@ def _bars(axes: Axes, scored: Sequence[Scored], top: int) -> None:
     explore = [row for row in scored if row.role == "explore"][:top]
     exploit = [row for row in scored if row.role == "exploit"][-top:]
     shown = [*explore, *exploit][::-1]  # the first on top
-    colours = [BY_CATEGORY[row.category] for row in shown]
-    axes.barh(range(len(shown)), [row.z for row in shown], color=colours)
+    colors = [BY_CATEGORY[row.category] for row in shown]
+    axes.barh(range(len(shown)), [row.z for row in shown], color=colors)
     axes.set_yticks(range(len(shown)), [row.token for row in shown], fontsize=8, parse_math=False)
-    axes.axvline(0, color=GREY, lw=0.8)
+    axes.axvline(0, color=GRAY, lw=0.8)
     axes.set(xlabel="z  (exploit < 0 < explore)", title="strongest markers")
     there = {row.category for row in shown}
     keys = [Line2D([], [], color=c, lw=6, label=n) for n, c in BY_CATEGORY.items() if n in there]
     if keys:
         axes.legend(handles=keys, frameon=False, fontsize=8)
     else:
-        axes.text(0.5, 0.5, "no markers", transform=axes.transAxes, ha="center", color=GREY)
+        axes.text(0.5, 0.5, "no markers", transform=axes.transAxes, ha="center", color=GRAY)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from rlrt.analysis.figures import legend_below, look, plain, tidy
 from rlrt.batch import Verdict
+from rlrt.bootstrap import resample
 from rlrt.errors import UserError
-from rlrt.functional.answers import Answers, count_answers, pass_curve, powers_of_two
-from rlrt.functional.bootstrap import resample
+from rlrt.pass_at_k import Answers, count_answers, pass_curve, powers_of_two
 from rlrt.records import read_table, record_files
 from rlrt.seeds import derive_seed
 
@@ -177,7 +177,7 @@ def rows(made: Sequence[PassCurve]) -> list[dict[str, Any]]:
 
 
 def draw(made: Sequence[PassCurve]) -> Figure:
-    """A panel per benchmark, k on a logarithmic axis; a method has its colour in all of them."""
+    """A panel per benchmark, k on a logarithmic axis; a method has its color in all of them."""
     benchmarks = list(dict.fromkeys(one.benchmark for one in made))
     methods = list(dict.fromkeys(one.method for one in made))
     columns = min(3, len(benchmarks))

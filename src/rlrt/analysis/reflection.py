@@ -18,9 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from rlrt.analysis.figures import COLOURS, legend_below, plain, tidy
+from rlrt.analysis.figures import COLORS, legend_below, plain, tidy
 from rlrt.batch import Response, Rollout, Verdict
-from rlrt.functional.bootstrap import Array, Resampled, resample
+from rlrt.bootstrap import Array, Resampled, resample
 from rlrt.seeds import derive_seed
 
 SENTENCE = "Wait, let me reconsider."
@@ -192,13 +192,13 @@ def draw(rows: Sequence[Row], title: str) -> Figure:
         2, len(KINDS), figsize=(11, 7), sharex=True, sharey="row", layout="constrained"
     )
     for above, below, kind in zip(*panels, KINDS, strict=True):
-        for place, colour in zip(PLACES, COLOURS, strict=False):
+        for place, color in zip(PLACES, COLORS, strict=False):
             own = [row for row in rows if (row["kind"], row["place"]) == (kind.name, place)]
-            _line(above, own, "rate", colour, LABELS[place])
-            _line(above, own, "control", colour, "_", dashed=True)
-            _line(below, own, "change", colour, "_")
+            _line(above, own, "rate", color, LABELS[place])
+            _line(above, own, "control", color, "_", dashed=True)
+            _line(below, own, "change", color, "_")
         for row in own:
-            above.text(row["step"], 1.04, row["problems"], ha="center", fontsize=7, color="grey")
+            above.text(row["step"], 1.04, row["problems"], ha="center", fontsize=7, color="gray")
         steps = [row["step"] for row in own]
         margin = 0.05 * (max(steps) - min(steps)) or 1
         above.set_xlim(min(steps) - margin, max(steps) + margin)
@@ -209,7 +209,7 @@ def draw(rows: Sequence[Row], title: str) -> Figure:
         below.set_xlabel("rollout steps (above: problems)")
         if not any(row["problems"] for row in own):
             above.text(0.5, 0.5, "no such problem", ha="center", transform=above.transAxes)
-    above.plot([], [], "--", color="grey", label="same cut, no sentence")
+    above.plot([], [], "--", color="gray", label="same cut, no sentence")
     panels[0, 0].set_ylabel("share that turned (95 %, over problems)")
     panels[1, 0].set_ylabel("with the sentence − without")
     legend_below(figure, above.get_legend_handles_labels()[0])
@@ -218,7 +218,7 @@ def draw(rows: Sequence[Row], title: str) -> Figure:
 
 
 def _line(
-    axes: Axes, rows: Sequence[Row], name: str, colour: str, label: str, dashed: bool = False
+    axes: Axes, rows: Sequence[Row], name: str, color: str, label: str, dashed: bool = False
 ) -> None:
     """Over checkpoints, with its band; a gap where a kind has no problem."""
     steps = [row["step"] for row in rows]
@@ -227,8 +227,8 @@ def _line(
         return [row.get(key, float("nan")) for row in rows]
 
     style = "--" if dashed else "-o"
-    axes.plot(steps, column(name), style, color=colour, lw=1.6, ms=4, label=label)
+    axes.plot(steps, column(name), style, color=color, lw=1.6, ms=4, label=label)
     if not dashed:
         axes.fill_between(
-            steps, column(f"{name}_low"), column(f"{name}_high"), color=colour, alpha=0.15, lw=0
+            steps, column(f"{name}_low"), column(f"{name}_high"), color=color, alpha=0.15, lw=0
         )

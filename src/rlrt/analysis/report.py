@@ -18,11 +18,11 @@ from rlrt.analysis.report_numbers import (
     checks,
     evaluation_table,
     final_metrics,
-    plain,
+    format_number,
+    json_number,
     sections,
     stage_seconds,
     sync_limit,
-    told,
 )
 from rlrt.analysis.reported_runs import ReportedRun, Settings, by_method, differences
 from rlrt.errors import UserError
@@ -168,7 +168,7 @@ def _shown(row: Row, pieces: Pieces | None) -> Row:
     tokens = None
     if split is not None:
         numbers = {
-            name: [None if v is None else plain(v) for v in parts(row[name])]
+            name: [None if v is None else json_number(v) for v in parts(row[name])]
             for name in NUMBERS
             if row[name] is not None
         }
@@ -178,10 +178,10 @@ def _shown(row: Row, pieces: Pieces | None) -> Row:
     advantage = row["advantage"]
     return {name: row[name] for name in ("step", "sample", "truncated")} | {
         "length": length,
-        "reward": told(row["reward"]),
-        "penalty": told(row["penalty"]) if row["penalty"] else "",
-        "advantage": None if advantage is None else plain(advantage),
-        "advantage_told": told(advantage),
+        "reward": format_number(row["reward"]),
+        "penalty": format_number(row["penalty"]) if row["penalty"] else "",
+        "advantage": None if advantage is None else json_number(advantage),
+        "advantage_told": format_number(advantage),
         "verdict": visible(row["verdict"], kept=""),
         "problem": visible(row["problem_id"], kept=""),
         "source": visible(row["source"], kept=""),
@@ -198,7 +198,7 @@ def _limited(text: str) -> str:
     return shown if left_out <= 0 else f"{shown}\n… {left_out:,} more characters"
 
 
-COLOUR_COUNT, DASH_COUNT = 6, 4  # that report.css has classes for
+COLOR_COUNT, DASH_COUNT = 6, 4  # that report.css has classes for
 Defaults = tuple[str, Settings]  # the command whose settings they are
 
 
@@ -284,20 +284,20 @@ def _members(runs: Sequence[ReportedRun]) -> list[list[int]]:
 
 
 def _marks(runs: Sequence[ReportedRun]) -> list[dict[str, int]]:
-    """Colour and dash of each run: a colour for a method and a dash for each of its runs, or where
-    there is only one method a colour for each run.
+    """Color and dash of each run: a color for a method and a dash for each of its runs, or where
+    there is only one method a color for each run.
     """
     methods = list(dict.fromkeys(run.method for run in runs))
     if len(methods) == 1:
         return [
-            {"colour": i % COLOUR_COUNT, "dash": i // COLOUR_COUNT % DASH_COUNT}
+            {"color": i % COLOR_COUNT, "dash": i // COLOR_COUNT % DASH_COUNT}
             for i, _ in enumerate(runs)
         ]
     before = [[other.method for other in runs[:i]].count(run.method) for i, run in enumerate(runs)]
     return [
         {
-            "colour": methods.index(run.method) % COLOUR_COUNT,
-            "dash": (methods.index(run.method) // COLOUR_COUNT + earlier) % DASH_COUNT,
+            "color": methods.index(run.method) % COLOR_COUNT,
+            "dash": (methods.index(run.method) // COLOR_COUNT + earlier) % DASH_COUNT,
         }
         for run, earlier in zip(runs, before, strict=True)
     ]
@@ -316,7 +316,11 @@ def _summary(
     score = None
     if rows:
         name, first, last = rows[0]
-        score = {"name": visible(name, kept=""), "first": told(first), "last": told(last)}
+        score = {
+            "name": visible(name, kept=""),
+            "first": format_number(first),
+            "last": format_number(last),
+        }
     of = "" if run.planned is None else f" of {run.planned:,}"
     states = [check.state for check in health]
     return mark | {
@@ -354,9 +358,9 @@ def _stages(runs: Sequence[ReportedRun]) -> dict[str, Any]:
         for name, value in found.items():
             width = 100 * value / longest
             parts.append({"name": name, "x": f"{begin:.3f}", "width": f"{width:.3f}"})
-            parts[-1]["seconds"] = told(value)
+            parts[-1]["seconds"] = format_number(value)
             begin += width
         bars.append(parts)
-    table = [(name, [told(found.get(name)) for found in seconds]) for name in names]
-    total = [told(sum(found.values())) for found in seconds]
+    table = [(name, [format_number(found.get(name)) for found in seconds]) for name in names]
+    total = [format_number(sum(found.values())) for found in seconds]
     return {"bars": bars, "table": table, "total": total}

@@ -1,12 +1,13 @@
 """The numbers of a report: curves, tables, and what in them asks for a look."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from rlrt.analysis.data import read_data
 from rlrt.analysis.pages import visible
 from rlrt.analysis.reported_runs import ReportedRun
 from rlrt.analysis.runs import Row, curve
@@ -18,37 +19,7 @@ WINDOW = 5  # rollout steps in a mean of a table
 
 Points = list[tuple[int, float]]
 
-# of metrics.csv, in the order they are shown: title, and what it says
-LEARNING = {
-    "reward/mean": ("Training reward", "mean over the step's rollouts"),
-    "rollout/response_tokens_mean": ("Response length", "tokens, mean over rollouts"),
-    "rollout/engine_entropy": ("Entropy", "nats, mean of −log-prob over sampled tokens"),
-}
-CREDIT = {
-    "credit/abs_mean": ("Size of the credit", "mean of |credit| over response tokens"),
-    "credit/weight_mean": ("Token weight", "mean multiplier over reweighted tokens"),
-    "credit/reweighted_tokens": ("Reweighted tokens", "share of response tokens"),
-    "credit/weight_clipped": ("Weights clipped", "share of reweighted tokens"),
-    "credit/teacher_minus_student": ("Teacher − student", "nats, over reweighted tokens"),
-    "loss/distillation": ("Distillation loss", ""),
-    "loss/total": ("Loss", "mean over updates"),
-    "update/grad_norm": ("Gradient norm", "before clipping"),
-    "update/learning_rate": ("Learning rate", ""),
-}
-HEALTH = {
-    "sync/logprob_gap": ("Sync gap", "nats, largest engine − trainer; log scale, dashed: limit"),
-    "update/ratio_mean": ("Importance ratio", "policy ÷ student, mean over tokens of the updates"),
-    "update/clip_fraction": ("Clipped tokens", "share of an update's tokens"),
-    "rollout/student_minus_engine": ("Student − engine", "nats, mean log importance weight"),
-    "rollout/zero_signal_groups": ("Groups without signal", "share: all rewards are the same"),
-    "reward/undecided": ("Undecided answers", "share of rollouts"),
-    "rollout/truncated": ("Truncated responses", "share of rollouts, cut at the limit"),
-    "update/skipped_rollouts": ("Skipped in the update", "share of rollouts without a backward"),
-    "score/skipped_rollouts": ("Skipped altogether", "share of rollouts, no forward, no backward"),
-    "rollout/tokens_per_s": ("Sampling speed", "tokens per second"),
-    "time/step_s": ("Seconds per step", "without evaluation"),
-    "memory/peak_gib": ("Peak memory", "GiB"),
-}
+COLUMNS: dict[str, dict[str, list[str]]] = read_data("report_columns")  # by section of the page
 LOGARITHMIC = ("sync/logprob_gap",)
 
 
@@ -68,7 +39,7 @@ class Chart:
     thinned: bool
 
 
-def told(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """A number in four digits; nothing for None."""
     if value is None:
         return ""
@@ -79,11 +50,11 @@ def told(value: float | None) -> str:
     return f"{value:,.4g}".replace("-", "−") if abs(value) < 1e4 else f"{value:,.0f}"
 
 
-def told_ratio(value: float) -> str:
+def format_ratio(value: float) -> str:
     """A ratio; one that is 1 in four digits by its distance from 1."""
     away = value - 1
     if not 0 < abs(away) < 5e-4:
-        return told(value)
+        return format_number(value)
     return f"1 {'+' if away > 0 else '−'} {abs(away):.1e}".replace("e-", "e−")
 
 
@@ -105,10 +76,10 @@ def thin(points: Points, most: int = MOST_POINTS) -> Points:
     return [points[i] for i in sorted(kept)]
 
 
-def plain(value: float) -> float | int | str:
+def json_number(value: float) -> float | int | str:
     """A number of five digits as JSON can hold it; a word for one that is not finite."""
     if not math.isfinite(value):
-        return told(value)
+        return format_number(value)
     short = float(f"{value:.5g}")
     return int(short) if short.is_integer() and abs(short) < 2**53 else short
 
@@ -124,10 +95,10 @@ def sections(runs: Sequence[ReportedRun], limits: Sequence[float]) -> dict[str, 
     first += sorted((c for c in held_out if c.startswith("pass@")), key=_k)[-1:]
     count = iter(range(10_000))
 
-    def charts(names: Sequence[str], told_of: dict[str, tuple[str, str]]) -> list[Chart]:
+    def charts(titles: Mapping[str, Sequence[str]]) -> list[Chart]:
         return [
-            _chart(next(count), name, told_of.get(name, (name, "")), runs, False, limits)
-            for name in names
+            _chart(next(count), name, title, runs, False, limits)
+            for name, title in titles.items()
             if name in columns
         ]
 
@@ -137,12 +108,12 @@ def sections(runs: Sequence[ReportedRun], limits: Sequence[float]) -> dict[str, 
             for c in names
         ]
 
-    shown = {*LEARNING, *CREDIT, *HEALTH}
+    titled = {name for titles in COLUMNS.values() for name in titles}
     return {
-        "learning": evaluated(first) + charts(list(LEARNING), LEARNING),
-        "credit": charts(list(CREDIT), CREDIT),
-        "health": charts(list(HEALTH), HEALTH),
-        "other": charts([c for c in columns if c not in shown], {})
+        "learning": evaluated(first) + charts(COLUMNS["learning"]),
+        "credit": charts(COLUMNS["credit"]),
+        "health": charts(COLUMNS["health"]),
+        "other": charts({name: (name, "") for name in columns if name not in titled})
         + evaluated([c for c in held_out if c not in first]),
     }
 
@@ -160,7 +131,7 @@ def _k(column: str) -> int:
 def _chart(
     number: int,
     column: str,
-    words: tuple[str, str],
+    title: Sequence[str],
     runs: Sequence[ReportedRun],
     held_out: bool,
     limits: Sequence[float],
@@ -171,7 +142,7 @@ def _chart(
         points = thin(list(found.items()))
         thinned |= len(points) < len(found)
         if found:
-            xs, ys = [x for x, _ in points], [plain(y) for _, y in points]
+            xs, ys = [x for x, _ in points], [json_number(y) for _, y in points]
             curves.append({"run": index, "x": xs, "y": ys, "thinned": len(points) < len(found)})
     steps = sorted({step for found in values for step in found})
     last = max(len(steps) - 1, 1)
@@ -181,13 +152,13 @@ def _chart(
     return Chart(
         number,
         visible(column, kept=""),
-        visible(words[0], kept=""),
-        words[1],
+        visible(title[0], kept=""),
+        title[1],
         held_out,
         log,
         list(limits) if log else [],
         curves,
-        [[f"{step:,}", *(told(found.get(step)) for found in values)] for step in rows],
+        [[f"{step:,}", *(format_number(found.get(step)) for found in values)] for step in rows],
         thinned,
     )
 
@@ -205,7 +176,11 @@ def evaluation_table(run: ReportedRun) -> tuple[list[str], list[list[str]]]:
         chosen = {"first": rows[0], "best": max(scored, key=lambda row: row[score])} | chosen
     order = [word for word in ("first", "best", "last") if word in chosen]
     table = [
-        [word, told(chosen[word]["step"]), *(told(chosen[word].get(name)) for name in names)]
+        [
+            word,
+            format_number(chosen[word]["step"]),
+            *(format_number(chosen[word].get(name)) for name in names),
+        ]
         for word in order
     ]
     return ["", "step", *(visible(name, kept="") for name in names)], table
@@ -221,7 +196,7 @@ def final_metrics(runs: Sequence[ReportedRun]) -> list[tuple[str, list[tuple[str
         if not found:
             return "", ""
         first, last = found[:WINDOW], found[-WINDOW:]
-        return told(sum(first) / len(first)), told(sum(last) / len(last))
+        return format_number(sum(first) / len(first)), format_number(sum(last) / len(last))
 
     columns = _columns([run.metrics for run in runs])
     return [(visible(c, kept=""), [ends(run, c) for run in runs]) for c in sorted(columns)]
@@ -313,11 +288,11 @@ def _sync(run: ReportedRun) -> Check:
     if not gaps:
         return UNKNOWN
     step = max(gaps, key=lambda s: math.inf if math.isnan(gaps[s]) else gaps[s])
-    text = f"{told(gaps[step])} nats at step {step:,}"
+    text = f"{format_number(gaps[step])} nats at step {step:,}"
     if limit is None:
         return Check("unknown", f"{text}; the settings name no limit")
     state = "fine" if gaps[step] <= limit else "wrong"  # NaN is not below it
-    return Check(state, f"{text}, limit {told(limit)}")
+    return Check(state, f"{text}, limit {format_number(limit)}")
 
 
 def _finite(run: ReportedRun) -> Check:
@@ -343,7 +318,7 @@ def _ratio(run: ReportedRun) -> Check:
         return UNKNOWN
     step = max(ratios, key=lambda s: abs(ratios[s] - 1))
     state = "fine" if abs(ratios[step] - 1) <= RATIO else "look"
-    return Check(state, f"furthest from 1: {told_ratio(ratios[step])} at step {step:,}")
+    return Check(state, f"furthest from 1: {format_ratio(ratios[step])} at step {step:,}")
 
 
 def _weights(run: ReportedRun, weights: dict[str, Any] | None) -> Check:
@@ -351,7 +326,7 @@ def _weights(run: ReportedRun, weights: dict[str, Any] | None) -> Check:
         return Check("unknown", "no records with a student view")
     least, _, _, high, most = weights["marks"]
     text = (
-        f"{told_ratio(least)} to {told_ratio(most)}, 99 % below {told_ratio(high)} "
+        f"{format_ratio(least)} to {format_ratio(most)}, 99 % below {format_ratio(high)} "
         f"({weights['tokens']:,} tokens of step {weights['step']:,})"
     )
     if not all(map(math.isfinite, weights["marks"])):

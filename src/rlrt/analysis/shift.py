@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rlrt.analysis.figures import legend_below, look, plain, tidy
 from rlrt.batch import Rollout, Verdict
-from rlrt.loss.divergences import GeneralisedJSD
+from rlrt.loss.divergences import GeneralizedJSD
 from rlrt.model.policy import Policy, compare
 
 TOP = 20  # largest k of the overlap
@@ -27,7 +27,7 @@ SHIFTED = 0.1  # nats of JS above which a position counts as shifted
 MOST = math.log(2)  # nats, the largest JS there is
 DISTANCES = np.geomspace(1e-4, MOST, 61)  # x of panel a
 THRESHOLDS = np.geomspace(1e-4, 1, 41)  # of base probability, panel c
-JENSEN_SHANNON = GeneralisedJSD(beta=0.5)
+JENSEN_SHANNON = GeneralizedJSD(beta=0.5)
 
 Row = dict[str, Any]
 

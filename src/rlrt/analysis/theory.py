@@ -40,7 +40,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from rlrt.analysis.figures import COLOURS, MARKERS, plain, tidy
+from rlrt.analysis.figures import COLORS, MARKERS, plain, tidy
 from rlrt.batch import Rollout
 from rlrt.loss.divergences import kl
 from rlrt.model.fused_head import Read
@@ -317,9 +317,9 @@ def estimate(sampled: Sampled) -> dict[str, Any]:
     right_2K = sampled.right_2K.double()
     halves = right_2K / (sampled.samples / 2)
     success = (right_2K.sum(0) + 0.5) / (sampled.samples + 1)
-    centred = halves - success_rate(student, halves)[:, None]
+    centered = halves - success_rate(student, halves)[:, None]
     crossed = (
-        student * centred[0] * centred[1].sign() + student * centred[1] * centred[0].sign()
+        student * centered[0] * centered[1].sign() + student * centered[1] * centered[0].sign()
     ) / 2
     signs = (success - success_rate(student, success)).sign()
     # Inf = Σ P_S sign (f - f̄) = Σ P_S (sign - mean sign) f is linear in f
@@ -419,8 +419,8 @@ def _points(
         [max(row["influence"] ** 2, least) for row in rows],
         s=7 if filled else 26,
         marker=MARKERS[number],
-        facecolors=COLOURS[number] if filled else "none",
-        edgecolors=COLOURS[number],
+        facecolors=COLORS[number] if filled else "none",
+        edgecolors=COLORS[number],
         linewidths=0 if filled else 1.1,
         label=label,
         rasterized=len(rows) > MOST_IN_VECTORS,
@@ -438,7 +438,7 @@ def _error_bars(axes: Axes, rows: Rows) -> None:
         at = max(2 * row["teacher_divergence"], POLICY_LIMITS[0])
         places += [at, at, math.nan]  # one line with gaps: a file of half the size
         heights += [*(max(end**2, POLICY_LIMITS[0]) for end in ends), math.nan]
-    axes.plot(places, heights, color=COLOURS[1], lw=0.6, alpha=0.5, zorder=2)
+    axes.plot(places, heights, color=COLORS[1], lw=0.6, alpha=0.5, zorder=2)
 
 
 def _finish(axes: Axes, limits: tuple[float, float]) -> None:

@@ -1,4 +1,4 @@
-"""A picture of token credit: one row of coloured cells per rollout, one panel per kind of number."""
+"""A picture of token credit: one row of colored cells per rollout, one panel per kind of number."""
 
 import warnings
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ ENDINGS = (".png", ".svg")
 INK = "#5A616B"
 TOKEN_INCHES, LETTER_INCHES = 0.30, 0.085
 ROW_INCHES, MANY_ROWS_INCHES, MANY_ROWS = 0.34, 0.2, 24
-BAR_INCHES = (0.16, 3.0)  # the colour bar, the second at most
+BAR_INCHES = (0.16, 3.0)  # the color bar, the second at most
 MOST_INCHES = 24.0  # of the cells' width; with texts up to twice as much, without them thin cells
 LONGEST_TEXT = 14  # characters of a token that are written
 STYLE = {
@@ -40,13 +40,13 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Panel:
-    """Values per token, NaN where a token of the response has none. ``centre``: the neutral value
-    of a diverging colour map; None: the values start at 0.
+    """Values per token, NaN where a token of the response has none. ``center``: the neutral value
+    of a diverging color map; None: the values start at 0.
     """
 
     title: str
     values_BT: Tensor
-    centre: float | None
+    center: float | None
 
 
 def require_picture_path(path: Path) -> Path:
@@ -99,11 +99,11 @@ def _draw(axes: Axes, panel: Panel, mask_BT: Tensor, labels: Sequence[str], thin
     values = panel.values_BT.double().numpy()
     known = values[mask_BT.numpy() & np.isfinite(values)]
     norm: Normalize
-    if panel.centre is None:
-        norm, colours = Normalize(0, max(known.max(initial=0), 1e-12)), "YlGnBu"
+    if panel.center is None:
+        norm, colors = Normalize(0, max(known.max(initial=0), 1e-12)), "YlGnBu"
     else:
-        away = np.abs(known - panel.centre).max(initial=0)
-        norm, colours = CenteredNorm(panel.centre, max(away, 1e-12)), "coolwarm"
+        away = np.abs(known - panel.center).max(initial=0)
+        norm, colors = CenteredNorm(panel.center, max(away, 1e-12)), "coolwarm"
         if away == 0:
             norm.halfrange = 1.0
     for row, length in enumerate(mask_BT.sum(1).tolist()):
@@ -121,7 +121,7 @@ def _draw(axes: Axes, panel: Panel, mask_BT: Tensor, labels: Sequence[str], thin
         )
         extent = (-0.5, values.shape[1] - 0.5, row + 0.4, row - 0.4)
         image = axes.imshow(
-            cells, cmap=colours, norm=norm, extent=extent, aspect="auto", interpolation="nearest"
+            cells, cmap=colors, norm=norm, extent=extent, aspect="auto", interpolation="nearest"
         )
     if not thin:
         for edge in range(1, values.shape[1]):
@@ -137,7 +137,7 @@ def _draw(axes: Axes, panel: Panel, mask_BT: Tensor, labels: Sequence[str], thin
 
 
 def _add_bar(figure: Figure, axes: Axes, image: Any, height: float) -> None:
-    """A colour bar of the same width in every figure, beside cells ``height`` inches high."""
+    """A color bar of the same width in every figure, beside cells ``height`` inches high."""
     width, longest = BAR_INCHES
     length = min(longest, max(height, 1))
     bar = figure.colorbar(
@@ -152,14 +152,14 @@ def _add_bar(figure: Figure, axes: Axes, image: Any, height: float) -> None:
 
 
 def _write(axes: Axes, panel: Panel, image: Any, texts: Sequence[Sequence[str] | None]) -> None:
-    """Token texts in their cells, white on dark colours."""
+    """Token texts in their cells, white on dark colors."""
     for row, words in enumerate(texts):
         for t, word in enumerate(words or []):
             value = float(panel.values_BT[row, t])
             red, green, blue, _ = image.cmap(image.norm(value)) if np.isfinite(value) else [1] * 4
             dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
-            colour = "white" if dark else "#20242A"
-            axes.text(t, row, word, ha="center", va="center", color=colour, parse_math=False)
+            color = "white" if dark else "#20242A"
+            axes.text(t, row, word, ha="center", va="center", color=color, parse_math=False)
 
 
 def _shown(text: str) -> str:

@@ -12,17 +12,14 @@ from typing import Any
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
+from rlrt.analysis.data import read_data
 from rlrt.analysis.runs import Curve, Methods, Run
 from rlrt.analysis.training_curves import band_rows, trailing_mean
 from rlrt.analysis.training_curves import draw as draw_curves
 from rlrt.errors import UserError
 from rlrt.records import read_table, step_files
 
-# as those that arXiv:2603.24472 counts are remembered: not checked against the paper
-WORDS = (
-    "wait", "hmm", "perhaps", "maybe", "actually",
-    "alternatively", "seems", "might", "likely", "check",
-)  # fmt: skip
+WORDS: list[str] = read_data("doubt_words")
 # literals alone: a search takes time linear in the text
 PATTERN = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 COLUMNS = ("step", "response", "response_ids")

@@ -2,17 +2,26 @@
 
 Bytes are counted, GB are 1e9 of them. Weights, gradients and moments are exact; what a pass takes is
 counted tensor by tensor as PyTorch keeps it without fused kernels, so it is rather too much than too
-little. docs/memory.md explains every row.
+little. docs/memory.md explains every row. A run on a GPU is fitted to its cards by this estimate: where
+AdamW's moments live, and which share of a card is the engine's.
 """
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import torch
+from omegaconf import DictConfig
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 from transformers import PretrainedConfig
 
-from rlrt.errors import UserError
+from rlrt.config.build import Components, rank_count
+from rlrt.config.commands import console
+from rlrt.engine.engine import EngineSpec
+from rlrt.errors import UserError, is_rank_zero
 from rlrt.model.fused_head import tile_shape
 from rlrt.model.load import parameter_count
 from rlrt.training.performance import Shape
@@ -24,9 +33,8 @@ ENGINE_WORK = 2.0 * GB  # an engine's activations, logits of its sequences, CUDA
 TOKENS = 1024  # a token budget that is proposed is a multiple of it
 NOTHING = "no setting makes it fit: choose a smaller model or larger cards"
 
-Change = tuple[
-    str, dict[str, Any]
-]  # a setting as it is typed, and the fields of the demand with it
+# a setting as it is typed, and the fields of the demand with it
+Change = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -302,3 +310,118 @@ def _cache_bytes(demand: Demand) -> float:
 def _on_host(demand: Demand) -> float:
     """AdamW's moments in page-locked memory, on each host."""
     return 2 * FLOAT * demand.policy.parameters / demand.hosts if demand.on_host else 0.0
+
+
+def memory_table(columns: Sequence[tuple[Demand, float]], title: str) -> Table:
+    """Rows of every estimate in GB; each column is a run and the bytes of one of its cards."""
+    found = [estimate(demand, card) for demand, card in columns]
+    table = Table(title=f"{title}, GB = 1e9 bytes on each card, estimated", box=SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
+    for demand, card in columns:
+        table.add_column(f"{demand.cards} x {card / GB:.0f} GB", justify="right", no_wrap=True)
+    where = ["host" if demand.on_host else "device" for demand, _ in columns]
+    table.add_row("AdamW's moments on the", *where)
+    _section(table, "in an update", [one.updating for one in found])
+    _section(table, "while the engine samples", [one.sampling for one in found])
+    if any(one.engine_share for one in found):
+        table.add_row("left for its cache", *(_gb(one.left) for one in found))
+        table.add_row("  in tokens", *(f"{one.cached_tokens:,}" for one in found))
+        longest = [f"{demand.longest_sequence:,}" for demand, _ in columns]
+        table.add_row("  at least one sequence of", *longest)
+        table.add_row("engine's share of a card", *(_share(one) for one in found))
+    table.add_row("on each host, page-locked", *(_gb(one.on_host) for one in found))
+    table.add_row("fits", *("yes" if one.fits else "no" for one in found), style="bold")
+    return table
+
+
+def _section(table: Table, name: str, parts: Sequence[dict[str, float]]) -> None:
+    table.add_row(name, *(_gb(sum(part.values())) for part in parts), style="bold")
+    for row in parts[0]:
+        if any(part[row] for part in parts):
+            table.add_row(f"  {row}", *(_gb(part[row]) for part in parts))
+
+
+def _gb(count: float) -> str:
+    return f"{count / GB:.1f}" if count else "–"
+
+
+def _share(one: Estimate) -> str:
+    return f"{max(one.engine_share, 0):.0%}"
+
+
+def demand_of(
+    config: DictConfig,
+    components: Components,
+    policy: PretrainedConfig,
+    teacher: PretrainedConfig | None,
+) -> Demand:
+    """What the run asks of its cards; ``teacher``: of another model, None for the policy's own."""
+    training, low = components.training, components.dtype == torch.bfloat16
+    sizes = Sizes.of(policy)
+    own = None if components.teacher.is_policy else sizes if teacher is None else Sizes.of(teacher)
+    return Demand(
+        policy=sizes,
+        cards=rank_count(config),
+        hosts=config.trainer.num_nodes,
+        gathers=low or config.trainer.strategy != "auto",
+        low=low,
+        moments=training.optimization.moments,
+        token_budget=training.token_budget,
+        longest_sequence=training.longest_sequence,
+        checkpointing=components.model.gradient_checkpointing,
+        teacher=own,
+        teacher_bytes=HALF if low and not components.teacher.changes else FLOAT,
+        engine="gpu_memory_utilization" in config.engine,
+        engine_share=config.engine.get("gpu_memory_utilization"),
+        tensor_parallel=config.engine.get("tensor_parallel", 1),
+    )
+
+
+def found_card() -> int:
+    """Bytes of this process's card."""
+    return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+
+
+def card_bytes(components: Components) -> float:
+    """Bytes of a card that the run may count on; UserError where the setting exceeds what is there."""
+    found, asked = found_card(), components.run.card_gb
+    if asked is not None and asked * GB > found:
+        raise UserError(
+            f"card_gb is {asked}, it must be null or at most the {found / GB:.1f} GB of the card"
+        )
+    return found if asked is None else asked * GB
+
+
+def fitted(
+    config: DictConfig,
+    components: Components,
+    spec: EngineSpec,
+    policy: PretrainedConfig,
+    teacher: PretrainedConfig | None,
+) -> tuple[Components, EngineSpec]:
+    """The run's parts and engine with what its cards leave; prints the table.
+
+    UserError, with the settings that fit, where cards or host do not hold the run.
+    """
+    card = card_bytes(components)
+    demand = settled(demand_of(config, components, policy, teacher), card)
+    show([(demand, card)], components.model.name)
+    require_room(demand, card, components.training.problems_per_update)
+    found = estimate(demand, card)
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if found.on_host > host:
+        raise UserError(
+            f"AdamW's moments would take {found.on_host / GB:.0f} GB of the host's memory, which has "
+            f"{host / GB:.0f} GB: use more machines or more cards with "
+            "training.optimization.moments=device"
+        )
+    optimization = replace(components.training.optimization, moments=demand.moments)
+    training = replace(components.training, optimization=optimization)
+    share = found.engine_share * card / found_card() if demand.engine else None
+    return replace(components, training=training), replace(spec, gpu_memory_share=share)
+
+
+def show(columns: list[tuple[Demand, float]], name: str) -> None:
+    """Print the memory table, once for all ranks."""
+    if is_rank_zero():
+        console.print(memory_table(columns, f"memory of {name}"))

@@ -1,4 +1,4 @@
-"""A run put together from its configuration, cheapest parts first."""
+"""A run built from its configuration, cheapest parts first, and ready to start."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,17 +9,18 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from rlrt.config.configuration import build, checked, first_sentence, shared_settings
-from rlrt.config.console import console, quiet_libraries, say
-from rlrt.config.fitting import fitted
-from rlrt.config.parts import CheapParts, build_cheap_parts, read_problems
-from rlrt.config.pinning import pinned, with_commits
-from rlrt.config.teacher_model import require_vocabulary, teacher_folder, teacher_tokens
+from rlrt.config.build import Components, build_components
+from rlrt.config.commands import console, quiet_libraries, say
+from rlrt.config.compose import build, shared_settings, user_errors
+from rlrt.config.memory import fitted
+from rlrt.config.problems import read_problems
+from rlrt.config.resume import pinned, with_commits
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
-from rlrt.errors import UserError, is_rank_zero
+from rlrt.errors import UserError, is_rank_zero, one_line
 from rlrt.files import write_atomically
+from rlrt.loss.divergences import Divergence
 from rlrt.loss.objective import Objective
 from rlrt.model.load import (
     chosen_attention,
@@ -33,6 +34,7 @@ from rlrt.model.load import (
     use_kernels,
 )
 from rlrt.model.packed_attention import checkpoint_activations
+from rlrt.model.teacher import Teacher
 from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.exports import Exports
@@ -45,12 +47,15 @@ from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Update
 from rlrt.training.view import LiveView
 
+TEACHER = "teacher.path"  # the setting
+
 
 @dataclass(frozen=True)
 class Run:
-    """A training that is ready to start."""
+    """A training that is ready to start; ``config`` is the one that its folder holds."""
 
     folder: Path
+    config: DictConfig
     trainer: L.Trainer
     module: PolicyModule
     data: ProblemDataModule
@@ -69,7 +74,7 @@ class Run:
             except SystemExit:  # what Lightning makes of Ctrl-C
                 raise KeyboardInterrupt from None
             except MisconfigurationException as error:
-                raise UserError(first_sentence(error)) from error
+                raise UserError(one_line(error)) from error
             self._finish()
         self.rollouts.engine.close()  # last: vLLM takes the processes' connections along
 
@@ -91,50 +96,77 @@ class Run:
 
 
 def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
-    """Cheap parts, then problems, then the policy; the engine starts with the fit."""
+    """A run in ``folder``, which then holds its configuration; the engine starts with the fit.
+
+    UserError, before anything is written, where it cannot start.
+    """
     quiet_libraries()
-    parts = pinned(build_cheap_parts(config))
-    L.seed_everything(parts.run.seed, verbose=False)
-    model, training = parts.model, parts.training
-    policy_path = checked(policy_folder, model.path, weights=False, revision=model.at)
-    tokenizer = checked(load_tokenizer, policy_path)
-    prompts = checked(Prompts, tokenizer, **asdict(parts.prompts))
-    shape = shape_of(policy_path)
-    model_tokens = require_lengths(parts, shape, tokenizer)
-    spec = _engine_spec(parts, policy_path, tokenizer)
+    run = _build_run(config, folder, first_step)
+    if is_rank_zero():
+        write_atomically(
+            folder / "config.yaml",
+            lambda partial: OmegaConf.save(run.config, partial, resolve=True),
+        )
+    return run
+
+
+@user_errors()
+def _build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
+    components = pinned(build_components(config))
+    L.seed_everything(components.run.seed, verbose=False)
+    model, training = components.model, components.training
+
+    # of the model its small files first
+    policy_path = policy_folder(model.path, weights=False, revision=model.at)
+    tokenizer = load_tokenizer(policy_path)
+    prompts = Prompts(tokenizer, **asdict(components.prompts))
+    shape = load_config(policy_path)
+    model_tokens = require_lengths(components, shape, tokenizer)
+    stops = stop_token_ids(policy_path, tokenizer)
+    spec = EngineSpec(policy_path, stops, components.dtype, training.longest_sequence)
+    device = "cpu"
     if config.trainer.accelerator == "gpu":
-        parts, spec = fitted(config, parts, spec, shape, teacher_shape(parts))
-    kernels = _kernels(config, parts, policy_path)
-    settings = _rollout_settings(parts, model_tokens)
-    problems = read_problems(parts, prompts)
-    sizes = (training.problems_per_step, training.problems_per_update)
-    if model.random_init_seed is None:  # a download of many gigabytes: after all that may be wrong
-        policy_path = checked(policy_folder, model.path, weights=True, revision=model.at)
-    updates: list[Update] = []  # the callback fills it, the data module hands it out
-    data = checked(ProblemDataModule, *problems, parts.run.seed, *sizes, updates)
-    judge = Judge(tokenizer, parts.verifier)
-    exchangeable = RolloutParts(
-        parts.engine, spec, prompts, judge, parts.credit, parts.context, parts.evaluator
+        device = "cuda"
+        components, spec = fitted(config, components, spec, shape, teacher_shape(components))
+    kernels = chosen_kernels(model.kernels, shape.model_type, device)
+    attention = chosen_attention(model.attention, device)
+    problems = read_problems(
+        components.source, components.context, prompts, training.max_prompt_tokens
     )
-    rollouts = RolloutCallback(settings, exchangeable, updates, folder, first_step)
-    score = f"avg@{parts.evaluator.samples}"
-    saved = parts.checkpoint
+    if model.random_init_seed is None:  # a download of many gigabytes: after all that may be wrong
+        policy_path = policy_folder(model.path, weights=True, revision=model.at)
+
+    sizes = (training.problems_per_step, training.problems_per_update)
+    updates: list[
+        Update
+    ] = []  # of the current step: the callback fills it, the data module hands it out
+    data = ProblemDataModule(*problems, components.run.seed, *sizes, updates)
+    rollouts = RolloutCallback(
+        _rollout_settings(components, model_tokens),
+        RolloutParts(
+            components.engine,
+            spec,
+            prompts,
+            Judge(tokenizer, components.verifier),
+            components.credit,
+            components.context,
+            components.evaluator,
+        ),
+        updates,
+        folder,
+        first_step,
+    )
+    saved, score = components.checkpoint, f"avg@{components.evaluator.samples}"
     checkpoints = Checkpoints(
         folder / "checkpoints", rollouts.evaluations, score, saved.every_n_steps, saved.keep
     )
-    exported = (saved.export_every_n_steps, saved.export_steps)
-    exports = Exports(folder, tokenizer, spec.dtype, *exported)
+    exports = Exports(folder, tokenizer, spec.dtype, saved.export_every_n_steps, saved.export_steps)
     watch = RankWatch(folder, shared_settings(config))
     views = [LiveView(rollouts, console)] if is_rank_zero() else []
     trainer = _trainer(config, folder, first_step, [watch, exports, rollouts, *views, checkpoints])
-    sharded = isinstance(trainer.strategy, FullySharded)
-    module = _policy_module(parts, policy_path, sharded, kernels)
-    if is_rank_zero():
-        stored = with_commits(config, parts)
-        write_atomically(
-            folder / "config.yaml", lambda partial: OmegaConf.save(stored, partial, resolve=True)
-        )
-    return Run(folder, trainer, module, data, rollouts, checkpoints, exports, watch)
+    module = _policy_module(components, policy_path, trainer, kernels, attention)
+    stored = with_commits(config, components)
+    return Run(folder, stored, trainer, module, data, rollouts, checkpoints, exports, watch)
 
 
 def _trainer(
@@ -155,91 +187,38 @@ def _trainer(
     return trainer
 
 
-def _kernels(config: DictConfig, parts: CheapParts, policy_path: str) -> tuple[str, str]:
-    """Of the layers and of attention; UserError where those asked for cannot be had."""
-    device = "cuda" if config.trainer.accelerator == "gpu" else "cpu"
-    kind = checked(load_config, policy_path).model_type
-    return (
-        checked(chosen_kernels, parts.model.kernels, kind, device),
-        checked(chosen_attention, parts.model.attention, device),
-    )
-
-
 def _policy_module(
-    parts: CheapParts, policy_path: str, sharded: bool, kernels: tuple[str, str]
+    components: Components, policy_path: str, trainer: L.Trainer, kernels: str, attention: str
 ) -> PolicyModule:
-    """With the policy itself, or a hollow one whose values rank 0 alone loads."""
+    """With the policy itself; where it is sharded, a hollow one whose values rank 0 alone loads."""
     policy = source = None
+    sharded = isinstance(trainer.strategy, FullySharded)
     if is_rank_zero() or not sharded:
-        source = checked(load_policy, policy_path, torch.float32, parts.model.random_init_seed)
-    if not sharded:
-        policy, source = source, None
-    else:
-        policy = checked(hollow_policy, policy_path)
+        policy = load_policy(policy_path, torch.float32, components.model.random_init_seed)
+    if sharded:
+        policy, source = hollow_policy(policy_path), policy
     assert policy is not None
-    use_kernels(policy, *kernels)
-    if parts.model.gradient_checkpointing:
-        checkpoint_activations(policy, parts.model.save_attention)
-    objective = Objective(
-        parts.loss, parts.aggregation, parts.credit.divergence, parts.credit.importance_limit
-    )
-    return checked(
-        PolicyModule,
+    use_kernels(policy, kernels, attention)
+    if components.model.gradient_checkpointing:
+        checkpoint_activations(policy, components.model.save_attention)
+    credit, training = components.credit, components.training
+    return PolicyModule(
         policy,
-        parts.teacher,
-        objective,
-        parts.training.optimization,
-        parts.training.temperature,
-        parts.training.token_budget,
+        components.teacher,
+        Objective(
+            components.loss, components.aggregation, credit.divergence, credit.importance_limit
+        ),
+        training.optimization,
+        training.temperature,
+        training.token_budget,
         source,
     )
 
 
-def shape_of(folder: str, setting: str = "model.path") -> PretrainedConfig:
-    """A model's configuration; UserError where it does not load."""
-    return checked(load_config, folder, setting)
-
-
-def teacher_shape(parts: CheapParts) -> PretrainedConfig | None:
-    """The configuration of a teacher that is another model."""
-    if parts.teacher.path is None:
-        return None
-    return shape_of(teacher_folder(parts.teacher), "teacher.path")
-
-
-def require_lengths(
-    parts: CheapParts, shape: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None
-) -> int:
-    """Tokens that policy and teacher take; UserError where that is too short for the run.
-
-    Without a tokenizer another model that teaches is not looked at.
-    """
-    training = parts.training
-    checked(parts.engine.require_shape, shape)
-    require_vocabulary(parts.credit.divergence, shape.vocab_size)
-    model_tokens = int(shape.max_position_embeddings)
-    if parts.teacher.path is not None and tokenizer is not None:
-        model_tokens = min(model_tokens, teacher_tokens(parts.teacher, tokenizer, shape))
-    longest = training.longest_sequence
-    if longest > model_tokens:
-        raise UserError(
-            f"training.max_prompt_tokens + max_response_tokens = {longest} is more than the "
-            f"{model_tokens} tokens that the model at {parts.model.path} takes"
-        )
-    return model_tokens
-
-
-def _engine_spec(
-    parts: CheapParts, policy_path: str, tokenizer: PreTrainedTokenizerBase
-) -> EngineSpec:
-    stops = checked(stop_token_ids, policy_path, tokenizer)
-    return EngineSpec(policy_path, stops, parts.dtype, parts.training.longest_sequence)
-
-
-def _rollout_settings(parts: CheapParts, model_tokens: int) -> RolloutSettings:
-    training = parts.training
+def _rollout_settings(components: Components, model_tokens: int) -> RolloutSettings:
+    training = components.training
     return RolloutSettings(
-        seed=parts.run.seed,
+        seed=components.run.seed,
         rollouts_per_problem=training.rollouts_per_problem,
         problems_per_update=training.problems_per_update,
         temperature=training.temperature,
@@ -249,5 +228,72 @@ def _rollout_settings(parts: CheapParts, model_tokens: int) -> RolloutSettings:
         overlong_buffer=training.overlong_buffer,
         mask_truncated=training.mask_truncated,
         score_all=training.score_all,
-        record_rollouts=parts.run.record_rollouts,
+        record_rollouts=components.run.record_rollouts,
     )
+
+
+@user_errors()
+def require_lengths(
+    components: Components, shape: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None
+) -> int:
+    """Tokens that policy and teacher take; UserError where that is too short for the run.
+
+    Without a tokenizer another model that teaches is not looked at.
+    """
+    components.engine.require_shape(shape)
+    require_vocabulary(components.credit.divergence, shape.vocab_size)
+    model_tokens = int(shape.max_position_embeddings)
+    if components.teacher.path is not None and tokenizer is not None:
+        model_tokens = min(model_tokens, teacher_tokens(components.teacher, tokenizer, shape))
+    longest = components.training.longest_sequence
+    if longest > model_tokens:
+        raise UserError(
+            f"training.max_prompt_tokens + max_response_tokens = {longest} is more than the "
+            f"{model_tokens} tokens that the model at {components.model.path} takes"
+        )
+    return model_tokens
+
+
+def require_vocabulary(divergence: Divergence | None, vocabulary: int) -> None:
+    """UserError where a divergence keeps more tokens than there are."""
+    top_k = None if divergence is None else divergence.top_k
+    if top_k is not None and top_k > vocabulary:
+        raise UserError(
+            f"credit.top_k is {top_k}, it must be null or at most {vocabulary}, the model's vocabulary"
+        )
+
+
+def teacher_folder(teacher: Teacher) -> str:
+    """The folder of a separate teacher's configuration and tokenizer; ValueError where there is none."""
+    at = teacher.commit or teacher.revision
+    return policy_folder(str(teacher.path), weights=False, setting=TEACHER, revision=at)
+
+
+def teacher_shape(components: Components) -> PretrainedConfig | None:
+    """The configuration of a teacher that is another model; None for the policy's own."""
+    if components.teacher.path is None:
+        return None
+    return load_config(teacher_folder(components.teacher), TEACHER)
+
+
+@user_errors()
+def teacher_tokens(
+    teacher: Teacher, tokenizer: PreTrainedTokenizerBase, policy: PretrainedConfig
+) -> int:
+    """The longest sequence that a separate teacher takes; UserError where it cannot read the policy's
+    token ids: another tokenizer, or logits of another width.
+    """
+    folder = teacher_folder(teacher)
+    own = load_tokenizer(folder, setting=TEACHER)
+    if own.get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"{TEACHER} is {teacher.path}, whose tokenizer differs from the policy's: the teacher "
+            "scores the policy's own token ids, so both must share one vocabulary"
+        )
+    shape = load_config(folder, setting=TEACHER)
+    if shape.vocab_size != policy.vocab_size:
+        raise UserError(
+            f"{TEACHER} is {teacher.path}, whose output has {shape.vocab_size} entries and the "
+            f"policy's {policy.vocab_size}: they must be equal"
+        )
+    return int(shape.max_position_embeddings)

@@ -1,7 +1,7 @@
 """OPSD: the policy learns from itself behind a reference solution, on its own responses."""
 
 from rlrt.credit.distillation import Distillation
-from rlrt.loss.divergences import GeneralisedJSD
+from rlrt.loss.divergences import GeneralizedJSD
 
 
 class OPSD(Distillation):
@@ -17,4 +17,4 @@ class OPSD(Distillation):
     """
 
     def __init__(self, beta: float = 0.5, element_clip: float | None = None) -> None:
-        self.divergence = GeneralisedJSD(beta, element_clip)
+        self.divergence = GeneralizedJSD(beta, element_clip)

@@ -8,6 +8,8 @@ from rlrt.batch import Problem, ProblemSet
 from rlrt.data.problems import collect
 from rlrt.data.rows import Columns, Row, check_file, read_file, read_hub
 
+# of the paper's Table 1 (arXiv:2605.10781), in its order; the mean over them is its headline
+PAPER_BENCHMARKS = ("aime24", "aime25", "aime26", "hmmt26", "amc23", "math500")
 ADVICE = (
     "check the network, or name the folder of local copies by benchmark_folder= "
     "(data.overlap_folder= in a training)"

@@ -116,5 +116,5 @@ def without_wrapper(prompt: str) -> str:
 
 
 def language_of(question: str) -> str:
-    """Chinese ("zh") where one of its characters occurs, else "en": so are all rows labelled."""
+    """Chinese ("zh") where one of its characters occurs, else "en": so are all rows labeled."""
     return "zh" if _CHINESE.search(question) else "en"

@@ -24,7 +24,7 @@ class _SeededSampler(LogitsProcessor):
     """Draws each row's token with that row's own generator and leaves generate() no other choice.
 
     generate() itself has one random state for the whole batch, so a response would depend on its
-    neighbours; and its scores of every step would have to be kept to know the log-probs.
+    neighbors; and its scores of every step would have to be kept to know the log-probs.
     """
 
     def __init__(self, seeds: Sequence[int], sampling: Sampling) -> None:

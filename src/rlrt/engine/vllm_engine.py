@@ -60,7 +60,7 @@ T = TypeVar("T")
 
 
 class Sharers:
-    """The ``size`` neighbouring ranks that share an engine, of which this one is ``place``.
+    """The ``size`` neighboring ranks that share an engine, of which this one is ``place``.
 
     Made on all ranks at the same time; ``size`` divides their number. vLLM schedules on each of these
     ranks by itself, so all of them have to hand in the same requests in the same order.
@@ -120,7 +120,7 @@ class VLLMEngine:
 
     ``max_sequences`` are decoded at a time; ``gpu_memory_utilization`` is the share of a GPU that
     weights and cache may take, null for what the spec says is left; ``cpu_cache_gib`` the cache of the
-    CPU build, of each process. ``tensor_parallel``: so many neighbouring ranks hold one engine
+    CPU build, of each process. ``tensor_parallel``: so many neighboring ranks hold one engine
     together. ``attention_backend`` is one of vLLM's names, null for its own choice.
     """
 
@@ -353,7 +353,7 @@ class VLLMEngine:
 def _load(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None:
     """Copy weights into the parameters of a vLLM model, where they are.
 
-    ``reload_weights`` would build every layer anew, load that, and copy it back: for quantised weights,
+    ``reload_weights`` would build every layer anew, load that, and copy it back: for quantized weights,
     which nothing here has.
     """
     model.load_weights(weights)  # type: ignore[operator]

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from rlrt.batch import Response, Rollout
 from rlrt.engine.engine import Engine, Sampling
-from rlrt.evaluation.asking import ask, judge_again
+from rlrt.evaluation.asking import judge_again
 from rlrt.evaluation.folder import EvaluationFolder, Known
 from rlrt.evaluation.questions import Key, Question
 from rlrt.reward.judge import Judge, JudgedResponse
+from rlrt.training.evaluator import sample_and_judge
 
 Answered = tuple[Response, JudgedResponse]
 Told = Callable[[Response], None]
@@ -56,7 +57,7 @@ class Interview:
                 journal.append(questions[index].key, response)
                 self.told(response)
 
-            answered = ask(
+            answered = sample_and_judge(
                 engine,
                 [question.prompt_ids for question in questions],
                 [question.seed(self.seed) for question in questions],

@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from rlrt.functional.bootstrap import Resampled, resample
+from rlrt.bootstrap import Resampled, resample
 from rlrt.seeds import derive_seed
 
 WEAK_BELOW = Fraction(3, 5)  # of its samples right: there the teacher view is weak

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from itertools import chain
 
+from rlrt.data.benchmarks import PAPER_BENCHMARKS
 from rlrt.evaluation.comparison import Estimate
-from rlrt.evaluation.paper import SIX
 from rlrt.evaluation.sheets import PAPER_CELLS, groups, paper_cell
 from rlrt.evaluation.summary import Summary
 
@@ -42,7 +42,7 @@ def _estimates(summary: Summary) -> Iterator[Estimate]:
 def _models(summary: Summary) -> Iterator[str]:
     if len(summary.models) > 1:
         yield f"Gains are over {summary.models[0]}, paired over problems."
-    if summary.mean and summary.mean.benchmarks == SIX and not summary.mean.whole:
+    if summary.mean and summary.mean.benchmarks == PAPER_BENCHMARKS and not summary.mean.whole:
         yield "The mean is over parts of the six benchmarks: it is not the paper's."
     elif summary.mean and not summary.mean.of_the_six:
         yield (

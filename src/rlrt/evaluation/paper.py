@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SIX = ("aime24", "aime25", "aime26", "hmmt26", "amc23", "math500")  # the headline is their mean
+from rlrt.data.benchmarks import PAPER_BENCHMARKS
+
 TABLE = """
 4B-Base | start                | 9.6/33.3  | 6.9/30.0  | 6.5/16.7  | 3.6/24.2  | 43.3/90.0 | 66.8/92.2
 4B-Base | GRPO                 | 15.0/40.0 | 14.4/33.3 | 12.3/36.7 | 10.0/27.3 | 58.3/87.5 | 80.2/94.2
@@ -62,7 +63,9 @@ def _read(line: str) -> PaperRow:
     model, method, *cells = (word.strip() for word in line.split("|"))
     numbers = [[round(float(word) / 100, 3) for word in cell.split("/")] for cell in cells]
     return PaperRow(
-        model, method, {name: PaperCell(*two) for name, two in zip(SIX, numbers, strict=True)}
+        model,
+        method,
+        {name: PaperCell(*two) for name, two in zip(PAPER_BENCHMARKS, numbers, strict=True)},
     )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rlrt.batch import Rollout, Verdict
 from rlrt.errors import UserError
-from rlrt.functional.answers import Answers, by_problem, count_answers, pass_curve
+from rlrt.pass_at_k import Answers, by_problem, count_answers, pass_curve
 
 Answered = Iterable[tuple[str, int, bool]]
 Read = TypeVar("Read")

@@ -8,8 +8,9 @@ are not known here.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rlrt.data.benchmarks import PAPER_BENCHMARKS
 from rlrt.evaluation.comparison import WEAK_BELOW, Estimate, Result
-from rlrt.evaluation.paper import SIX, PaperCell, PaperRow
+from rlrt.evaluation.paper import PaperCell, PaperRow
 from rlrt.evaluation.summary import BenchmarkResult, Mean, Summary
 
 NONE = "–"
@@ -122,7 +123,7 @@ def _heading(group: BenchmarkResult | Mean) -> str:
 
 def _shown(benchmark: str) -> str:
     """As the paper writes its six, and any other as it is."""
-    return benchmark.upper() if benchmark in SIX else benchmark
+    return benchmark.upper() if benchmark in PAPER_BENCHMARKS else benchmark
 
 
 def paper_cell(row: PaperRow | None, group: BenchmarkResult | Mean) -> PaperCell | None:

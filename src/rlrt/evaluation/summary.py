@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlrt.batch import Rollout
+from rlrt.bootstrap import Resampled, mean_of
+from rlrt.data.benchmarks import PAPER_BENCHMARKS
 from rlrt.errors import UserError
 from rlrt.evaluation.comparison import (
     Estimate,
@@ -17,10 +19,9 @@ from rlrt.evaluation.comparison import (
     resample_measures,
     results,
 )
-from rlrt.evaluation.paper import SIX, PaperRow
+from rlrt.evaluation.paper import PaperRow
 from rlrt.evaluation.scores import Scores, measures, right_answers, score
-from rlrt.functional.answers import powers_of_two
-from rlrt.functional.bootstrap import Resampled, mean_of
+from rlrt.pass_at_k import powers_of_two
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Mean:
     @property
     def of_the_six(self) -> bool:
         """Whether it is the paper's headline."""
-        return self.whole and self.benchmarks == SIX
+        return self.whole and self.benchmarks == PAPER_BENCHMARKS
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class TeacherSplit:
 
     ``weak``: right in less than 60 % of its samples; False: in at least as many; None: it has none,
     for want of a context. Its samples are none of those that are compared, so that choosing by them
-    favours no model. Where contexts are the first model's own right samples, though, a problem
+    favors no model. Where contexts are the first model's own right samples, though, a problem
     without one is one that this model got wrong: gains there are too large.
     """
 
@@ -99,7 +100,7 @@ class Summary:
     split: tuple[TeacherSplit, ...]  # empty where no teacher view was asked
 
 
-def summarise(
+def summarize(
     models: Sequence[EvaluatedModel], seed: int, sizes: Mapping[str, int] | None = None
 ) -> Summary:
     """Everything that is reported; a function of the arguments, with the seed of the bootstrap.
@@ -161,7 +162,7 @@ def _scores(models: Sequence[EvaluatedModel], name: str) -> tuple[Scores, ...]:
 def _mean(benchmarks: Sequence[BenchmarkResult], drawn: Mapping[str, Resampled]) -> Mean:
     """Over the six where all are there, and whatever else is; over all else."""
     there = {benchmark.name: benchmark for benchmark in benchmarks}
-    names = SIX if there.keys() >= set(SIX) else tuple(there)
+    names = PAPER_BENCHMARKS if there.keys() >= set(PAPER_BENCHMARKS) else tuple(there)
     kept = [list(there[name].results[0].pass_at) for name in names]
     ks = [k for k in kept[0] if all(k in others for others in kept)]
     parts = []

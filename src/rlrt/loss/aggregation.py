@@ -1,4 +1,4 @@
-"""How token losses of one optimiser update become one number.
+"""How token losses of one optimizer update become one number.
 
 Every aggregation is a weight per token, fixed before the update is split: the loss is the plain sum
 of ``weight * token loss`` over all micro-batches and ranks, so no split can change it. Denominators are

@@ -65,7 +65,7 @@ class AlphaDivergence:
 
 
 @dataclass(frozen=True)
-class GeneralisedJSD:
+class GeneralizedJSD:
     """OPSD's divergence (arXiv:2601.18734): ``β KL(T‖M) + (1-β) KL(S‖M)``, ``M = β T + (1-β) S``.
 
     Over the full vocabulary; β weighs the teacher, as in GKD (arXiv:2306.13649): β = 0 is KL(T‖S) and

@@ -123,7 +123,7 @@ class Separate(Teacher):
 
 
 def _still(weights: PreTrainedModel) -> PreTrainedModel:
-    """Weights that no optimiser and no gradient reaches."""
+    """Weights that no optimizer and no gradient reaches."""
     return weights.requires_grad_(False).eval()
 
 

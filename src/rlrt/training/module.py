@@ -1,4 +1,4 @@
-"""The LightningModule: holds the policy, scores both views, and makes the optimiser updates."""
+"""The LightningModule: holds the policy, scores both views, and makes the optimizer updates."""
 
 import math
 import re

@@ -101,7 +101,7 @@ class HostAdamW(AdamW):
 class _HostState(dict[str, Tensor]):
     """Step and moments of a parameter: a moment that is set is copied into its place on the host.
 
-    So they stay there when the trainer moves an optimiser's state to its device.
+    So they stay there when the trainer moves an optimizer's state to its device.
     """
 
     @classmethod
@@ -253,7 +253,7 @@ class Optimization:
             )
 
     def of(self, policy: nn.Module) -> dict[str, Any]:
-        """Optimiser and scheduler, in the form that Lightning takes."""
+        """Optimizer and scheduler, in the form that Lightning takes."""
         settings: dict[str, Any] = {
             "lr": self.learning_rate,
             "betas": self.betas,

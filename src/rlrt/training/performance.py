@@ -135,7 +135,7 @@ def performance(stages: Mapping[str, Work], peak: float) -> dict[str, float]:
     """``<stage>/tokens_per_s``, ``mfu`` and ``padding_waste`` over all ranks; collective, of the same
     stages on each.
 
-    Model FLOP utilisation is ``FLOPs of all ranks / sum over ranks of (seconds · peak)``, the peak in
+    Model FLOP utilization is ``FLOPs of all ranks / sum over ranks of (seconds · peak)``, the peak in
     FLOP/s being each rank's own: that is FLOPs / (seconds · peak · ranks) where they are alike
     (PaLM, arXiv:2204.02311, appendix B). Tokens per second are of the whole run. Padding waste is the
     share of attention slots that hold padding. What a stage without any work lacks is left out.

@@ -18,10 +18,10 @@ from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
-from rlrt.evaluation.evaluator import Evaluator
 from rlrt.records import prompt_texts, write_records
 from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import Checkpoints
+from rlrt.training.evaluator import Evaluator
 from rlrt.training.module import NonFiniteError, PolicyModule, UpdateOutcome
 from rlrt.training.performance import (
     Work,
@@ -107,7 +107,7 @@ class RolloutCallback(L.Callback):
         return self.step.sampled.rollouts if self.step is not None else []
 
     def on_train_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
-        # no earlier: PyTorch restores an optimiser with the room of all gradients, which on a card is
+        # no earlier: PyTorch restores an optimizer with the room of all gradients, which on a card is
         # the engine's once it has started
         self.start_engine(module)
 

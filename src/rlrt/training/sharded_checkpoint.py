@@ -14,7 +14,7 @@ import torch
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 LAYOUT = ".metadata"
-EXTRA = "meta.pt"  # what Lightning keeps beside weights and optimiser state
+EXTRA = "meta.pt"  # what Lightning keeps beside weights and optimizer state
 LAYOUT_CLASSES = {
     ("pathlib", "PosixPath"),
     ("torch", "Size"),
@@ -46,7 +46,7 @@ class _LayoutUnpickler(pickle.Unpickler):
 
 
 def read_extra(folder: Path) -> dict[str, Any]:
-    """Counters, schedulers and all else that is neither weight nor optimiser state.
+    """Counters, schedulers and all else that is neither weight nor optimizer state.
 
     UnpicklingError where any part of the folder holds more than tensors and plain values.
     """
@@ -61,7 +61,7 @@ def read_extra(folder: Path) -> dict[str, Any]:
 def read_whole(folder: Path) -> dict[str, Any]:
     """What a single process would have saved: all shards put together, on the host.
 
-    Optimiser state is numbered in the order of the parameter groups, as PyTorch numbers it.
+    Optimizer state is numbered in the order of the parameter groups, as PyTorch numbers it.
     """
     layout = _read_layout(folder)
     values = _put_together(folder, layout)
@@ -113,7 +113,7 @@ def _put_together(folder: Path, layout: Metadata) -> dict[str, Any]:
 
 
 def _numbered(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """Optimiser state with numbers in place of the parameters' names."""
+    """Optimizer state with numbers in place of the parameters' names."""
     groups = [group for _, group in sorted(optimizer["param_groups"].items())]
     names = [name for group in groups for name in group["params"]]
     number = {name: index for index, name in enumerate(names)}

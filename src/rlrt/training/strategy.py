@@ -13,7 +13,7 @@ PATIENCE = timedelta(hours=12)
 
 
 class FullySharded(ModelParallelStrategy):
-    """Parameters, gradients and optimiser state spread over all ranks; a layer is gathered when used.
+    """Parameters, gradients and optimizer state spread over all ranks; a layer is gathered when used.
 
     One rank is enough: its float32 weights then are cast to bfloat16 layer by layer, as with several.
     ``sharded_checkpoints``: every rank writes its own part, into a folder; else rank 0 writes one file.

@@ -1,4 +1,4 @@
-"""From a scored rollout step to the mini-batches of its optimiser updates."""
+"""From a scored rollout step to the mini-batches of its optimizer updates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from rlrt.model.packing import joined
 
 @dataclass(frozen=True)
 class Update:
-    """One mini-batch: all that one optimiser update reads. Tensors stay on the CPU."""
+    """One mini-batch: all that one optimizer update reads. Tensors stay on the CPU."""
 
     rows: tuple[int, ...]  # the rollouts' places in the rollout step
     prompts: tuple[tuple[int, ...], ...]

@@ -12,11 +12,11 @@ from rlrt.analysis.report_numbers import (
     checks,
     evaluation_table,
     final_metrics,
-    plain,
+    format_number,
+    json_number,
     sections,
     stage_seconds,
     thin,
-    told,
 )
 from rlrt.analysis.reported_runs import ReportedRun
 
@@ -34,7 +34,7 @@ from rlrt.analysis.reported_runs import ReportedRun
     ],
 )
 def test_numbers_are_told_in_four_digits(value: float | None, shown: str) -> None:
-    assert told(value) == shown
+    assert format_number(value) == shown
 
 
 def test_a_long_curve_keeps_its_ends_its_peaks_and_its_broken_numbers() -> None:
@@ -49,7 +49,12 @@ def test_a_long_curve_keeps_its_ends_its_peaks_and_its_broken_numbers() -> None:
 
 
 def test_json_gets_numbers_it_has() -> None:
-    assert [plain(v) for v in (0.1234567, 3.0, math.nan, math.inf)] == [0.12346, 3, "NaN", "∞"]
+    assert [json_number(v) for v in (0.1234567, 3.0, math.nan, math.inf)] == [
+        0.12346,
+        3,
+        "NaN",
+        "∞",
+    ]
 
 
 def test_every_column_has_one_chart(make: Make) -> None:

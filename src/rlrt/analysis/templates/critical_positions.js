@@ -56,7 +56,7 @@ function layOut(response) {
 // ---- shading: the same scale for all responses of the page, square roots, so that small ones show
 let measure = "divergence", largest = 1;
 const column = (response) => response.values[measure === "credit" ? "weight" : measure];
-const colour = (value) => {
+const color = (value) => {
   const depth = DEEPEST * Math.sqrt(Math.min(Math.abs(value) / largest, 1));
   return depth > 0.01 ? `rgb(${value < 0 ? COLD : WARM} / ${(100 * depth).toFixed(0)}%)` : "";
 };
@@ -69,7 +69,7 @@ function shade(name) {
   largest ||= 1;
   for (const response of responses) {
     const values = column(response);
-    response.spans.forEach((span, t) => { span.style.background = colour(values[t]); });
+    response.spans.forEach((span, t) => { span.style.background = color(values[t]); });
     drawStrip(response);
   }
   const legend = document.getElementById("legend");
@@ -78,7 +78,7 @@ function shade(name) {
   const steps = name === "divergence" ? [0, 1, 4, 9, 16] : [-16, -4, 0, 4, 16];
   for (const step of steps) {
     const value = (largest * step) / 16;
-    make(legend, "span", "", value.toPrecision(2)).style.background = colour(value);
+    make(legend, "span", "", value.toPrecision(2)).style.background = color(value);
   }
 }
 
@@ -92,7 +92,7 @@ function drawStrip(response) {
     let strongest = 0; // of the tokens below this pixel
     for (let t = from; t < to; t += 1)
       if (Math.abs(values[t]) > Math.abs(strongest)) strongest = values[t];
-    pen.fillStyle = colour(strongest) || "transparent";
+    pen.fillStyle = color(strongest) || "transparent";
     pen.fillRect(x, 0, 1, canvas.height);
   }
 }

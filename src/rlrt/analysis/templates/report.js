@@ -28,9 +28,9 @@ function told(value) {
   return text.replaceAll("-", "−");
 }
 function mark(run) {
-  const { colour, dash } = data.runs[run];
+  const { color, dash } = data.runs[run];
   const made = svg("svg", { class: "swatch", viewBox: "0 0 26 10", "aria-hidden": "true" });
-  svg("line", { class: `line c${colour} d${dash}`, x1: 1, y1: 5, x2: 25, y2: 5 }, made);
+  svg("line", { class: `line c${color} d${dash}`, x1: 1, y1: 5, x2: 25, y2: 5 }, made);
   return made;
 }
 
@@ -132,12 +132,12 @@ function draw(figure) {
   }
   const calm = curves.map((curve, i) => (chart.smooth ? smoothed({ ...curve, y: ys[i] }, smoothing) : null));
   curves.forEach((curve, i) => calm[i] && // all of them below the smooth ones
-    svg("path", { class: `line raw c${data.runs[curve.run].colour}`, d: path(curve.x, ys[i], px, py) }, root));
+    svg("path", { class: `line raw c${data.runs[curve.run].color}`, d: path(curve.x, ys[i], px, py) }, root));
   curves.forEach((curve, i) => {
-    const { colour, dash } = data.runs[curve.run];
-    svg("path", { class: `line c${colour} d${dash}`, d: path(curve.x, calm[i] || ys[i], px, py) }, root);
+    const { color, dash } = data.runs[curve.run];
+    svg("path", { class: `line c${color} d${dash}`, d: path(curve.x, calm[i] || ys[i], px, py) }, root);
     if (curve.x.length <= 30)
-      curve.x.forEach((x, j) => ys[i][j] !== null && svg("circle", { class: `dot c${colour}`, cx: px(x), cy: py(ys[i][j]), r: 3.2 }, root));
+      curve.x.forEach((x, j) => ys[i][j] !== null && svg("circle", { class: `dot c${color}`, cx: px(x), cy: py(ys[i][j]), r: 3.2 }, root));
     curve.x.forEach((x, j) => typeof curve.y[j] === "string" &&
       svg("path", { class: "odd", d: `M${px(x) - 3} ${top - 6}l6 6m0-6l-6 6` }, root));
   });
@@ -161,7 +161,7 @@ function readable(root, chart, curves, { px, py, height, W, H, top, bottom }) {
       if (!where[i].has(step)) return;
       const value = where[i].get(step);
       if (height(value) !== null)
-        svg("circle", { class: `dot c${data.runs[curve.run].colour}`, cx: px(step), cy: py(height(value)), r: 4 }, cross);
+        svg("circle", { class: `dot c${data.runs[curve.run].color}`, cx: px(step), cy: py(height(value)), r: 4 }, cross);
       rows.push([data.runs[curve.run].name, told(value), curve.run]);
     });
     showTip(rows, `${chart.title} · step ${told(step)}`, x, y);

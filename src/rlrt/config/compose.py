@@ -1,0 +1,214 @@
+"""The border to Hydra: a configuration composed, and a part built from its node.
+
+All that a user can get wrong here ends in a ``UserError``, one sentence.
+"""
+
+import json
+import pkgutil
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from rlrt.config.types import require_types
+from rlrt.errors import UserError, one_line
+
+PROJECT = Path(__file__).resolve().parents[3]
+CONFIGS = PROJECT / "configs"
+UNKNOWN = re.compile(r"Could not override '([^'@]+)'")
+# of a component, not of a setting: its author needs the traceback
+BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
+Made = TypeVar("Made")
+
+
+def compose(overrides: list[str], name: str = "train", own_words: Sequence[str] = ()) -> DictConfig:
+    """The configuration ``name`` with these overrides; UserError where they do not fit it.
+
+    ``own_words`` are those of the command, to be named beside the settings.
+    """
+    for word in overrides:
+        group, _, choice = word.partition("=")
+        if choice == "null" and (CONFIGS / group).is_dir():  # of which Hydra names no group
+            raise UserError(f"{group} is null, it must name a file of configs/{group}")
+    inside = GlobalHydra.instance().is_initialized()  # of hydra.main, which allows no second one
+    try:
+        with (
+            nullcontext()
+            if inside
+            else hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
+        ):
+            try:
+                config = hydra.compose(name, overrides)
+            except MissingConfigException as error:
+                group, _, choice = str(error.missing_cfg_file).rpartition("/")
+                raise UserError(
+                    f"{group} is {choice}, it must be one of {', '.join(error.options or ['none'])}"
+                ) from error
+            except ConfigCompositionException as error:
+                raise UserError(_unknown_setting(error, overrides, name, own_words)) from error
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(one_line(error)) from error
+    return config
+
+
+def _unknown_setting(
+    error: Exception, overrides: list[str], config: str, own_words: Sequence[str]
+) -> str:
+    """Hydra's report; of a setting that does not exist, what does exist in its place."""
+    found = UNKNOWN.match(str(error))
+    if found is None:
+        return one_line(error)
+    name = found[1]
+    others = [word for word in overrides if word.split("=")[0] != name]
+    group, _, last = name.rpartition(".")
+    there = OmegaConf.select(hydra.compose(config, others), group) if group else None
+    if group == "strategy":
+        return (
+            f"{name} is no setting: those of a strategy are the trainer's, trainer.strategy.{last}"
+        )
+    if group and not isinstance(there, DictConfig):
+        return f"{name} is no setting: there is no group {group}"
+    names = there.keys() if there else [*own_words, *hydra.compose(config, others)]
+    choices = ", ".join(str(key) for key in names if not str(key).startswith("_"))
+    return f"{last} is no setting{f' of {group}' if group else ''}; allowed: {choices}"
+
+
+def load_yaml(path: Path) -> DictConfig:
+    """The settings of a YAML file, with all interpolations resolved; UserError where it holds none."""
+    try:
+        config = OmegaConf.load(path)
+        OmegaConf.resolve(config)
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__})") from error
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path} is damaged: it holds no settings")
+    return config
+
+
+def leaves(config: DictConfig) -> dict[str, Any]:
+    """Every value by its full name; a list is one value."""
+    found: dict[str, Any] = {}
+
+    def walk(node: Any, prefix: str) -> None:
+        if not isinstance(node, dict):
+            found[prefix] = node
+            return
+        for key, value in node.items():
+            walk(value, f"{prefix}.{key}" if prefix else str(key))
+
+    walk(OmegaConf.to_container(config, resolve=True), "")
+    return found
+
+
+def shared_settings(config: DictConfig) -> dict[str, str]:
+    """Every setting by its full name, as text that is the same wherever the project lies."""
+    values = leaves(config).items()
+    return {name: json.dumps(value).replace(str(PROJECT), "") for name, value in values}
+
+
+def build(node: DictConfig | None, **arguments: Any) -> Any:
+    """Instantiate a ``_target_`` node; what its constructor refuses becomes a UserError."""
+    if not node:
+        return None
+    key = require_part(node)
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, BUGS):
+            raise error.__cause__ from None
+        sentence = one_line(error.__cause__ or error)
+        raise UserError(sentence if key in sentence else f"{key}: {sentence}") from error
+
+
+def require_part(node: DictConfig) -> str:
+    """The node's name; UserError where a setting of it, or of a part within, has the wrong type."""
+    key = str(node._get_full_key(None))
+    try:
+        settings = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key} is missing, it has no default") from error
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(error)) from error
+    _require_types(settings, key)
+    return key
+
+
+def _require_types(settings: Any, key: str) -> None:
+    if isinstance(settings, list):
+        for number, part in enumerate(settings):
+            _require_types(part, f"{key}[{number}]")
+    if not isinstance(settings, dict) or "_target_" not in settings:
+        return
+    try:
+        make = pkgutil.resolve_name(settings["_target_"])
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{key}._target_ cannot be imported: {one_line(error)}") from error
+    own = {name: value for name, value in settings.items() if not name.startswith("_")}
+    require_types(make, own, key)
+    for name, value in own.items():
+        _require_types(value, f"{key}.{name}")
+
+
+def checked(make: Callable[..., Made], *arguments: Any, **settings: Any) -> Made:
+    """Call ``make``; what it refuses (a setting, a file) becomes a UserError."""
+    with user_errors():
+        return make(*arguments, **settings)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Within the block, or the function it decorates, a refused setting or file is a UserError."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UserError(one_line(error)) from error
+
+
+def register_resolvers() -> None:
+    """Make them known to OmegaConf; again does no harm.
+
+    ``${project:models/tiny}``: a path under the project root, whatever the working directory.
+    ``${by_kind:{base: 1.0, instruct: 0.5, thinking: 0.2}}``: the value for ``model.kind``.
+    ``${by_method:{sdpo: 1.0e-5, else: 1.0e-6}}``: the value for the module of ``credit._target_``.
+    ``${run_name:<experiment>,<credit>,<model>}``: the experiment, or credit and model without one.
+    ``${share:0.2,${training.max_response_tokens}}``: so much of a count, rounded, at least 1.
+    """
+
+    def by_kind(values: DictConfig, *, _root_: DictConfig) -> Any:
+        kind = _root_.model.kind
+        if kind not in values:
+            raise ValueError(f"model.kind is {kind}, it must be one of {', '.join(values)}")
+        return values[kind]
+
+    def by_method(values: DictConfig, *, _root_: DictConfig) -> Any:
+        target = str(OmegaConf.select(_root_, "credit._target_", default=""))
+        method = target.rpartition(".")[0].rpartition(".")[2]  # of rlrt.credit.sdpo.SDPO: sdpo
+        return values.get(method, values["else"])
+
+    def run_name(experiment: str | None, credit: str, model: str) -> str:
+        return f"{credit}_{model}" if experiment in (None, "null") else f"{experiment}_{model}"
+
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
+    OmegaConf.register_new_resolver("by_kind", by_kind, replace=True)
+    OmegaConf.register_new_resolver("by_method", by_method, replace=True)
+    OmegaConf.register_new_resolver(
+        "share", lambda part, count: max(1, round(part * count)), replace=True
+    )
+
+
+register_resolvers()

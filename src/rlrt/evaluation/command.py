@@ -1,0 +1,63 @@
+"""The words of the command ``eval.py``: its own, and the settings that Hydra composes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlrt.config.commands import listed, own_words
+from rlrt.errors import UserError
+
+USAGE = """\
+Evaluate policies: python src/rlrt/eval.py model=<policies> benchmark=<benchmarks> [setting=value ...]
+
+  model=              one or several, with commas: a preset (tiny, qwen3_8b, ...), a run folder, one of
+                      its checkpoints, a model folder, or a name on the hub
+  benchmark=          one or several, with commas: a name of configs/benchmark, all (the paper's six),
+                      or a .jsonl or .parquet file
+  benchmark_folder=   where local copies of the benchmarks' files are
+  out=                the folder to write to; left out: one below logs/eval, of a name of its own
+  sampling=           thinking | no_thinking | tiny; left out: what fits the policy
+  context=            of configs/context: ask the first policy's teacher view as well
+  engine= prompts= reward= seed= accelerator= dtype= max_problems=
+                      and every setting within a group, such as sampling.samples=4
+
+One process serves it all. The same command goes on where it was killed, asks what is new where
+max_problems or sampling.samples has grown, and prints its tables again when all is there."""
+
+OWN = ("model", "benchmark", "benchmark_folder", "out")
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the command was given; ``settings`` are Hydra's overrides."""
+
+    models: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    benchmark_folder: str | None
+    out: Path | None
+    settings: tuple[str, ...]
+
+    @property
+    def named(self) -> set[str]:
+        """The full names of the settings given."""
+        return {word.lstrip("+~").partition("=")[0] for word in self.settings}
+
+    def names(self, group: str) -> bool:
+        """Whether a file of the group is chosen."""
+        return group in self.named
+
+
+def parse(arguments: Sequence[str]) -> Words:
+    """The words, or UserError where one is missing, doubled, or no word of this command."""
+    own, settings = own_words(arguments, OWN)
+    for name in ("model", "benchmark"):
+        if name not in own:
+            raise UserError(f"{name}= is missing, as in model=tiny benchmark=arithmetic")
+    out = own.get("out")
+    return Words(
+        listed("model", own["model"]),
+        listed("benchmark", own["benchmark"]),
+        own.get("benchmark_folder"),
+        None if out is None else Path(out).expanduser(),
+        settings,
+    )

@@ -1,0 +1,90 @@
+"""The engine of an evaluation: started where something has to be sampled, kept where it can be."""
+
+import gc
+import json
+import time
+from collections.abc import Sequence
+
+import torch
+from omegaconf import OmegaConf
+
+from rlrt.config.commands import say
+from rlrt.engine.engine import Engine, Sampling, engine_weights
+from rlrt.engine.probe import sync_and_prove
+from rlrt.evaluation.plan import Plan
+from rlrt.model.policy import Policy, score_responses
+
+TOKEN_BUDGET = 8192  # of a pass of the probe
+
+
+class Server:
+    """Serves one policy after the other. Policies of one shape share an engine, which gets the new
+    weights and proves that it has them.
+    """
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._policy: Policy | None = None
+        self._kind = ""
+        self._served: Plan | None = None
+
+    def serve(self, plan: Plan, probed: Sequence[Sequence[int]]) -> Engine:
+        """The engine with the plan's policy; ``probed`` are prompts to prove it with.
+
+        UserError where the weights do not load, StaleEngineError where it serves others.
+        """
+        if self._engine is not None and self._served is plan:
+            return self._engine
+        began = time.perf_counter()
+        kind = _kind(plan)
+        policy = plan.stored.load(plan.spec.dtype).eval()
+        if self._engine is not None and self._policy is not None and kind == self._kind:
+            self._policy.load_state_dict(policy.state_dict())
+        else:
+            self.close()
+            self._policy = Policy(policy.to(plan.settings.device))
+            plan.engine.start(self._policy, plan.spec)
+            self._engine, self._kind = plan.engine, kind
+        del policy
+        gap = self._sync(plan, probed)
+        self._served = plan
+        say(
+            f"{plan.stored.name}: {type(self._engine).__name__} ready after "
+            f"{time.perf_counter() - began:.1f} s, log-prob gap {gap:.1e}"
+        )
+        return self._engine
+
+    def _sync(self, plan: Plan, probed: Sequence[Sequence[int]]) -> float:
+        assert self._engine is not None
+        assert self._policy is not None
+        policy, temperature = self._policy, plan.sampling.temperature or 1.0
+        synced = sync_and_prove(
+            self._engine,
+            lambda: engine_weights(policy, plan.spec.dtype),
+            lambda prompts, responses: score_responses(
+                policy, prompts, responses, temperature, TOKEN_BUDGET
+            )[0],
+            probed,
+            Sampling(plan.sampling.max_response_tokens, temperature),
+            plan.settings.seed,
+            0,
+            plan.spec.dtype,
+        )
+        return synced.gap.max
+
+    def close(self) -> None:
+        """Give the engine and the policy back."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = self._policy = self._served = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _kind(plan: Plan) -> str:
+    """Equal for plans that one engine can serve with nothing but other weights."""
+    shape = {k: v for k, v in plan.shape.to_dict().items() if k != "_name_or_path"}
+    rest = [plan.spec.stop_token_ids, str(plan.spec.dtype), plan.spec.max_model_tokens]
+    settings = OmegaConf.to_container(plan.config.engine, resolve=True)
+    return json.dumps([shape, rest, settings], sort_keys=True, default=str)
