@@ -8,7 +8,6 @@ from omegaconf import OmegaConf
 from rlrt.batch import Rollout
 from rlrt.config.commands import say
 from rlrt.config.compose import leaves, load_yaml
-from rlrt.config.types import shown
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
 from rlrt.evaluation.answering import Interview
@@ -29,6 +28,7 @@ from rlrt.evaluation.server import Server
 from rlrt.evaluation.summary import EvaluatedModel
 from rlrt.files import write_atomically
 from rlrt.reward.judge import Judge
+from rlrt.validation import spelled
 
 Where = tuple[str, str, int]  # benchmark, id of the problem, number of the sample
 
@@ -189,8 +189,8 @@ def _require_same(plan: Plan, folder: Path) -> None:
     for name in here:
         if there.get(name) != here[name]:
             raise UserError(
-                f"{folder} holds an evaluation whose {name} is {shown(there.get(name))}, and here it "
-                f"is {shown(here[name])}: choose another out="
+                f"{folder} holds an evaluation whose {name} is {spelled(there.get(name))}, and here it "
+                f"is {spelled(here[name])}: choose another out="
             )
     if config["fingerprint"] != plan.fingerprint:
         raise UserError(f"{folder} holds an evaluation with other settings: choose another out=")

@@ -11,7 +11,6 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from rlrt.config.compose import build, checked
 from rlrt.config.stored_policies import StoredPolicy, find_policy
-from rlrt.config.types import require_types
 from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec
@@ -25,6 +24,7 @@ from rlrt.evaluation.settings import (
 )
 from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
 from rlrt.reward.verifier import Verifier
+from rlrt.validation import check_settings
 
 JUDGING = ("extract", "tail_characters", "max_answer_characters", "timeout_s", "memory_gib")
 UNREAD = ("_name_or_path", "transformers_version", "dtype")  # of a shape: no response hangs on them
@@ -108,7 +108,7 @@ def make_plan(word: str, words: Words, with_context: bool) -> Plan:
         config.context = None
     names = ("seed", "accelerator", "dtype", "max_problems")
     plain = {name: config[name] for name in names}
-    require_types(EvaluationSettings, plain, "")
+    checked(check_settings, EvaluationSettings, plain, "")
     path = stored.local_folder()
     tokenizer = checked(load_tokenizer, path, setting="model")
     shape = checked(load_config, path, setting="model")

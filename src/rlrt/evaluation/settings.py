@@ -9,9 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from rlrt.config.compose import CONFIGS, build, compose
 from rlrt.config.schema import MAX_SEED
 from rlrt.config.stored_policies import StoredPolicy
-from rlrt.config.types import shown
 from rlrt.errors import UserError
 from rlrt.evaluation.command import OWN, Words
+from rlrt.validation import spelled
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 GROUPS = ("sampling", "engine", "prompts", "reward")
@@ -70,7 +70,7 @@ def model_settings(stored: StoredPolicy) -> DictConfig | None:
 
 def compose_for(stored: StoredPolicy, model: DictConfig | None, words: Words) -> DictConfig:
     """The settings with what fits the policy where the command says nothing."""
-    thinking = shown(None if model is None else model.enable_thinking)
+    thinking = spelled(None if model is None else model.enable_thinking)
     given = [f"model.enable_thinking={thinking}", *words.settings]
     config = compose(given, "eval", OWN)
     for group in GROUPS:
@@ -112,7 +112,7 @@ def _switch(prompts: DictConfig, thinking: bool | None, known: bool, words: Word
         return
     if named:
         raise UserError(
-            f"prompts.student_thinking is {shown(own)} and sampling.thinking is {shown(thinking)}: "
+            f"prompts.student_thinking is {spelled(own)} and sampling.thinking is {spelled(thinking)}: "
             "they must agree"
         )
     if prompts.teacher_thinking == own:
