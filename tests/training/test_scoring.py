@@ -13,7 +13,6 @@ from rlrt.context.context import Demonstration
 from rlrt.data.prompts import Prompts
 from rlrt.model.policy import BothViews
 from rlrt.training.scoring import (
-    Reads,
     TeacherViews,
     completed,
     outcomes_of,
@@ -125,8 +124,8 @@ def scored(
     views = FakeViews()
     outcomes = outcomes_of(ROLLOUTS)
     everyone = torch.ones(5, dtype=torch.bool) if student is None else torch.tensor(student)
-    what = Reads(everyone, torch.tensor(reads), divergence)
-    return scored_batch(ROLLOUTS, outcomes, teacher, what, views), views
+    rows = everyone, torch.tensor(reads)
+    return scored_batch(ROLLOUTS, outcomes, teacher, *rows, divergence, views), views
 
 
 TEACHER = TeacherViews((None, (50,), None, (60,), (70,)), 0, 0)

@@ -82,7 +82,7 @@ class Engine(Protocol):
     ) -> list[Response]:
         """One response per prompt, in order; a response depends on its own prompt and seed.
 
-        ``on_finished(index, response)`` is told of each response once, in the caller's thread, as
+        ``on_finished(index, response)`` is called with each response once, in the caller's thread, as
         soon as it is complete, while others are still being sampled.
         """
 

@@ -68,7 +68,7 @@ class Exports(L.Callback):
 
 
 def exports_by_step(run: Path) -> dict[int, Path]:
-    """The exports of a run folder by the rollout steps behind them; of two of one step the final one.
+    """The exports of a run folder by the rollout steps that made them; of two of one step the final one.
 
     ValueError with one sentence where one does not say its step.
     """

@@ -62,9 +62,9 @@ def within_memory(doing: str, cures: Sequence[str]) -> Iterator[None]:
         ) from error
 
 
-def _figures(said: str) -> str:
+def _figures(message: str) -> str:
     """What was asked and what was free, where the error says it."""
-    asked, free = _ASKED.search(said), _FREE.search(said)
+    asked, free = _ASKED.search(message), _FREE.search(message)
     parts = []
     if asked is not None:
         number, unit = asked.groups()
@@ -325,4 +325,4 @@ class PolicyModule(L.LightningModule):
         self.teacher.follow(self.teacher_policy, self.policy, self.current_epoch + 1)
 
     def configure_optimizers(self) -> Any:
-        return self.optimization.of(self.policy)
+        return self.optimization.build(self.policy)

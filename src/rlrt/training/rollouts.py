@@ -37,7 +37,7 @@ from rlrt.training.scoring import (
     TeacherViews,
     completed,
     outcomes_of,
-    reads_of,
+    rows_to_score,
     scored_batch,
     teacher_views,
 )
@@ -102,7 +102,7 @@ class RolloutCallback(L.Callback):
         self._started = False  # whether the engine is there
 
     @property
-    def shown(self) -> list[Rollout]:
+    def rollouts(self) -> list[Rollout]:
         """The rollouts of the current step; none before it has sampled."""
         return self.step.sampled.rollouts if self.step is not None else []
 
@@ -238,17 +238,21 @@ class RolloutCallback(L.Callback):
         with self._clock("score"):
             outcomes = outcomes_of(rollouts)
             used_B = assigner.reads_teacher(outcomes, step) | assigner.distils(outcomes, step)
-            shown: list[Demonstration | None] = [None] * len(rollouts)
+            demonstrations: list[Demonstration | None] = [None] * len(rollouts)
             if self.parts.context is not None and used_B.any():
-                shown = self.parts.context(rollouts, step)
+                demonstrations = self.parts.context(rollouts, step)
             teacher = teacher_views(
-                rollouts, shown, used_B, self.parts.prompts, settings.max_model_tokens
+                rollouts, demonstrations, used_B, self.parts.prompts, settings.max_model_tokens
             )
-            per_update = settings.problems_per_update
-            reads = reads_of(assigner, outcomes, teacher.has_context_B, step, per_update)
+            student_B, teacher_B = rows_to_score(
+                assigner, outcomes, teacher.has_context_B, step, settings.problems_per_update
+            )
             if settings.score_all:
-                reads = replace(reads, student_B=torch.ones_like(reads.student_B))
-            batch = scored_batch(rollouts, outcomes, teacher, reads, module)
+                student_B = torch.ones_like(student_B)
+            divergence = assigner.reads_divergence
+            batch = scored_batch(
+                rollouts, outcomes, teacher, student_B, teacher_B, divergence, module
+            )
         return batch, teacher
 
     def _credit(self, rollouts: list[Rollout], batch: ScoredBatch, step: int) -> Credit:

@@ -45,33 +45,22 @@ class TeacherViews:
         return torch.tensor([prompt is not None for prompt in self.prompts])
 
 
-@dataclass(frozen=True)
-class Reads:
-    """Which rollouts, ``[B]`` bool, are read in which view before the updates."""
-
-    student_B: Tensor
-    teacher_B: Tensor  # of those with a context
-    divergence: bool  # of the teacher's rollouts, both distributions whole
-
-
-def reads_of(
+def rows_to_score(
     assigner: CreditAssigner,
     outcomes: Outcomes,
     has_context_B: Tensor,
     step: int,
     problems_per_update: int,
-) -> Reads:
-    """What a step has to read before its updates: what the credit reads, and the student view of what a
-    later update than the first gives credit. In the first the policy still is the student, so its own
-    log-probs serve.
+) -> tuple[Tensor, Tensor]:
+    """``[B]`` bool each: rollouts to read before the updates in the student and in the teacher view.
+
+    The student view is read where the credit reads it, and where an update after the first gives
+    credit. In the first update the policy still is the student, so its own log-probs serve.
     """
     later_B = in_later_updates(outcomes.group_B, problems_per_update)
     credited_B = assigner.credited(outcomes, has_context_B, step)
-    return Reads(
-        student_B=assigner.reads_student(outcomes, has_context_B, step) | (credited_B & later_B),
-        teacher_B=assigner.reads_teacher(outcomes, step),
-        divergence=assigner.reads_divergence,
-    )
+    student_B = assigner.reads_student(outcomes, has_context_B, step) | (credited_B & later_B)
+    return student_B, assigner.reads_teacher(outcomes, step) & has_context_B
 
 
 def outcomes_of(rollouts: Sequence[Rollout]) -> Outcomes:
@@ -93,26 +82,28 @@ def teacher_views(
 ) -> TeacherViews:
     """The teacher's prompt of each rollout that is read or distilled, short enough for its response.
 
-    Rendered once for all rollouts that are shown the same, but where it has to be cut.
+    Rendered once for all rollouts that have the same demonstration, but where it has to be cut.
     """
     ids: list[tuple[int, ...] | None] = []
-    whole: dict[tuple[str, Demonstration], TeacherPrompt | None] = {}
+    rendered: dict[tuple[str, Demonstration], TeacherPrompt | None] = {}
     shortened = unfit = 0
 
-    def render(question: str, shown: Demonstration, room: int) -> TeacherPrompt | None:
-        return prompts.teacher_ids(question, shown.template, shown.text, room, shown.keep_start)
+    def render(question: str, demonstration: Demonstration, space: int) -> TeacherPrompt | None:
+        return prompts.teacher_ids(
+            question, demonstration.template, demonstration.text, space, demonstration.keep_start
+        )
 
-    for rollout, shown, used in zip(rollouts, demonstrations, used_B.tolist(), strict=True):
-        if shown is None or not used or not len(rollout.response.ids):
+    for rollout, demonstration, used in zip(rollouts, demonstrations, used_B.tolist(), strict=True):
+        if demonstration is None or not used or not len(rollout.response.ids):
             ids.append(None)
             continue
-        room = max_model_tokens - len(rollout.response.ids)
-        asked = (rollout.problem.question, shown)
-        if asked not in whole:
-            whole[asked] = render(*asked, max_model_tokens)
-        prompt = whole[asked]
-        if prompt is not None and (prompt.shortened or len(prompt.ids) > room):
-            prompt = render(*asked, room)
+        space = max_model_tokens - len(rollout.response.ids)
+        asked = (rollout.problem.question, demonstration)
+        if asked not in rendered:
+            rendered[asked] = render(*asked, max_model_tokens)
+        prompt = rendered[asked]
+        if prompt is not None and (prompt.shortened or len(prompt.ids) > space):
+            prompt = render(*asked, space)
         ids.append(None if prompt is None else prompt.ids)
         shortened += prompt is not None and prompt.shortened
         unfit += prompt is None
@@ -123,23 +114,25 @@ def scored_batch(
     rollouts: Sequence[Rollout],
     outcomes: Outcomes,
     teacher: TeacherViews,
-    reads: Reads,
+    student_B: Tensor,
+    teacher_B: Tensor,
+    divergence: bool,
     views: Views,
 ) -> ScoredBatch:
-    """Rollouts behind their plain prompt and behind their teacher prompt, each where it is read; the
+    """Rollouts given their plain prompt and given their teacher prompt, each where it is read; the
     same response ids. Collective.
     """
     responses = [rollout.response.ids for rollout in rollouts]
     mask_BT = token_mask(responses)
     engine_BT = torch.zeros(mask_BT.shape)
-    student_B = reads.student_B & mask_BT.any(1)
+    student_B = student_B & mask_BT.any(1)  # an empty response has nothing to read
     for row, rollout in enumerate(rollouts):
         response = rollout.response
         if response.sampled is not None:
             mask_BT[row, : len(response.ids)] = torch.from_numpy(response.sampled)
         engine_BT[row, : len(response.ids)] = torch.from_numpy(response.engine_logprobs)
         engine_BT[row].masked_fill_(~mask_BT[row], 0)
-    teacher_B = reads.teacher_B & teacher.has_context_B
+    teacher_B = teacher_B & teacher.has_context_B
     return ScoredBatch(
         group_B=outcomes.group_B,
         rewards_B=outcomes.rewards_B,
@@ -151,7 +144,7 @@ def scored_batch(
         has_context_B=teacher.has_context_B,
         teacher_scored_B=teacher_B,
         **_read_views(
-            rollouts, teacher, student_B, teacher_B, reads.divergence, views, mask_BT
+            rollouts, teacher, student_B, teacher_B, divergence, views, mask_BT
         )._asdict(),
     )
 
@@ -188,11 +181,12 @@ def _read_views(
         nothing_BT = torch.zeros(()).expand(mask_BT.shape)  # takes no memory
         return BothViews(*[*student, *taught, nothing_BT])
     rows, prompts, _, responses = inputs(student_B & ~teacher_B)
-    alone = [_placed(part, rows, mask_BT) for part in views.score(prompts, responses)]
+    student_only = [_placed(part, rows, mask_BT) for part in views.score(prompts, responses)]
     rows, *both_inputs = inputs(teacher_B)
     both = [_placed(part, rows, mask_BT) for part in views.score_both_views(*both_inputs)]
     student = [
-        one_BT + two_BT * student_B[:, None] for one_BT, two_BT in zip(alone, both[:2], strict=True)
+        one_BT + two_BT * student_B[:, None]
+        for one_BT, two_BT in zip(student_only, both[:2], strict=True)
     ]
     return BothViews(*[*student, *both[2:]])
 
