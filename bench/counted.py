@@ -16,7 +16,7 @@ def forward_flops(
     policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
 ) -> float:
     """Of reading these responses behind these prompts."""
-    return Shape.of(policy.config).forward(*_read(prompts, responses))
+    return Shape.from_config(policy.config).forward(*_read(prompts, responses))
 
 
 def update_flops(
@@ -30,7 +30,7 @@ def attention_share(
     policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
 ) -> float:
     """The part of the forward that grows with the square of the length."""
-    shape = Shape.of(policy.config)
+    shape = Shape.from_config(policy.config)
     tokens, head_tokens, pairs = _read(prompts, responses)
     return shape.forward(0, 0, pairs) / shape.forward(tokens, head_tokens, pairs)
 

@@ -33,7 +33,7 @@ from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_wi
 from rlrt.config.loaded_run import StudyEngine, held_out_problems, open_study, started
 from rlrt.config.stored_policies import StoredPolicy, find_policy, policies_by_step
 from rlrt.errors import UserError
-from rlrt.model.comparison import score_divergence
+from rlrt.model.policy import score_divergence
 from rlrt.seeds import derive_seed
 
 

@@ -39,7 +39,7 @@ from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_wi
 from rlrt.config.loaded_run import Study, open_study, started
 from rlrt.config.stored_policies import policies_by_step
 from rlrt.errors import UserError
-from rlrt.model.comparison import compare
+from rlrt.model.policy import compare
 from rlrt.records import read_table, rollouts_of, step_files
 from rlrt.seeds import derive_seed
 

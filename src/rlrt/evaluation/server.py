@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from omegaconf import OmegaConf
-from transformers import PreTrainedModel
 
 from rlrt.config.commands import say
 from rlrt.engine.engine import Engine, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
 from rlrt.evaluation.plan import Plan
-from rlrt.model.views import score_responses
+from rlrt.model.policy import Policy, score_responses
 
 TOKEN_BUDGET = 8192  # of a pass of the probe
 
@@ -25,7 +24,7 @@ class Server:
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
-        self._policy: PreTrainedModel | None = None
+        self._policy: Policy | None = None
         self._kind = ""
         self._served: Plan | None = None
 
@@ -43,7 +42,7 @@ class Server:
             self._policy.load_state_dict(policy.state_dict())
         else:
             self.close()
-            self._policy = policy.to(plan.settings.device)
+            self._policy = Policy(policy.to(plan.settings.device))
             plan.engine.start(self._policy, plan.spec)
             self._engine, self._kind = plan.engine, kind
         del policy
