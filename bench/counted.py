@@ -15,7 +15,7 @@ Ids = Sequence[int]
 def forward_flops(
     policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
 ) -> float:
-    """Of reading these responses behind these prompts."""
+    """Of reading these responses given these prompts."""
     return Shape.from_config(policy.config).forward(*_read(prompts, responses))
 
 
@@ -37,12 +37,12 @@ def attention_share(
 
 def _read(prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[int, int, int]:
     """Tokens through the layers, through the head, and pairs of positions in attention."""
-    behind: dict[tuple[int, ...], list[int]] = {}
+    lengths_of: dict[tuple[int, ...], list[int]] = {}
     for prompt, response in zip(prompts, responses, strict=True):
-        behind.setdefault(tuple(prompt), []).append(len(response))
-    tokens = sum(len(prompt) + sum(lengths) for prompt, lengths in behind.items())
+        lengths_of.setdefault(tuple(prompt), []).append(len(response))
+    tokens = sum(len(prompt) + sum(lengths) for prompt, lengths in lengths_of.items())
     pairs = sum(
         causal_pairs([len(prompt)]) + causal_pairs(lengths, before=len(prompt))
-        for prompt, lengths in behind.items()
+        for prompt, lengths in lengths_of.items()
     )
-    return tokens, sum(map(sum, behind.values())), pairs
+    return tokens, sum(map(sum, lengths_of.values())), pairs

@@ -102,7 +102,7 @@ def find_places(study: Study, rollouts: Sequence[Rollout], options: Any) -> list
 
 
 def count_right(study: Study, places: Sequence[Place], options: Any) -> "list[Tensor]":
-    """Of each place the correct ends behind each candidate token, ``[halves, tokens]``.
+    """Of each place the correct ends after each candidate token, ``[halves, tokens]``.
 
     A continuation may be as long as the response might still have become in the run.
     """
