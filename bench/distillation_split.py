@@ -150,7 +150,9 @@ def prepared(load: Workload) -> dict[str, Tensor]:
         "completion_mask": mask,
         "teacher_input_ids": torch.cat([teacher_ids, ids], 1),
         "teacher_attention_mask": torch.cat([teacher_mask, mask], 1),
-        "self_distillation_mask": torch.tensor([float(there is not None) for there in teacher_prompts]),
+        "self_distillation_mask": torch.tensor(
+            [float(there is not None) for there in teacher_prompts]
+        ),
         "advantages": advantages(torch.tensor(load.rewards)),
     }
 
