@@ -2,24 +2,25 @@
 
 from dataclasses import dataclass
 
+from pydantic import PositiveInt
+
 from rlrt.engine.engine import Sampling
+from rlrt.validation import validated
 
 
+@validated("sampling")
 @dataclass(frozen=True)
 class EvaluationSampling:
     """``samples`` responses to every problem. ``thinking`` null leaves the prompts as they are."""
 
-    samples: int
-    max_prompt_tokens: int
-    max_response_tokens: int
+    samples: PositiveInt
+    max_prompt_tokens: PositiveInt
+    max_response_tokens: PositiveInt
     temperature: float
     top_p: float
     thinking: bool | None
 
     def __post_init__(self) -> None:
-        for name in ("samples", "max_prompt_tokens", "max_response_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"sampling.{name} is {getattr(self, name)}, it must be at least 1")
         _ = self.drawn  # refuses values out of range
 
     @property

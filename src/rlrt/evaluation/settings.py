@@ -2,43 +2,34 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, PositiveInt
 
 from rlrt.config.compose import CONFIGS, build, compose
 from rlrt.config.schema import MAX_SEED
 from rlrt.config.stored_policies import StoredPolicy
 from rlrt.errors import UserError
 from rlrt.evaluation.command import OWN, Words
-from rlrt.validation import spelled
+from rlrt.validation import spelled, validated
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 GROUPS = ("sampling", "engine", "prompts", "reward")
 
 
+@validated("")
 @dataclass(frozen=True)
 class EvaluationSettings:
     """The settings without a group."""
 
-    seed: int
-    accelerator: str
-    dtype: str
-    max_problems: int | None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    accelerator: Literal["auto", "cpu", "gpu"]
+    dtype: Literal["auto", "bfloat16", "float32"]
+    max_problems: PositiveInt | None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed <= MAX_SEED:
-            raise ValueError(f"seed is {self.seed}, it must lie in [0, {MAX_SEED}]")
-        for name, allowed in (
-            ("accelerator", ("auto", "cpu", "gpu")),
-            ("dtype", ("auto", *DTYPES)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}, it must be one of {', '.join(allowed)}"
-                )
-        if self.max_problems is not None and self.max_problems < 1:
-            raise ValueError(f"max_problems is {self.max_problems}, it must be null or at least 1")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError("accelerator is gpu, and PyTorch finds none here: use auto or cpu")
 
