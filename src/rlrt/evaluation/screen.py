@@ -15,9 +15,8 @@ from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rlrt.evaluation.notes import notes
-from rlrt.evaluation.sheets import Sheet, sheets
 from rlrt.evaluation.summary import Summary
+from rlrt.evaluation.tables import Sheet, notes, sheets
 
 LEAST_NAME = 14  # characters of a column of names
 PIECE = re.compile(r"[^/_\- ]*[/_\- ]?")
