@@ -165,6 +165,6 @@ def test_says_what_the_engine_is_told() -> None:
         ("top_p", 0.0, "top_p is 0.0"),
     ],
 )
-def test_out_of_range(setting: str, value: Any, said: str) -> None:
+def test_sampling_out_of_range(setting: str, value: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         EvaluationSampling(**SOUND | {setting: value})

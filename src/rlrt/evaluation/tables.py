@@ -15,7 +15,6 @@ from typing import Any
 
 from rlrt.data.benchmarks import PAPER_BENCHMARKS
 from rlrt.evaluation.paper import PaperCell, PaperRow
-from rlrt.evaluation.screen import plain
 from rlrt.evaluation.summary import (
     WEAK_BELOW,
     BenchmarkResult,
@@ -266,9 +265,14 @@ def _pipes(sheet: Sheet) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
+def printable(text: str) -> str:
+    """The text without control characters, which a terminal would obey."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
 def _escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line. An underscore within a word is no markup."""
-    safe = html.escape(plain(text), quote=False)
+    safe = html.escape(printable(text), quote=False)
     return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", safe)
 
 
