@@ -14,9 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ours import quiet
-from picture import draw_all
-from report import environment
 from rich.console import Console
 
 PARTS = {  # name -> module
@@ -50,6 +47,8 @@ def main() -> None:
             parser.error(f"there is no part {name}; there are {', '.join(available)}")
     if options.inside:
         return measure_here(chosen[0], options.quick, options.inside)
+    from picture import draw_all  # heavy imports wait until the words are known to be right
+
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
@@ -79,6 +78,9 @@ def measured(name: str, options: argparse.Namespace, results: dict[str, Any]) ->
 
 def measure_here(name: str, quick: bool, out: Path) -> None:
     """Measure one part in this process."""
+    from ours import quiet
+    from report import environment
+
     quiet()
     part = importlib.import_module({**PARTS, **GPU_PARTS}[name])
     rows = part.measure(quick)

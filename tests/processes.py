@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,20 +23,6 @@ SERVER.set_forkserver_preload(["pytest", "torch.distributed.fsdp", "tests.preloa
 def torchrun(processes: int) -> list[str]:
     """Arguments of the interpreter that have torchrun start what follows."""
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-
-
-def run_ranks(processes: int, *program: str, timeout_s: float = 300) -> None:
-    """Runs a program's ranks, one thread each; it must end well. A single one starts plainly."""
-    done = subprocess.run(
-        [sys.executable, *(torchrun(processes) if processes > 1 else []), *program],
-        cwd=ROOT,
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"},
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def call_ranks(
@@ -74,7 +61,8 @@ def _call(
 
 
 class Entry:
-    """A command of the project in a process and session of its own, in ``subprocess.Popen``'s words.
+    """A script or module of the project in a process and session of its own, in
+    ``subprocess.Popen``'s words.
 
     What it imports is imported already; all else is as a user starts it. ``log`` takes what it prints.
     """
@@ -124,7 +112,40 @@ def _enter(log: str, script: str, words: tuple[str, ...], environment: dict[str,
     out = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(out, stream)
-    path = ROOT / script
-    sys.argv = [str(path), *words]
-    sys.path.insert(0, str(path.parent))
-    runpy.run_path(str(path), run_name="__main__")
+    sys.argv = [str(ROOT / script), *words]
+    if script.endswith(".py"):
+        sys.path.insert(0, str((ROOT / script).parent))
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    else:
+        runpy.run_module(script, run_name="__main__")
+
+
+def run_ranks(processes: int, program: str, *words: str, log: Path, timeout_s: float = 300) -> None:
+    """Runs a program's ranks, one thread each, with torchrun's variables; all must end well.
+
+    A single one starts plainly. ``log`` is a folder for what they print.
+    """
+    log.mkdir(exist_ok=True)
+    ranks = []
+    port = str(free_port())
+    for rank in range(processes):
+        told = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        told |= {"LOCAL_WORLD_SIZE": str(processes), "TORCHELASTIC_RUN_ID": "test"}
+        environment = told if processes > 1 else {}
+        ranks.append(Entry(log / f"rank{rank}.log", program, *words, **environment))
+    until = time.monotonic() + timeout_s
+    try:
+        statuses = [rank.wait(max(0.0, until - time.monotonic())) for rank in ranks]
+    finally:
+        for rank in ranks:
+            if rank.poll() is None:
+                rank.kill_group()
+    assert statuses == [0] * processes, [rank.log.read_text()[-4000:] for rank in ranks]
+
+
+def free_port() -> int:
+    """Of this machine, a moment ago."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

@@ -65,7 +65,7 @@ def choose(study: Study, path: Path, step: int, count: int, top: int) -> list[Tr
             f"{path} holds no correct rollout with a teacher view: choose another --step"
         )
     able = sorted(able, key=lambda row: -recorded_ratio(records[row]))[:SCANNED]
-    found = read_positions(
+    views = read_positions(
         study.policy,
         [rollouts[row].prompt_ids for row in able],
         [prompt for row in able if (prompt := prompts[row]) is not None],
@@ -75,7 +75,7 @@ def choose(study: Study, path: Path, step: int, count: int, top: int) -> list[Tr
     )
     best: dict[int, tuple[int, Positions]] = {}  # by problem
     by_mean = sorted(
-        zip(able, found, strict=True), key=lambda pair: -float(pair[1].divergence_T.mean())
+        zip(able, views, strict=True), key=lambda pair: -float(pair[1].divergence_T.mean())
     )
     for row, positions in by_mean:
         best.setdefault(rollouts[row].group, (row, positions))
@@ -110,19 +110,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     step = max(files) if options.step is None else options.step
     model = options.model or policies_by_step(options.folder).get(step)
     study = open_study(options.folder, model, options.context)
-    shown = choose(study, files[step], step, options.rollouts, options.top)
+    trajectories = choose(study, files[step], step, options.rollouts, options.top)
     about = (
         f"{options.folder.name}, rollout step {step}, both views read by {study.stored.name} at "
         f"temperature {study.temperature:g}: the correct rollouts with the largest mean D̄, one of a problem"
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box
-        made = save_figure(draw(shown), rows(shown), options.out)
-    page = heat_map_page(shown, "Critical positions", about)
+        made = save_figure(draw(trajectories), rows(trajectories), options.out)
+    page = heat_map_page(trajectories, "Critical positions", about)
     made.append(save_page(page, made[0].with_suffix(".html")))
     for file in made:
         say(str(file))
-    for one in shown:
+    for one in trajectories:
         t, candidates = next(iter(one.candidates.items()))
         say(
             f"{one.label}: mean D̄ {float(one.positions.divergence_T.mean()):.4f}, largest "

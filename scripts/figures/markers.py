@@ -18,7 +18,7 @@ from rlrt.analysis.markers import (
     View,
     as_texts,
     draw,
-    one_of_each,
+    one_pair_per_problem,
     read_corpora,
     score,
     table,
@@ -54,15 +54,15 @@ def wanted_files(folder: Path, steps: str | None, run: Path | None) -> dict[Path
 
 def parsed(steps: str) -> list[int]:
     """The rollout steps that numbers and ranges name, each once, in order."""
-    found: set[int] = set()
+    numbers: set[int] = set()
     for part in steps.split(","):
         first, _, last = part.partition("-")
         if not (first.isascii() and first.isdigit()) or not (last or first).isdigit():
             raise UserError(f"--steps is {steps}, it must be last, all, or as in 0,50,90-99")
         if int(last or first) < int(first):
             raise UserError(f"--steps is {steps}, and {part} names no step: the first comes first")
-        found.update(range(int(first), int(last or first) + 1))
-    return sorted(found)
+        numbers.update(range(int(first), int(last or first) + 1))
+    return sorted(numbers)
 
 
 class Trajectories:
@@ -86,7 +86,7 @@ class Trajectories:
 
     def pairs(self) -> list[View]:
         """One correct and one incorrect trajectory per problem; UserError where no problem has both."""
-        if views := one_of_each(self):
+        if views := one_pair_per_problem(self):
             return views
         right, wrong = self.seen[Verdict.RIGHT], self.seen[Verdict.WRONG]
         raise UserError(
@@ -160,8 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(str(path))
     say(caption.replace("\n", " "))
     for role in ("explore", "exploit"):
-        found = [f"{row.token} ({row.z:+.1f})" for row in scored if row.role == role]
-        say(f"{role}: {', '.join(found[:: 1 if role == 'explore' else -1]) or 'none'}")
+        named_markers = [f"{row.token} ({row.z:+.1f})" for row in scored if row.role == role]
+        say(f"{role}: {', '.join(named_markers[:: 1 if role == 'explore' else -1]) or 'none'}")
 
 
 if __name__ == "__main__":

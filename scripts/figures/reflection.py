@@ -4,7 +4,7 @@ python scripts/figures/reflection.py logs/rlrt_tiny/<time> --out docs/figures/re
 
 Every checkpoint, and the policy that the run began with, samples 8 rollouts of the run's first
 held-out problems afresh: which problems are hard or easy is up to each policy. D̄ is read with the same
-policy behind the run's context, or behind ``--context``. A rollout for which the context shows nothing
+policy, given the run's context or ``--context``. A rollout for which the context shows nothing
 has no D̄ and is left out, and counted: with a correct peer, all of a problem that is never solved.
 The sentence goes in as its own tokens, nothing around it. Writes <out>.svg, .png and .csv.
 """
@@ -20,8 +20,8 @@ from rlrt.analysis.reflection import (
     SAMPLES,
     SENTENCE,
     Case,
+    CheckpointVerdicts,
     Injection,
-    Look,
     Row,
     draw,
     injections,
@@ -55,13 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     room = options.max_new_tokens or int(training.max_response_tokens)
     longest = training.max_prompt_tokens + training.max_response_tokens + len(sentence) + room
     seed = derive_seed(study.config.seed, "reflection")
-    looks = []
+    checkpoints = []
     with started(study, options.engine, longest, seed) as served:
         for step, stored in policies.items():
             served.serve(stored, problems, step)
-            looks.append(look(served, problems, step, sentence, room))
-            say(told(rates(looks[-1:])))
-    rows = rates(looks)
+            checkpoints.append(judge_checkpoint(served, problems, step, sentence, room))
+            say(as_lines(rates(checkpoints[-1:])))
+    rows = rates(checkpoints)
     title = f"“{options.sentence}” put into responses of {study.stored.name}"
     for path in save_figure(draw(rows, title), rows, options.out):
         say(str(path))
@@ -99,19 +99,23 @@ def policies_of(run: Path, steps: Sequence[int] | None) -> dict[int, StoredPolic
     return {step: find_policy(words[step]) for step in sorted(set(steps or words))}
 
 
-def look(
+def judge_checkpoint(
     served: StudyEngine,
     problems: Sequence[Problem],
     step: int,
     sentence: tuple[int, ...],
     room: int,
-) -> Look:
+) -> CheckpointVerdicts:
     """Samples, cuts, injects and judges with the weights that are served."""
     rollouts = served.rollouts(problems, SAMPLES, step)
-    behind = served.study.teacher_prompts(rollouts, step)
-    prompt_of = {(r.group, r.sample): ids for r, ids in zip(rollouts, behind, strict=True)}
-    found = [(*pair, prompt_of[pair[1].group, pair[1].sample]) for pair in turnable(rollouts)]
-    readable = [(kind, rollout, prompt) for kind, rollout, prompt in found if prompt is not None]
+    teacher_prompts = served.study.teacher_prompts(rollouts, step)
+    prompt_of = {(r.group, r.sample): ids for r, ids in zip(rollouts, teacher_prompts, strict=True)}
+    turnable_cases = [
+        (*pair, prompt_of[pair[1].group, pair[1].sample]) for pair in turnable(rollouts)
+    ]
+    readable = [
+        (kind, rollout, prompt) for kind, rollout, prompt in turnable_cases if prompt is not None
+    ]
     divergence_BT = score_divergence(
         served.policy,
         served.policy,
@@ -128,8 +132,8 @@ def look(
     seeds = partial(seed_of, served.seed, step)
     asked = [arm for case in cases for arm in injections(case, sentence, seeds("place", case))]
     verdicts = judge(served, asked, [seeds("continuation", arm.case) for arm in asked], room)
-    unread = Counter(kind.name for kind, _, prompt in found if prompt is None)
-    return Look(step, list(zip(asked, verdicts, strict=True)), unread)
+    unread = Counter(kind.name for kind, _, prompt in turnable_cases if prompt is None)
+    return CheckpointVerdicts(step, list(zip(asked, verdicts, strict=True)), unread)
 
 
 def seed_of(seed: int, step: int, purpose: str, case: Case) -> int:
@@ -140,19 +144,19 @@ def seed_of(seed: int, step: int, purpose: str, case: Case) -> int:
 def judge(
     served: StudyEngine, asked: Sequence[Injection], seeds: Sequence[int], room: int
 ) -> list[Verdict]:
-    """The verdict of each whole response; all are sampled in one call."""
+    """The verdict of each complete response; all are sampled in one call."""
     if not asked:
         return []
 
-    def whole(index: int, continuation: Response) -> Response:
-        return asked[index].whole(continuation)
+    def complete(index: int, continuation: Response) -> Response:
+        return asked[index].complete(continuation)
 
     prompts = [(*arm.case.rollout.prompt_ids, *arm.ids) for arm in asked]
     answers = [arm.case.rollout.problem.answer for arm in asked]
-    return served.continued(prompts, seeds, answers, room, whole)
+    return served.continued(prompts, seeds, answers, room, complete)
 
 
-def told(rows: Sequence[Row]) -> str:
+def as_lines(rows: Sequence[Row]) -> str:
     """A checkpoint's numbers as lines."""
     lines = []
     for row in rows:

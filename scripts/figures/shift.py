@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asked = served.rollouts(problems, BASE_SAMPLES, 0)
         hard = [problems[group] for group in hardest(asked, options.hard)]
         say(f"{len(hard)} hard problems of {len(problems)}; {base.name} is the base")
-        shifts = look(served, base, tuned, hard, options.samples)
+        shifts = read_shifts(served, base, tuned, hard, options.samples)
     rows = shift_rows(shifts)
     for row in empty(rows):
         say(f"{row['policy']}: no position has moved so far, its lines in b and c are empty")
@@ -125,7 +125,7 @@ def require_tokenizer(base: StoredPolicy, tuned: Sequence[StoredPolicy]) -> None
             )
 
 
-def look(
+def read_shifts(
     served: StudyEngine,
     base: StoredPolicy,
     tuned: dict[str, StoredPolicy],

@@ -5,7 +5,7 @@ python scripts/figures/theory.py logs/rlrt_tiny/<time> --out docs/figures/theory
 Inf² against 2 D̄, which the theorem says is never less. On the left nodes of random and of adversarial
 trees of tokens. With a run folder, on the right positions of its responses of rollout step --step, drawn by
 chance where the student's entropy is at least --least-entropy, for elsewhere there is nothing to decide. They
-are read by the policy that sampled them, and behind each of the likeliest tokens the engine goes on
+are read by the policy that sampled them, and after each of the likeliest tokens the engine goes on
 --continuations times, which estimates f. Exit status 2, and nothing written, where something is missing.
 """
 
@@ -44,23 +44,25 @@ from rlrt.records import read_table, rollouts_of, step_files
 from rlrt.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from torch import Tensor  # at run time only behind rlrt, which says how it is to be imported
+    from torch import (
+        Tensor,  # at run time only once rlrt is imported, which says how it is to be imported
+    )
 
 SHAPES = ((3, 4), (4, 3), (4, 5), (3, 5))  # vocabulary and depth of the worlds
 DRAWN = 250  # nodes of each kind and shape in the picture
 
 
 def tabular_rows(count: int, seed: int) -> list[dict[str, Any]]:
-    """Nodes to draw of ``count`` worlds of each kind and shape; says what was found at all nodes."""
+    """Nodes to draw of ``count`` worlds of each kind and shape; says what holds at all nodes."""
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     for kind, label in KINDS.items():
         parts = [check_worlds(*make_worlds(kind, count, *shape, rng)) for shape in SHAPES]
         for part in parts:
             rows += world_rows(kind, part, DRAWN)
-        found = "{nodes} nodes, D̄ infinite at {infinite}; Lemma 1 off by {gap:.1e} at most, "
-        found += "Theorem 2 broken at {broken}, Inf² / (2 D̄) up to {ratio:.5f}"
-        say(f"{label}: {found.format(**world_summary(parts))}")
+        sentence = "{nodes} nodes, D̄ infinite at {infinite}; Lemma 1 off by {gap:.1e} at most, "
+        sentence += "Theorem 2 broken at {broken}, Inf² / (2 D̄) up to {ratio:.5f}"
+        say(f"{label}: {sentence.format(**world_summary(parts))}")
     return rows
 
 
@@ -118,7 +120,7 @@ def count_right(study: Study, places: Sequence[Place], options: Any) -> "list[Te
 def go_on(
     study: Study, places: Sequence[Place], asked: Sequence[Start], options: Any
 ) -> list[Verdict]:
-    """The verdict of each whole response; all continuations are sampled in one call of the engine."""
+    """The verdict of each complete response; all continuations are sampled in one call of the engine."""
     limit = int(study.config.training.max_response_tokens)
     starts = [places[start.place].ids_with(start.rank) for start in asked]
     rollouts = [places[start.place].rollout for start in asked]
@@ -127,7 +129,7 @@ def go_on(
     prompts = [(*rollouts[index].prompt_ids, *starts[index]) for index in open_]
     seeds = [derive_seed(options.seed, "theory", *asked[index]) for index in open_]
 
-    def whole(index: int, ids: Sequence[int]) -> Response:
+    def complete(index: int, ids: Sequence[int]) -> Response:
         every = (*starts[index], *ids)[:limit]
         return Response(every, (0.0,) * len(every), truncated=False)
 
@@ -139,17 +141,17 @@ def go_on(
             seeds,
             [rollouts[index].problem.answer for index in open_],
             limit,
-            lambda number, response: whole(open_[number], response.ids),
+            lambda number, response: complete(open_[number], response.ids),
         )
-        found = dict(zip(open_, continued, strict=True))
-        ended = [index for index in range(len(asked)) if index not in found]
+        verdicts = dict(zip(open_, continued, strict=True))
+        ended = [index for index in range(len(asked)) if index not in verdicts]
         answers = [rollouts[index].problem.answer for index in ended]
         with engine.judge.judging(answers) as judging:
             for number, index in enumerate(ended):
-                judging.take(number, whole(index, ()))
+                judging.take(number, complete(index, ()))
             judged = [grade.verdict for grade in judging.judged()]
-    found |= dict(zip(ended, judged, strict=True))
-    return [found[index] for index in range(len(asked))]
+    verdicts |= dict(zip(ended, judged, strict=True))
+    return [verdicts[index] for index in range(len(asked))]
 
 
 def policy_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -169,7 +171,7 @@ def policy_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def told(found: dict[str, Any]) -> str:
+def as_sentence(found: dict[str, Any]) -> str:
     """The summary as a sentence."""
     return (
         "{positions} positions, {covered:.4f} of the probability covered (median). Medians with the "
@@ -219,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for path in save_figure(draw(rows, title), rows, options.out):
         say(str(path))
     if sampled:
-        say(told(summary(sampled)))
+        say(as_sentence(summary(sampled)))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from rlrt.analysis.markers import (
     extremes,
     fold,
     log_odds,
-    one_of_each,
+    one_pair_per_problem,
     read_corpora,
     score,
     table,
@@ -174,10 +174,11 @@ def test_each_problem_gives_its_first_correct_and_first_incorrect_trajectory() -
         view("b", UNDECIDED, 1),
     ]
     chosen = [
-        (v.rollout.problem.id, v.rollout.verdict, v.rollout.sample) for v in one_of_each(views)
+        (v.rollout.problem.id, v.rollout.verdict, v.rollout.sample)
+        for v in one_pair_per_problem(views)
     ]
     assert chosen == [("a", RIGHT, 3), ("a", WRONG, 1), ("c", RIGHT, 1), ("c", WRONG, 0)]
-    assert one_of_each(v for v in views if v.rollout.verdict is RIGHT) == []
+    assert one_pair_per_problem(v for v in views if v.rollout.verdict is RIGHT) == []
 
 
 def test_problems_of_two_benchmarks_are_not_taken_for_each_other() -> None:
@@ -188,7 +189,9 @@ def test_problems_of_two_benchmarks_are_not_taken_for_each_other() -> None:
         for benchmark, pair in verdicts.items()
         for sample, verdict in enumerate(pair)
     ]
-    chosen = [(v.benchmark, v.rollout.verdict, v.rollout.sample) for v in one_of_each(views)]
+    chosen = [
+        (v.benchmark, v.rollout.verdict, v.rollout.sample) for v in one_pair_per_problem(views)
+    ]
     assert chosen == [
         ("aime25", RIGHT, 0),
         ("aime25", WRONG, 1),

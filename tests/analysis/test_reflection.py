@@ -9,8 +9,8 @@ from rlrt.analysis.reflection import (
     KINDS,
     PLACES,
     Case,
+    CheckpointVerdicts,
     Injection,
-    Look,
     draw,
     injections,
     positions,
@@ -97,7 +97,7 @@ def test_injections_are_cut_before_the_place_with_and_without_the_sentence() -> 
 def test_the_whole_is_kept_sentence_and_continuation() -> None:
     case = Case(HARD, rollout(0, 0, WRONG, (10, 11, 12)), torch.tensor([0.1, 0.2, 3.0]))
     arm = injections(case, SENTENCE, seed=0)[0]
-    whole = arm.whole(Response((7, 2), (-1.0, -2.0), True))
+    whole = arm.complete(Response((7, 2), (-1.0, -2.0), True))
     assert whole.ids.tolist() == [10, 11, 90, 91, 7, 2]
     assert whole.engine_logprobs[:2].tolist() == [0.0, -0.5]
     assert all(math.isnan(value) for value in whole.engine_logprobs[2:4])  # never sampled
@@ -118,7 +118,7 @@ def outcomes(
     return found
 
 
-def row_of(look: Look, kind: str, place: str = "argmax") -> dict[str, float]:
+def row_of(look: CheckpointVerdicts, kind: str, place: str = "argmax") -> dict[str, float]:
     (found,) = [row for row in rates([look]) if (row["kind"], row["place"]) == (kind, place)]
     return found
 
@@ -129,7 +129,7 @@ def test_transitions_are_counted_by_hand() -> None:
         *outcomes(1, 0, [(WRONG, RIGHT)]),
         *outcomes(2, 1, [(WRONG, RIGHT), (UNDECIDED, RIGHT), (RIGHT, WRONG)]),
     ]
-    look = Look(10, judged, {"hard": 3})
+    look = CheckpointVerdicts(10, judged, {"hard": 3})
     hard, easy = row_of(look, "hard"), row_of(look, "easy")
     assert (hard["problems"], hard["rollouts"], hard["undecided"], hard["left_out"]) == (2, 5, 1, 3)
     assert (hard["rate"], hard["control"], hard["change"]) == pytest.approx((2 / 5, 2 / 5, 0.0))
@@ -144,7 +144,7 @@ def test_a_bootstrap_over_problems_keeps_their_rollouts_together() -> None:
         *outcomes(0, 0, [(RIGHT, WRONG)] * 6),
         *outcomes(1, 0, [(WRONG, WRONG)] * 6),
     ]
-    row = row_of(Look(0, judged, {}), "hard")
+    row = row_of(CheckpointVerdicts(0, judged, {}), "hard")
     assert (row["rate"], row["rate_low"], row["rate_high"]) == (0.5, 0.0, 1.0)
     assert (row["control"], row["control_low"], row["control_high"]) == (0.0, 0.0, 0.0)
     assert (row["change"], row["change_low"], row["change_high"]) == (0.5, 0.0, 1.0)
@@ -157,7 +157,7 @@ def test_arms_are_paired_in_the_interval_of_their_difference() -> None:
         for number in range(10)
         for pair in outcomes(number, 0, [(RIGHT, RIGHT) if number % 2 else (WRONG, WRONG)] * 3)
     ]
-    row = row_of(Look(0, judged, {}), "hard")
+    row = row_of(CheckpointVerdicts(0, judged, {}), "hard")
     assert row["rate_high"] - row["rate_low"] > 0.3
     assert (row["change"], row["change_low"], row["change_high"]) == (0.0, 0.0, 0.0)
 
@@ -168,14 +168,14 @@ def test_many_problems_have_about_the_binomial_interval() -> None:
         for number in range(100)
         for pair in outcomes(number, 0, [(RIGHT if number < 30 else WRONG, WRONG)])
     ]
-    row = row_of(Look(0, judged, {}), "hard")
+    row = row_of(CheckpointVerdicts(0, judged, {}), "hard")
     width = 1.96 * math.sqrt(0.3 * 0.7 / 100)
     assert row["rate_low"] == pytest.approx(0.3 - width, abs=0.02)
     assert row["rate_high"] == pytest.approx(0.3 + width, abs=0.02)
 
 
 def test_a_single_problem_has_no_interval_and_an_empty_kind_no_numbers() -> None:
-    look = Look(10, outcomes(0, 0, [(RIGHT, WRONG)]), {"easy": 8})
+    look = CheckpointVerdicts(10, outcomes(0, 0, [(RIGHT, WRONG)]), {"easy": 8})
     assert "rate_low" not in row_of(look, "hard")
     assert row_of(look, "hard")["rate"] == 1
     assert row_of(look, "easy") == {
@@ -184,7 +184,7 @@ def test_a_single_problem_has_no_interval_and_an_empty_kind_no_numbers() -> None
 
 
 def test_all_kinds_empty_are_said_in_the_picture() -> None:
-    rows = rates([Look(0, [], {}), Look(10, [], {})])
+    rows = rates([CheckpointVerdicts(0, [], {}), CheckpointVerdicts(10, [], {})])
     assert len(rows) == 2 * len(KINDS) * len(PLACES)
     figure = draw(rows, "nothing")
     said = [text.get_text() for axes in figure.axes for text in axes.texts]
@@ -193,7 +193,7 @@ def test_all_kinds_empty_are_said_in_the_picture() -> None:
 
 
 def test_the_picture_shows_every_rate_and_its_control() -> None:
-    looks = [Look(step, outcomes(0, 0, [(RIGHT, WRONG)] * 2), {}) for step in (0, 10)]
+    looks = [CheckpointVerdicts(step, outcomes(0, 0, [(RIGHT, WRONG)] * 2), {}) for step in (0, 10)]
     figure = draw(rates(looks), "a title")
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     named = [text.get_text() for text in figure.legends[0].get_texts()]

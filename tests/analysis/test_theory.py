@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlrt.analysis.theory import (
     KINDS,
-    Checked,
+    CheckedNodes,
     Sampled,
     bayesian_teacher,
     check_worlds,
@@ -222,7 +222,7 @@ def test_worlds_that_nobody_thought_of(data: st.DataObject) -> None:
 
 def test_what_a_lie_would_look_like() -> None:
     values = [torch.tensor(v, dtype=torch.float64) for v in ([0.5], [0.3], [0.01], [0.0])]
-    found = world_summary([Checked(*values)])
+    found = world_summary([CheckedNodes(*values)])
     assert found["broken"] == 1
     assert found["ratio"] == pytest.approx(4.5)
 
@@ -245,7 +245,7 @@ def test_rows_are_spread_over_all_nodes_and_drawn() -> None:
     values = torch.arange(1, 11, dtype=torch.float64)
     divergence = values.clone()
     divergence[[0, 9]] = torch.tensor([0.0, math.inf], dtype=torch.float64)
-    rows = world_rows("any", Checked(values, values, divergence, values), 4)
+    rows = world_rows("any", CheckedNodes(values, values, divergence, values), 4)
     assert [row["divergence"] for row in rows] == [2, 4, 6, 8]
     figure = draw(rows, "")
     assert len(figure.axes) == 1

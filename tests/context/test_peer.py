@@ -2,6 +2,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from random import Random
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from rlrt.batch import Rollout, Verdict
 from rlrt.context.correct_peer import CorrectPeer
 from rlrt.context.failed_attempt import FailedAttempt
-from rlrt.context.peer import CHOICES, Peer, without_thinking
+from rlrt.context.peer import Choice, Peer, without_thinking
 
 MakeRollout = Callable[..., Rollout]
 
@@ -80,7 +81,7 @@ def test_peers_come_from_the_own_group_only(rollout: MakeRollout) -> None:
 
 @given(
     rewards=st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=5), max_size=4),
-    choice=st.sampled_from(CHOICES),
+    choice=st.sampled_from(get_args(Choice)),
     kind=st.sampled_from([CorrectPeer, FailedAttempt]),
     step=st.integers(0, 99),
     random=st.randoms(use_true_random=False),

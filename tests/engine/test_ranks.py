@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 def run(processes: int, tensor_parallel: int, folder: Path) -> list[dict[str, Any]]:
     """What every rank found."""
     folder.mkdir()
-    run_ranks(processes, "-m", "tests.engine.engine_rank", str(tensor_parallel), str(folder))
+    words = ("tests.engine.engine_rank", str(tensor_parallel), str(folder))
+    run_ranks(processes, *words, log=folder / "logs")
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
 
 

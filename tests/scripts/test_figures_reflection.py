@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from tests.scripts.commands import load_script, read_csv
 
-from rlrt.analysis.reflection import Look
+from rlrt.analysis.reflection import CheckpointVerdicts
 from rlrt.batch import Response, Verdict
 from rlrt.config.loaded_run import Study, StudyEngine, held_out_problems, open_study, started
 from rlrt.config.stored_policies import find_policy
@@ -49,7 +49,9 @@ def study(run_folder: Path) -> Study:
 
 
 @pytest.fixture(scope="module")
-def seen(script: ModuleType, study: Study) -> Iterator[tuple[StudyEngine, SpyingEngine, Look]]:
+def seen(
+    script: ModuleType, study: Study
+) -> Iterator[tuple[StudyEngine, SpyingEngine, CheckpointVerdicts]]:
     """One checkpoint looked at, by the spying engine."""
     with started(study, "hf", 400, seed=5) as served:
         spy = SpyingEngine()
@@ -59,7 +61,7 @@ def seen(script: ModuleType, study: Study) -> Iterator[tuple[StudyEngine, Spying
         served = StudyEngine(study, spy, served.judge, served.seed)
         problems = held_out_problems(study, PROBLEMS)
         served.serve(find_policy(str(study.stored.checkpoint)), problems, 3)
-        yield served, spy, script.look(served, problems, 3, sentence(study), ROOM)
+        yield served, spy, script.judge_checkpoint(served, problems, 3, sentence(study), ROOM)
 
 
 def sentence(study: Study) -> tuple[int, ...]:
@@ -67,7 +69,7 @@ def sentence(study: Study) -> tuple[int, ...]:
 
 
 def test_the_engine_is_asked_prompt_kept_tokens_and_sentence_in_one_call(
-    seen: tuple[StudyEngine, SpyingEngine, Look], study: Study
+    seen: tuple[StudyEngine, SpyingEngine, CheckpointVerdicts], study: Study
 ) -> None:
     _, spy, look = seen
     _probe, sampled, continued = spy.calls  # all continuations are one call
@@ -87,7 +89,7 @@ def test_the_engine_is_asked_prompt_kept_tokens_and_sentence_in_one_call(
 
 
 def test_all_arms_of_a_rollout_share_their_random_numbers(
-    seen: tuple[StudyEngine, SpyingEngine, Look],
+    seen: tuple[StudyEngine, SpyingEngine, CheckpointVerdicts],
 ) -> None:
     _, spy, look = seen
     asked = zip(look.judged, *spy.calls[2][:2], strict=True)
@@ -100,7 +102,7 @@ def test_all_arms_of_a_rollout_share_their_random_numbers(
 
 
 def test_the_places_are_the_extremes_of_the_divergence(
-    seen: tuple[StudyEngine, SpyingEngine, Look],
+    seen: tuple[StudyEngine, SpyingEngine, CheckpointVerdicts],
 ) -> None:
     _, _, look = seen
     checked = 0
@@ -117,7 +119,7 @@ def test_the_places_are_the_extremes_of_the_divergence(
 
 
 def test_the_divergence_is_that_of_both_views_over_the_vocabulary(
-    script: ModuleType, seen: tuple[StudyEngine, SpyingEngine, Look], study: Study
+    script: ModuleType, seen: tuple[StudyEngine, SpyingEngine, CheckpointVerdicts], study: Study
 ) -> None:
     served, _, look = seen
     problems = held_out_problems(study, PROBLEMS)
@@ -139,7 +141,7 @@ def test_the_divergence_is_that_of_both_views_over_the_vocabulary(
 
 
 def test_the_verdict_is_that_of_the_whole(
-    seen: tuple[StudyEngine, SpyingEngine, Look], study: Study
+    seen: tuple[StudyEngine, SpyingEngine, CheckpointVerdicts], study: Study
 ) -> None:
     _, spy, look = seen
     texts, answers = [], []
@@ -155,7 +157,7 @@ def test_the_verdict_is_that_of_the_whole(
 
 
 def test_rollouts_that_the_teacher_sees_nothing_for_are_counted(
-    seen: tuple[StudyEngine, SpyingEngine, Look],
+    seen: tuple[StudyEngine, SpyingEngine, CheckpointVerdicts],
 ) -> None:
     served, _, look = seen
     groups: dict[int, list[Verdict]] = {}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import ROOT, TINY
+from tests.conftest import TINY
 from tests.processes import run_ranks
 from tests.training.invariance_worker import DISTILLED, ways, whole_update
 from tests.untied import untied_tiny
@@ -54,8 +54,9 @@ def reference_gradient(folder: str) -> Tensor:
 def every_way(processes: int, folder: Path, *policies: str) -> dict[Any, dict[str, Tensor]]:
     """The results of all packs, splits, scorings and teachers with so many processes."""
     path = folder / f"{processes}.pt"
-    worker = str(ROOT / "tests/training/invariance_worker.py")
-    run_ranks(processes, worker, str(path), *policies, timeout_s=280)
+    worker = "tests/training/invariance_worker.py"
+    logs = folder / f"logs_{processes}"
+    run_ranks(processes, worker, str(path), *policies, log=logs, timeout_s=280)
     return torch.load(path)  # type: ignore[no-any-return]
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.errors import UserError
-from rlrt.loss.aggregation import Aggregation, mean_one
+from rlrt.loss.aggregation import Aggregation, Kind, mean_one
 from rlrt.loss.divergences import SampledToken, kl
 from rlrt.loss.objective import MicroBatch, Objective
 from rlrt.loss.policy_loss import PolicyLoss
@@ -199,7 +199,7 @@ def _completed(rollout: dict[str, Any], vocabulary: int, temperature: float) -> 
 
 
 def padded(rollouts: Sequence[Handwritten], name: str, kept_B: Tensor | None = None) -> Tensor:
-    """``[B, T]`` float64 of a field; 0 behind a response, where it is unknown, and in rows not kept."""
+    """``[B, T]`` float64 of a field; 0 in padding, where it is not known, and in rows not kept."""
     values_BT = torch.zeros(len(rollouts), max(r.length for r in rollouts), dtype=torch.float64)
     for row, rollout in enumerate(rollouts):
         if name in rollout.values and (kept_B is None or kept_B[row]):
@@ -354,7 +354,7 @@ def _surrogates(
     uncorrected = copy(loss)
     uncorrected.rollout_correction_limit = None
 
-    def total(loss: PolicyLoss, kind: str) -> float:
+    def total(loss: PolicyLoss, kind: Kind) -> float:
         aggregation = Aggregation(kind)
         weights_BT = aggregation(counted_BT, torch.float64)
         tokens = _micro_batch(batch, credit, student_BT, weights_BT, torch.zeros_like(student_BT))
@@ -427,10 +427,10 @@ def _divergences(
             "many ids as the input has logits for"
         )
     rows = distilled_B.nonzero().flatten().tolist()
-    whole = [row for row in rows if all(name in rollouts[row].values for name in LOGITS)]
-    if rows and not whole:
+    complete = [row for row in rows if all(name in rollouts[row].values for name in LOGITS)]
+    if rows and not complete:
         return None
-    if lacking := sorted(set(rows) - set(whole)):
+    if lacking := sorted(set(rows) - set(complete)):
         raise UserError(f"rollout {lacking[0]} is distilled, and lacks {' or '.join(LOGITS)}")
     values_BT = torch.zeros_like(padded(rollouts, "student_logprobs"))
     for row in rows:

@@ -132,8 +132,8 @@ def read_positions(
     Memory does not grow with tokens × vocabulary.
     """
     prompts = (student_prompts, teacher_prompts)
-    found = compare(policy, policy, *prompts, responses, temperature, token_budget, read_both)
-    return [Positions(**values) for values in found]
+    read = compare(policy, policy, *prompts, responses, temperature, token_budget, read_both)
+    return [Positions(**values) for values in read]
 
 
 def trajectory(
@@ -185,8 +185,8 @@ def compact(text: str, longest: int = 24) -> str:
 
 
 def rows(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
-    """A row per token, and behind the tokens of a response a row per candidate."""
-    found = []
+    """A row per token, and after the tokens of a response a row per candidate."""
+    table = []
     for one in trajectories:
         where = {
             "step": one.step,
@@ -209,14 +209,14 @@ def rows(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
         for t, values in enumerate(columns):
             cells = dict(zip(names, values, strict=True))
             kept = {**cells, "token": compact(cells["token"]), "credit": _or_none(cells["credit"])}
-            found.append({**where, "kind": "token", "position": t, **kept})
-        found += [
+            table.append({**where, "kind": "token", "position": t, **kept})
+        table += [
             {**where, "kind": c.side, "position": t, "id": c.id, "token": compact(c.text),
              "P_S": c.student, "P_T": c.teacher}
             for t, candidates in one.candidates.items()
             for c in candidates
         ]  # fmt: skip
-    return found
+    return table
 
 
 def _or_none(value: float) -> float | None:
@@ -317,7 +317,7 @@ def heat_map_page(trajectories: Sequence[Trajectory], title: str, about: str) ->
         title=title,
         about=visible(about),
         trajectories=[_heading(one) for one in trajectories],
-        data=[_packed(one) for one in trajectories],
+        data=[_script_data(one) for one in trajectories],
     )
 
 
@@ -337,19 +337,19 @@ def _heading(one: Trajectory) -> dict[str, Any]:
                 "token": compact(one.texts[t]),
                 "divergence": float(at.divergence_T[t]),
                 "log_ratio": float(at.log_ratio_T[t]),
-                "explore": [_shown(c) for c in candidates if c.side == "explore"],
-                "exploit": [_shown(c) for c in candidates if c.side == "exploit"],
+                "explore": [_cells(c) for c in candidates if c.side == "explore"],
+                "exploit": [_cells(c) for c in candidates if c.side == "exploit"],
             }
             for t, candidates in one.candidates.items()
         ],
     }
 
 
-def _shown(candidate: Candidate) -> list[Any]:
+def _cells(candidate: Candidate) -> list[Any]:
     return [compact(candidate.text), round(candidate.student, 4), round(candidate.teacher, 4)]
 
 
-def _packed(one: Trajectory) -> dict[str, Any]:
+def _script_data(one: Trajectory) -> dict[str, Any]:
     """What the script reads. P_T follows from log P_S and D̂."""
     at = one.positions
     return {
@@ -362,7 +362,7 @@ def _packed(one: Trajectory) -> dict[str, Any]:
         "advantage": one.advantage or 0.0,
         "critical": {
             t: {
-                side: [_shown(c) for c in candidates if c.side == side]
+                side: [_cells(c) for c in candidates if c.side == side]
                 for side in ("explore", "exploit")
             }
             for t, candidates in one.candidates.items()

@@ -1,4 +1,4 @@
-"""A figure and the numbers behind it, on the disk together."""
+"""A figure and its numbers, saved together."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from rlrt.files import write_atomically, write_csv
 
 OUT = "file to write, without its ending: .svg, .png and .csv are added"  # help of the option
 ENDINGS = (".svg", ".png", ".csv")  # of what a figure is written to
-# told apart without color too, in this order (Okabe and Ito)
+# Okabe and Ito's, in this order: they differ without color vision too
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", "-.", ":")  # beside the colors, for those who cannot tell them apart
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
@@ -64,7 +64,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
 def require_place(out: Path, *others: str) -> None:
     """UserError where ``save_figure``, and files of ``others`` endings beside it, cannot be written.
 
-    To be asked before any work. Nothing stays behind: folders that lack are made when there is
+    To be asked before any work. Nothing is left over: missing folders are made when there is
     something to keep.
     """
     made: list[Path] = []

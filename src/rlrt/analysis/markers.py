@@ -73,20 +73,20 @@ class Scored:
     category: str
 
 
-def one_of_each(views: Iterable[View]) -> list[View]:
+def one_pair_per_problem(views: Iterable[View]) -> list[View]:
     """The first correct and the first incorrect trajectory of every problem that has both.
 
     In the order of problems, the correct one first. Undecided and empty responses are neither.
     """
-    found: dict[tuple[str, str], dict[Verdict, View]] = {}
+    by_problem: dict[tuple[str, str], dict[Verdict, View]] = {}
     for view in views:
         rollout = view.rollout
         if len(rollout.response.ids) and rollout.verdict is not Verdict.UNDECIDED:
             problem = view.benchmark, rollout.problem.id
-            found.setdefault(problem, {}).setdefault(rollout.verdict, view)
+            by_problem.setdefault(problem, {}).setdefault(rollout.verdict, view)
     return [
         pair[verdict]
-        for pair in found.values()
+        for pair in by_problem.values()
         if len(pair) == 2
         for verdict in (Verdict.RIGHT, Verdict.WRONG)
     ]
@@ -248,13 +248,13 @@ def _volcano(axes: Axes, scored: Sequence[Scored], top: int) -> None:
 def _bars(axes: Axes, scored: Sequence[Scored], top: int) -> None:
     explore = [row for row in scored if row.role == "explore"][:top]
     exploit = [row for row in scored if row.role == "exploit"][-top:]
-    shown = [*explore, *exploit][::-1]  # the first on top
-    colors = [BY_CATEGORY[row.category] for row in shown]
-    axes.barh(range(len(shown)), [row.z for row in shown], color=colors)
-    axes.set_yticks(range(len(shown)), [row.token for row in shown], fontsize=8, parse_math=False)
+    drawn = [*explore, *exploit][::-1]  # the first on top
+    colors = [BY_CATEGORY[row.category] for row in drawn]
+    axes.barh(range(len(drawn)), [row.z for row in drawn], color=colors)
+    axes.set_yticks(range(len(drawn)), [row.token for row in drawn], fontsize=8, parse_math=False)
     axes.axvline(0, color=GRAY, lw=0.8)
     axes.set(xlabel="z  (exploit < 0 < explore)", title="strongest markers")
-    there = {row.category for row in shown}
+    there = {row.category for row in drawn}
     keys = [Line2D([], [], color=c, lw=6, label=n) for n, c in BY_CATEGORY.items() if n in there]
     if keys:
         axes.legend(handles=keys, frameon=False, fontsize=8)

@@ -55,16 +55,16 @@ def evaluations_of(folder: Path) -> dict[str, Path]:
     near = [*sorted(folder.glob("*/results.json")), *sorted(folder.glob("../*/results.json"))]
     folders = [path.parent for path in near if (path.parent / "records").is_dir()]
     own = [(path, _results(path)) for path in folders]
-    found = {}
+    evaluations = {}
     for name, scores in compared.items():
-        fitting = [path for path, others in own if _said_by(scores, others.get(name))]
+        fitting = [path for path, others in own if _agrees(scores, others.get(name))]
         if not fitting:
             raise UserError(
                 f"{folder} compares {name}, whose evaluation is neither in it nor beside it: name "
                 "the folders of the evaluations"
             )
-        found[name] = fitting[0]
-    return found
+        evaluations[name] = fitting[0]
+    return evaluations
 
 
 def _results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -80,9 +80,9 @@ def _results(folder: Path) -> dict[str, dict[str, Any]]:
     return scores
 
 
-def _said_by(scores: Mapping[str, Any], own: Mapping[str, Any] | None) -> bool:
+def _agrees(scores: Mapping[str, Any], own: Mapping[str, Any] | None) -> bool:
     """Whether an evaluation's own results say the same of every benchmark that was compared."""
-    return own is not None and all(own.get(name) == said for name, said in scores.items())
+    return own is not None and all(own.get(name) == score for name, score in scores.items())
 
 
 def read_answers(folder: Path) -> dict[str, Answers]:
@@ -96,7 +96,7 @@ def read_answers(folder: Path) -> dict[str, Answers]:
             f"{folder} is a run folder: evaluate it first, python src/rlrt/eval.py model={folder} "
             "benchmark=…, and name the folder that this writes"
         )
-    found = {}
+    answers_of = {}
     for path in record_files(folder):
         table = read_table(path, only=["problem_id", "sample", "verdict"])
         columns = [column.to_pylist() for column in table.itercolumns()]
@@ -105,10 +105,10 @@ def read_answers(folder: Path) -> dict[str, Answers]:
             for problem, sample, verdict in zip(*columns, strict=True)
         )
         try:
-            found[path.stem] = count_answers(answers)
+            answers_of[path.stem] = count_answers(answers)
         except ValueError as error:
             raise UserError(f"{path} {error}") from error
-    return found
+    return answers_of
 
 
 def curve(method: str, benchmark: str, evaluations: Sequence[Answers], seed: int = 0) -> PassCurve:
@@ -207,17 +207,17 @@ def draw(made: Sequence[PassCurve]) -> Figure:
 def _note(made: Sequence[PassCurve]) -> str:
     """What lines and bands are, and of how much."""
 
-    def told(counts: set[int], what: str) -> str:
+    def count_of(counts: set[int], what: str) -> str:
         low, high = min(counts), max(counts)
         return f"{low}{'' if low == high else f' to {high}'} {what}{'' if high == 1 else 's'}"
 
     lines = [
-        f"{told({one.problems for one in made}, 'problem')}, "
-        f"{told({one.samples for one in made}, 'sample')} of each"
+        f"{count_of({one.problems for one in made}, 'problem')}, "
+        f"{count_of({one.samples for one in made}, 'sample')} of each"
     ]
     seeds = {one.evaluations for one in made}
     if several := seeds - {1}:
-        lines.append(f"mean of {told(several, 'seed')}, band from lowest to highest")
+        lines.append(f"mean of {count_of(several, 'seed')}, band from lowest to highest")
     if 1 in seeds:
         only = "of one evaluation: " if several else ""
         lines.append(f"{only}band of 95 %, bootstrap over problems")

@@ -2,7 +2,7 @@
 
 A response y is cut before position t, a sentence is put there, and the policy goes on from
 ``y_<t + sentence``. Before, since ``D̄_t = KL(P_S ‖ P_T)`` is of the choice at t, given ``y_<t`` alone:
-the choice is made anew. The verdict is that of the whole, ``y_<t + sentence + continuation``.
+the choice is made anew. The verdict is that of the complete response, ``y_<t + sentence + continuation``.
 Sampling on from ``y_<t`` at a temperature turns outcomes too, so every injection has a control that
 the paper does not have (ours): the same cut and the same random numbers without the sentence.
 """
@@ -63,7 +63,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Injection:
-    """What the engine goes on from, behind the prompt: ``ids``."""
+    """What the engine goes on from, after the prompt: ``ids``."""
 
     case: Case
     place: str
@@ -74,7 +74,7 @@ class Injection:
     def ids(self) -> tuple[int, ...]:
         return (*self.case.rollout.response.ids[: self.position].tolist(), *self.sentence_ids)
 
-    def whole(self, continuation: Response) -> Response:
+    def complete(self, continuation: Response) -> Response:
         """Kept tokens, sentence and continuation; log-probs of the sentence, never sampled, are NaN."""
         kept = self.case.rollout.response.engine_logprobs[: self.position]
         unknown = (float("nan"),) * len(self.sentence_ids)
@@ -83,7 +83,7 @@ class Injection:
 
 
 @dataclass(frozen=True)
-class Look:
+class CheckpointVerdicts:
     """One checkpoint: its injections with their verdicts, and by kind the rollouts left out since
     their context shows the teacher nothing, so that they have no D̄.
     """
@@ -130,7 +130,7 @@ def injections(case: Case, sentence_ids: Sequence[int], seed: int) -> list[Injec
     ]
 
 
-def rates(looks: Sequence[Look]) -> list[Row]:
+def rates(checkpoints: Sequence[CheckpointVerdicts]) -> list[Row]:
     """A row per checkpoint, kind and place; without numbers where the kind has no case.
 
     ``rate``: share of rollouts whose outcome turned, ``control``: the same without the sentence, and
@@ -139,10 +139,10 @@ def rates(looks: Sequence[Look]) -> list[Row]:
     all problems behaved alike, not that the rate is known. An undecided outcome has not turned.
     """
     return [
-        {"step": look.step, "kind": kind.name, "place": place}
-        | _row([pair for pair in look.judged if _is(pair[0], kind, place)])
-        | {"left_out": look.left_out.get(kind.name, 0)}
-        for look in looks
+        {"step": checkpoint.step, "kind": kind.name, "place": place}
+        | _row([pair for pair in checkpoint.judged if _is(pair[0], kind, place)])
+        | {"left_out": checkpoint.left_out.get(kind.name, 0)}
+        for checkpoint in checkpoints
         for kind in KINDS
         for place in PLACES
     ]

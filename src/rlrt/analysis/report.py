@@ -62,7 +62,7 @@ def samples_of(folder: Path, pieces: Pieces | None) -> Samples:
     where no problem has both, the last right and the last wrong ones.
 
     ``pieces`` splits a response into its tokens' texts; without it, or where it does not know the
-    ids, the text stands whole. What cannot be read is told in ``notes``.
+    ids, the text is shown as one piece. ``notes`` say what cannot be read.
     """
     try:
         files = record_files(folder)[-LOOKED_AT:]
@@ -82,13 +82,13 @@ def samples_of(folder: Path, pieces: Pieces | None) -> Samples:
         if len(pairs) < 2 * PAIRS:
             pairs += _pairs(table, PAIRS - len(pairs) // 2)
         if len(spare) < 2:
-            found = {row["verdict"] for row in spare}
-            spare += _rows(table, _first_of_each(table, found))
+            verdicts = {row["verdict"] for row in spare}
+            spare += _rows(table, _first_of_each(table, verdicts))
         if len(pairs) == 2 * PAIRS:
             break
     if len(notes) > 1:
         notes = [notes[0], f"{len(notes) - 1} more of the last {len(files)} files cannot be read"]
-    return Samples([_shown(row, pieces) for row in pairs or spare], weights, tuple(notes))
+    return Samples([_display(row, pieces) for row in pairs or spare], weights, tuple(notes))
 
 
 def _checked(path: Path) -> pa.Table:
@@ -153,7 +153,7 @@ def _rows(table: pa.Table, numbers: list[int]) -> list[Row]:
     return table.take(pa.array(numbers, pa.int64())).to_pylist()
 
 
-def _shown(row: Row, pieces: Pieces | None) -> Row:
+def _display(row: Row, pieces: Pieces | None) -> Row:
     """A rollout as the page shows it, all its text visible, the middle of a long one left out."""
     ids = row["response_ids"]
     split = pieces(ids, row["response"]) if pieces is not None else None
@@ -194,8 +194,8 @@ def _shown(row: Row, pieces: Pieces | None) -> Row:
 
 def _limited(text: str) -> str:
     left_out = len(text) - CHARACTERS
-    shown = visible(text[:CHARACTERS])
-    return shown if left_out <= 0 else f"{shown}\n… {left_out:,} more characters"
+    text_start = visible(text[:CHARACTERS])
+    return text_start if left_out <= 0 else f"{text_start}\n… {left_out:,} more characters"
 
 
 COLOR_COUNT, DASH_COUNT = 6, 4  # that report.css has classes for
@@ -210,8 +210,8 @@ def page(
     """The report as HTML; for every run its samples, and the settings to compare its own with where
     there are some.
     """
-    told = [limit for column, limit in map(sync_limit, runs) if column == LARGEST_GAP]
-    limits = sorted({limit for limit in told if limit is not None})
+    known = [limit for column, limit in map(sync_limit, runs) if column == LARGEST_GAP]
+    limits = sorted({limit for limit in known if limit is not None})
     charts = sections(runs, limits)
     marks = _marks(runs)
     weights = [sample.weights for sample in samples]
@@ -350,17 +350,17 @@ def _own(run: ReportedRun, defaults: Defaults | None) -> dict[str, Any] | None:
 def _stages(runs: Sequence[ReportedRun]) -> dict[str, Any]:
     """Mean seconds of each stage, with where its bar begins and ends in percent of the longest run."""
     seconds = [stage_seconds(run) for run in runs]
-    longest = max((sum(found.values()) for found in seconds), default=0.0) or 1.0
-    names = list(dict.fromkeys(name for found in seconds for name in found))
+    longest = max((sum(stages.values()) for stages in seconds), default=0.0) or 1.0
+    names = list(dict.fromkeys(name for stages in seconds for name in stages))
     bars = []
-    for found in seconds:
+    for stages in seconds:
         begin, parts = 0.0, []
-        for name, value in found.items():
+        for name, value in stages.items():
             width = 100 * value / longest
             parts.append({"name": name, "x": f"{begin:.3f}", "width": f"{width:.3f}"})
             parts[-1]["seconds"] = format_number(value)
             begin += width
         bars.append(parts)
-    table = [(name, [format_number(found.get(name)) for found in seconds]) for name in names]
-    total = [format_number(sum(found.values())) for found in seconds]
+    table = [(name, [format_number(stages.get(name)) for stages in seconds]) for name in names]
+    total = [format_number(sum(stages.values())) for stages in seconds]
     return {"bars": bars, "table": table, "total": total}

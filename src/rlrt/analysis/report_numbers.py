@@ -136,15 +136,15 @@ def _chart(
     held_out: bool,
     limits: Sequence[float],
 ) -> Chart:
-    values = [curve(run.evaluations if held_out else run.metrics, column) for run in runs]
+    curves_of_runs = [curve(run.evaluations if held_out else run.metrics, column) for run in runs]
     curves, thinned = [], False
-    for index, found in enumerate(values):
-        points = thin(list(found.items()))
-        thinned |= len(points) < len(found)
-        if found:
+    for index, values in enumerate(curves_of_runs):
+        points = thin(list(values.items()))
+        thinned |= len(points) < len(values)
+        if values:
             xs, ys = [x for x, _ in points], [json_number(y) for _, y in points]
-            curves.append({"run": index, "x": xs, "y": ys, "thinned": len(points) < len(found)})
-    steps = sorted({step for found in values for step in found})
+            curves.append({"run": index, "x": xs, "y": ys, "thinned": len(points) < len(values)})
+    steps = sorted({step for values in curves_of_runs for step in values})
     last = max(len(steps) - 1, 1)
     some = sorted({i * last // (TABLE_ROWS - 1) for i in range(TABLE_ROWS)}) if steps else []
     rows = [steps[i] for i in some if i < len(steps)]
@@ -158,7 +158,10 @@ def _chart(
         log,
         list(limits) if log else [],
         curves,
-        [[f"{step:,}", *(format_number(found.get(step)) for found in values)] for step in rows],
+        [
+            [f"{step:,}", *(format_number(values.get(step)) for values in curves_of_runs)]
+            for step in rows
+        ],
         thinned,
     )
 
@@ -192,10 +195,10 @@ def final_metrics(runs: Sequence[ReportedRun]) -> list[tuple[str, list[tuple[str
     """
 
     def ends(run: ReportedRun, column: str) -> tuple[str, str]:
-        found = list(curve(run.metrics, column).values())
-        if not found:
+        values = list(curve(run.metrics, column).values())
+        if not values:
             return "", ""
-        first, last = found[:WINDOW], found[-WINDOW:]
+        first, last = values[:WINDOW], values[-WINDOW:]
         return format_number(sum(first) / len(first)), format_number(sum(last) / len(last))
 
     columns = _columns([run.metrics for run in runs])
@@ -353,12 +356,12 @@ def _spared(run: ReportedRun) -> Check:
         "update/skipped_rollouts": "without a backward",
         "score/skipped_rollouts": "without any pass",
     }
-    found = []
+    shares = []
     for column, text in words.items():
         values = [v for v in curve(run.metrics, column).values() if math.isfinite(v)]
         if values:
-            found.append(f"{sum(values) / len(values):.0%} {text}")
-    return Check("note", ", ".join(found)) if found else UNKNOWN
+            shares.append(f"{sum(values) / len(values):.0%} {text}")
+    return Check("note", ", ".join(shares)) if shares else UNKNOWN
 
 
 def _steps(run: ReportedRun) -> Check:
@@ -381,5 +384,5 @@ def stage_seconds(run: ReportedRun) -> dict[str, float]:
 
     inside = {name: mean(name) for name in STAGES}
     inside["other"] = max(mean("step") - sum(inside.values()), 0.0)
-    found = inside | {name: mean(name) for name in OUTSIDE}
-    return {name: seconds for name, seconds in found.items() if seconds > 0}
+    stages = inside | {name: mean(name) for name in OUTSIDE}
+    return {name: seconds for name, seconds in stages.items() if seconds > 0}

@@ -48,8 +48,8 @@ def by_method(
     """
 
     def values(row: Sequence[str], runs: Sequence[int]) -> list[str]:
-        found = [row[run] for run in runs]
-        return found if len(set(found)) > 1 else found[:1]
+        own = [row[run] for run in runs]
+        return own if len(set(own)) > 1 else own[:1]
 
     return {name: [values(row, runs) for runs in members] for name, row in rows.items()}
 
@@ -78,8 +78,8 @@ class ReportedRun:
     @property
     def planned(self) -> int | None:
         """Rollout steps that the settings ask for."""
-        found = _within(self.config, "trainer.max_epochs")
-        return found if isinstance(found, int) else None
+        steps = _within(self.config, "trainer.max_epochs")
+        return steps if isinstance(steps, int) else None
 
     @property
     def ended(self) -> bool:
@@ -99,17 +99,19 @@ def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
 
 
 def _read(folder: Path) -> ReportedRun:
-    shown = visible(folder, kept="")
+    label = visible(folder, kept="")
     if not folder.is_dir():
-        raise UserError(f"{shown} is no run folder: no such folder exists")
+        raise UserError(f"{label} is no run folder: no such folder exists")
     notes: list[str] = []
     config = _config(folder / "config.yaml", notes)
     settings = flat(config) if config else {}
     metrics, evaluations = (_rows(folder / name, notes) for name in PARTS[1:3])
     records = any((folder / "rollouts").glob("step=*.parquet"))
     if not (metrics or records or {"credit", "training"} <= config.keys()):
-        told = "; ".join(notes)
-        raise UserError(f"{shown} is no run folder: {told}" + "; it holds no records of rollouts")
+        reasons = "; ".join(notes)
+        raise UserError(
+            f"{label} is no run folder: {reasons}" + "; it holds no records of rollouts"
+        )
     return ReportedRun(folder, "", "", config, settings, metrics, evaluations, tuple(notes))
 
 
@@ -141,19 +143,19 @@ def _rows(path: Path, notes: list[str]) -> list[Row]:
     except UserError as error:
         notes.append(visible(str(error).replace(str(path), path.name), kept=""))
         return []
-    whole = {row["step"]: row for row in rows if 0 <= row["step"] < math.inf}
-    if len(whole) < len(rows):
-        left_out = len(rows) - len(whole)
+    by_step = {row["step"]: row for row in rows if 0 <= row["step"] < math.inf}
+    if len(by_step) < len(rows):
+        left_out = len(rows) - len(by_step)
         notes.append(f"{path.name} holds {left_out} rows without a step of their own, left out")
-    return [whole[step] for step in sorted(whole)]
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def _within(config: dict[str, Any], name: str) -> Any:
     """A setting by its full name; None where there is none."""
-    found: Any = config
+    value: Any = config
     for word in name.split("."):
-        found = found.get(word) if isinstance(found, dict) else None
-    return found
+        value = value.get(word) if isinstance(value, dict) else None
+    return value
 
 
 def _named(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
@@ -177,6 +179,6 @@ def _methods(runs: Sequence[ReportedRun]) -> list[str]:
     """The name of each run's method; the folder's name where the settings are not there."""
     known = [i for i, run in enumerate(runs) if has_method(run.config)]
     names = method_names([method_settings(runs[i].config) for i in known])
-    found = dict(zip(known, names, strict=True))
+    known_names = dict(zip(known, names, strict=True))
     folders = [run.folder.resolve().name for run in runs]
-    return [visible(found.get(i, folder), kept="") for i, folder in enumerate(folders)]
+    return [visible(known_names.get(i, folder), kept="") for i, folder in enumerate(folders)]

@@ -78,10 +78,10 @@ def method_settings(config: Mapping[str, Any]) -> Method:
     the run's seed, which parts that choose by chance repeat.
     """
     groups = dict.fromkeys(name.partition(".")[0] for name in (*PARTS, *SURROUNDINGS))
-    found = leaves({group: config[group] for group in groups if config.get(group)})
+    settings = leaves({group: config[group] for group in groups if config.get(group)})
     return {
         name: value
-        for name, value in found.items()
+        for name, value in settings.items()
         if value is not None
         and name.rpartition(".")[2] != "seed"
         and name not in FREE
@@ -94,7 +94,7 @@ def method_names(methods: Sequence[Method]) -> list[str]:
     others with the same credit, and as many of its surroundings as tell it from all others'.
     """
     kinds = [method for i, method in enumerate(methods) if method not in methods[:i]]
-    around = _told_around(kinds)
+    around = _telling_surroundings(kinds)
 
     def name(method: Method) -> str:
         target = method["credit._target_"]
@@ -105,8 +105,8 @@ def method_names(methods: Sequence[Method]) -> list[str]:
             if _rank(key, PARTS) is not None
             and any(other.get(key) != method.get(key) for other in alike)
         ]
-        told = [_shown(key, method, kinds) for key in (*parts, *around)]
-        return " ".join([target.split(".")[-2], *told])
+        differences = [_spelled_setting(key, method, kinds) for key in (*parts, *around)]
+        return " ".join([target.split(".")[-2], *differences])
 
     names = [name(kind) for kind in kinds]
     names = [  # classes of one name in two packages
@@ -126,7 +126,7 @@ def _rank(name: str, groups: Sequence[str]) -> int | None:
     return next(numbers, None)
 
 
-def _told_around(kinds: Sequence[Method]) -> list[str]:
+def _telling_surroundings(kinds: Sequence[Method]) -> list[str]:
     """Settings that together tell apart all surroundings that differ, in names few of them: another
     model alone brings some thirty other settings with it.
     """
@@ -145,7 +145,7 @@ def _distinct(kinds: Sequence[Method], names: Sequence[str]) -> int:
     return sum(value not in values[:i] for i, value in enumerate(values))
 
 
-def _shown(key: str, method: Method, kinds: Sequence[Method]) -> str:
+def _spelled_setting(key: str, method: Method, kinds: Sequence[Method]) -> str:
     """A setting in a name: ``credit.mixing=0.5``, or ``teacher=Live`` for the part of a group.
 
     Of a long value its end, or else its beginning, where that still tells it from the others'.
@@ -206,7 +206,7 @@ def read_run(folder: Path, unfinished: bool = False) -> Run:
     if not folder.is_dir():
         raise UserError(f"{folder} is no run folder: no such folder exists")
     if missing := [name for name in FILES if not (folder / name).is_file()]:
-        raise UserError(f"{folder} is no whole run folder: {' and '.join(missing)} not found")
+        raise UserError(f"{folder} is no complete run folder: {' and '.join(missing)} not found")
     config = _read_config(folder / "config.yaml")
     metrics, evaluations = (_read_steps(folder / name) for name in FILES[1:])
     done, evaluated = int(metrics[-1]["step"]) + 1, int(evaluations[-1]["step"])

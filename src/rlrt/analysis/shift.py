@@ -68,7 +68,7 @@ def likeliest(logits_nV: Tensor, count: int) -> Tensor:
     ids_nK = logits_nV.topk(count, dim=-1).indices.sort(-1).values
     values_nK = logits_nV.gather(-1, ids_nK)
     ids_nK = ids_nK.gather(-1, values_nK.sort(dim=-1, descending=True, stable=True).indices)
-    # topk takes any of the ids that tie for the last place: such rows, few, are sorted whole
+    # topk takes any of the ids that tie for the last place: such rows, few, are sorted completely
     least_n1 = values_nK.amin(-1, keepdim=True)
     tied_n = (logits_nV >= least_n1).sum(-1) > count
     if tied_n.any():
@@ -92,11 +92,14 @@ def shift_of(
     temperature: float,
     token_budget: int,
 ) -> Shift:
-    """Both policies behind the same prompts, at every token of the rollouts; memory flat in T × V."""
+    """Both policies given the same prompts, at every token of the rollouts.
+
+    Memory does not grow with T × V.
+    """
     prompts = [rollout.prompt_ids for rollout in rollouts]
     responses = [rollout.response.ids for rollout in rollouts]
-    found = compare(tuned, base, prompts, prompts, responses, temperature, token_budget, read_shift)
-    parts = [values for values in found if values]
+    read = compare(tuned, base, prompts, prompts, responses, temperature, token_budget, read_shift)
+    parts = [values for values in read if values]
     return Shift(label, **{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 

@@ -83,15 +83,15 @@ def influence(student: Tensor, success: Tensor) -> Tensor:
 
 def success_after_tokens(students: Sequence[Tensor], leaves: Tensor) -> list[Tensor]:
     """``f`` at every depth, each like that depth's students, by dynamic programming from the leaves."""
-    found = [leaves.reshape(students[-1].shape)]
+    successes = [leaves.reshape(students[-1].shape)]
     for depth in range(len(students) - 1, 0, -1):
-        rates = (students[depth] * found[0]).sum(-1)
-        found.insert(0, rates.reshape(students[depth - 1].shape))
-    return found
+        rates = (students[depth] * successes[0]).sum(-1)
+        successes.insert(0, rates.reshape(students[depth - 1].shape))
+    return successes
 
 
 def teachers_by_bayes(students: Sequence[Tensor], leaves: Tensor) -> list[Tensor]:
-    """``P_T`` at every depth from the posterior over whole responses, given that they are correct.
+    """``P_T`` at every depth from the posterior over complete responses, given that they are correct.
 
     Every response is weighed by its probability and its success, and a token's share is that of the
     responses that go on with it; no f is used. NaN below prefixes from which nothing succeeds.
@@ -100,11 +100,11 @@ def teachers_by_bayes(students: Sequence[Tensor], leaves: Tensor) -> list[Tensor
     for student in students:
         responses = (responses[..., None] * student).flatten(1)
     posterior = responses * leaves
-    found = []
+    teachers = []
     for student in students:
         weights = posterior.reshape(*student.shape, -1).sum(-1)
-        found.append(weights / weights.sum(-1, keepdim=True))
-    return found
+        teachers.append(weights / weights.sum(-1, keepdim=True))
+    return teachers
 
 
 KINDS = {  # of worlds, in order of drawing
@@ -117,10 +117,10 @@ ROUNDING = 1e-20  # of Inf² and D̄ in float64, where both are 0
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedNodes:
     """Every node of some worlds where success is possible: N values of each.
 
-    ``lemma_gap`` is the largest difference between ``D̂`` of the posterior over whole responses and
+    ``lemma_gap`` is the largest difference between ``D̂`` of the posterior over complete responses and
     Lemma 1's, over the tokens of a node, relative where ``|D̂| > 1``.
     """
 
@@ -130,7 +130,7 @@ class Checked:
     lemma_gap: Tensor
 
 
-FIELDS = tuple(Checked.__annotations__)
+FIELDS = tuple(CheckedNodes.__annotations__)
 
 
 def make_worlds(
@@ -157,9 +157,9 @@ def make_worlds(
     return students, torch.from_numpy(np.asarray(leaves, dtype=np.float64))
 
 
-def check_worlds(students: Sequence[Tensor], leaves: Tensor) -> Checked:
+def check_worlds(students: Sequence[Tensor], leaves: Tensor) -> CheckedNodes:
     """Lemma 1 and both sides of Theorem 2 at every node from which something succeeds."""
-    found: list[Checked] = []
+    parts: list[CheckedNodes] = []
     successes = success_after_tokens(students, leaves)
     for student, success, teacher in zip(
         students, successes, teachers_by_bayes(students, leaves), strict=True
@@ -172,16 +172,17 @@ def check_worlds(students: Sequence[Tensor], leaves: Tensor) -> Checked:
         gap = (s.log() - t.log() - lemma).abs() / lemma.abs().clamp(min=1)
         # the lemma is of tokens that the student may choose; where f is 0 both sides are infinite
         gap = gap.masked_fill((s == 0) | ((f == 0) & (t == 0)), 0.0)
-        found.append(Checked(rate[kept], influence(s, f), divergence(s, f), gap.amax(-1)))
-    return Checked(*(torch.cat([getattr(part, name) for part in found]) for name in FIELDS))
+        parts.append(CheckedNodes(rate[kept], influence(s, f), divergence(s, f), gap.amax(-1)))
+    return CheckedNodes(*(torch.cat([getattr(part, name) for part in parts]) for name in FIELDS))
 
 
-def world_summary(parts: Sequence[Checked]) -> dict[str, float]:
+def world_summary(parts: Sequence[CheckedNodes]) -> dict[str, float]:
     """Over all nodes: how many, at how many D̄ is infinite, the largest ``lemma_gap``, at how many Theorem 2
     is broken by more than rounding, and the largest ``Inf² / (2 D̄)``.
     """
-    found = [torch.cat([getattr(part, name) for part in parts]) for name in FIELDS]
-    _, inf, divergence, gap = found
+    _, inf, divergence, gap = (
+        torch.cat([getattr(part, name) for part in parts]) for name in FIELDS
+    )
     ratio = inf.square() / (2 * divergence)
     ratio = ratio[divergence > ROUNDING]
     return {
@@ -193,11 +194,11 @@ def world_summary(parts: Sequence[Checked]) -> dict[str, float]:
     }
 
 
-def world_rows(kind: str, checked: Checked, most: int) -> list[dict[str, Any]]:
+def world_rows(kind: str, nodes: CheckedNodes, most: int) -> list[dict[str, Any]]:
     """At most so many nodes, evenly spread, as rows of a figure; none where D̄ is 0 or infinite."""
-    drawable = (checked.divergence.isfinite() & (checked.divergence > 0)).nonzero()[:, 0]
+    drawable = (nodes.divergence.isfinite() & (nodes.divergence > 0)).nonzero()[:, 0]
     chosen = drawable[:: max(1, math.ceil(len(drawable) / most))]
-    columns = (checked.rate, checked.influence, checked.divergence, checked.lemma_gap)
+    columns = (nodes.rate, nodes.influence, nodes.divergence, nodes.lemma_gap)
     values = torch.stack([column[chosen] for column in columns], 1)
     return [
         {"panel": "world", "kind": kind, "success_rate": f, "influence": i, "divergence": d, "lemma_gap": g}
@@ -245,7 +246,7 @@ class Place(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A candidate token of a place, by its rank, and the number of a continuation behind it."""
+    """A candidate token of a place, by its rank, and the number of a continuation after it."""
 
     place: int
     rank: int
@@ -255,7 +256,7 @@ class Start(NamedTuple):
 def tally(
     places: Sequence[Place], starts: Sequence[Start], right: Sequence[bool], samples: int
 ) -> list[Tensor]:
-    """Of each place the correct ends behind each token, ``[halves of the samples, tokens]``."""
+    """Of each place the correct ends after each token, ``[halves of the samples, tokens]``."""
     counts = [torch.zeros(2, len(place.ids)) for place in places]
     for start, ended_right in zip(starts, right, strict=True):
         counts[start.place][int(2 * start.sample >= samples), start.rank] += ended_right
@@ -291,7 +292,7 @@ class Sampled:
     """A position of a real response, and how its likeliest K tokens went on.
 
     ``student_K`` are probabilities over the whole vocabulary; ``right_2K`` counts correct ends in two
-    halves of ``samples`` continuations (even) behind each token; ``teacher_divergence`` is D̄ of the
+    halves of ``samples`` continuations (even) after each token; ``teacher_divergence`` is D̄ of the
     real teacher view in nats.
     """
 
@@ -399,7 +400,7 @@ def draw(rows: Rows, title: str) -> Figure:
     for number, (kind, label) in enumerate(KINDS.items()):
         of_kind = [row for row in worlds if row["kind"] == kind]
         _points(left, of_kind, "divergence", label, number, filled=True)
-    left.set_title("worlds that are known whole: their nodes")
+    left.set_title("worlds that are known completely: their nodes")
     _finish(left, WORLD_LIMITS)
     for axes in right:
         _error_bars(axes, policy)

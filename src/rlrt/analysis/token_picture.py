@@ -66,13 +66,13 @@ def save_picture(
     """Write the panels below one another; the same input gives the same bytes.
 
     ``texts`` are written into the cells where there are few enough of them. Cells of tokens without
-    a value are hatched, behind the end of a response is nothing.
+    a value are hatched, after the end of a response there is nothing.
     """
     if not mask_BT.any():
         raise UserError("there is no picture: no rollout has a token")
-    shown = [None if row is None else [_shown(text) for text in row] for row in texts]
+    written = [None if row is None else [_one_line(text) for text in row] for row in texts]
     rows, tokens = len(labels), mask_BT.shape[1]
-    widest = max((len(text) for row in shown if row for text in row), default=0)
+    widest = max((len(text) for row in written if row for text in row), default=0)
     cell = max(TOKEN_INCHES, widest * LETTER_INCHES + 0.1)
     if with_texts := bool(widest) and cell * tokens <= 2 * MOST_INCHES:
         width = cell * tokens
@@ -90,7 +90,7 @@ def save_picture(
             image = _draw(axes, panel, mask_BT, labels, thin=width / tokens < 0.15)
             _add_bar(figure, axes, image, height)
             if with_texts:
-                _write(axes, panel, image, shown)
+                _write(axes, panel, image, written)
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
         figure.savefig(path, dpi=160, metadata=metadata, facecolor="white")
 
@@ -162,7 +162,7 @@ def _write(axes: Axes, panel: Panel, image: Any, texts: Sequence[Sequence[str] |
             axes.text(t, row, word, ha="center", va="center", color=color, parse_math=False)
 
 
-def _shown(text: str) -> str:
+def _one_line(text: str) -> str:
     """A token's text on one line, with signs for what cannot be printed, cut where it is long."""
     text = text.replace("\n", "↵").replace("\t", "⇥")
     text = "".join(sign if sign.isprintable() else "\ufffd" for sign in text)

@@ -143,8 +143,8 @@ def _note(rows: Sequence[Mapping[str, Any]], window: int) -> str:
     """What lines and bands are."""
     seeds = sorted({row["seeds"] for row in rows})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    told = f"mean of {counted} seeds, band from lowest to highest" if seeds[-1] > 1 else "one seed"
-    return told + (f"; in training: mean of the last {window} steps" if window > 1 else "")
+    note = f"mean of {counted} seeds, band from lowest to highest" if seeds[-1] > 1 else "one seed"
+    return note + (f"; in training: mean of the last {window} steps" if window > 1 else "")
 
 
 def _line(axes: Axes, number: int, rows: Sequence[Mapping[str, Any]]) -> tuple[int, float]:

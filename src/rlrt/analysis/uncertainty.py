@@ -37,8 +37,8 @@ def uncertainty_rate(texts: Sequence[str], tokens: Sequence[int]) -> float:
     Whole words in any case. ``tokens`` are the responses' lengths, their end-of-text token included.
     """
     assert len(texts) == len(tokens), (len(texts), len(tokens))
-    found = sum(len(PATTERN.findall(text)) for text in texts)
-    return 1000 * found / total if (total := sum(tokens)) else float("nan")
+    count = sum(len(PATTERN.findall(text)) for text in texts)
+    return 1000 * count / total if (total := sum(tokens)) else float("nan")
 
 
 def rate_over_training(run: Run) -> list[Row]:

@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from rlrt.config.commands import needs_card, no_card
-from rlrt.config.compose import build, require_part, user_errors
+from rlrt.config.compose import build, check_part, user_errors
 from rlrt.config.problems import build_source
 from rlrt.config.schema import (
     CheckpointSettings,
@@ -17,7 +17,6 @@ from rlrt.config.schema import (
     RunSettings,
     Training,
 )
-from rlrt.config.types import require_types, shown
 from rlrt.context.context import Context
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemSource
@@ -28,6 +27,7 @@ from rlrt.loss.policy_loss import PolicyLoss
 from rlrt.model.teacher import Teacher
 from rlrt.reward.verifier import Verifier
 from rlrt.training.evaluator import Evaluator
+from rlrt.validation import check_settings, spelled
 
 REQUIRED = ("model", "training", "credit", "teacher", "loss", "aggregation", "engine", "reward")
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}  # of trainer.precision
@@ -87,7 +87,7 @@ def build_components(config: DictConfig) -> Components:
 def _run_settings(config: DictConfig) -> RunSettings:
     names = ("seed", "record_rollouts", "check", "card_gb")
     settings = {name: config[name] for name in names if name in config}
-    require_types(RunSettings, settings, "")
+    check_settings(RunSettings, settings, "")
     return RunSettings(**settings)
 
 
@@ -100,7 +100,7 @@ def _check_trainer(config: DictConfig) -> None:
     named = isinstance(strategy, str) and strategy != "auto"
     _require(config, "strategy", not named, "auto; strategy=<name> chooses another")
     for node in (config.trainer, *config.logger.values()):
-        require_part(node)
+        check_part(node)
     if needs_card(config) and not torch.cuda.is_available():
         raise no_card(config)
 
@@ -186,4 +186,4 @@ def _is_count(value: Any) -> bool:
 
 def _require(config: DictConfig, name: str, holds: bool, allowed: str) -> None:
     if not holds:
-        raise UserError(f"trainer.{name} is {shown(config.trainer[name])}, it must be {allowed}")
+        raise UserError(f"trainer.{name} is {spelled(config.trainer[name])}, it must be {allowed}")

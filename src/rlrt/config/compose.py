@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from rlrt.config.types import require_types
 from rlrt.errors import UserError, one_line
+from rlrt.validation import check_settings
 
 PROJECT = Path(__file__).resolve().parents[3]
 CONFIGS = PROJECT / "configs"
@@ -124,7 +124,7 @@ def build(node: DictConfig | None, **arguments: Any) -> Any:
     """Instantiate a ``_target_`` node; what its constructor refuses becomes a UserError."""
     if not node:
         return None
-    key = require_part(node)
+    key = check_part(node)
     try:
         return hydra.utils.instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
@@ -134,8 +134,8 @@ def build(node: DictConfig | None, **arguments: Any) -> Any:
         raise UserError(sentence if key in sentence else f"{key}: {sentence}") from error
 
 
-def require_part(node: DictConfig) -> str:
-    """The node's name; UserError where a setting of it, or of a part within, has the wrong type."""
+def check_part(node: DictConfig) -> str:
+    """The node's name; UserError where a setting of it, or of a part within, does not fit."""
     key = str(node._get_full_key(None))
     try:
         settings = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
@@ -143,14 +143,14 @@ def require_part(node: DictConfig) -> str:
         raise UserError(f"{error.full_key} is missing, it has no default") from error
     except OmegaConfBaseException as error:
         raise UserError(one_line(error)) from error
-    _require_types(settings, key)
+    _check_part(settings, key)
     return key
 
 
-def _require_types(settings: Any, key: str) -> None:
+def _check_part(settings: Any, key: str) -> None:
     if isinstance(settings, list):
         for number, part in enumerate(settings):
-            _require_types(part, f"{key}[{number}]")
+            _check_part(part, f"{key}[{number}]")
     if not isinstance(settings, dict) or "_target_" not in settings:
         return
     try:
@@ -158,9 +158,10 @@ def _require_types(settings: Any, key: str) -> None:
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{key}._target_ cannot be imported: {one_line(error)}") from error
     own = {name: value for name, value in settings.items() if not name.startswith("_")}
-    require_types(make, own, key)
+    with user_errors():
+        check_settings(make, own, key)
     for name, value in own.items():
-        _require_types(value, f"{key}.{name}")
+        _check_part(value, f"{key}.{name}")
 
 
 def checked(make: Callable[..., Made], *arguments: Any, **settings: Any) -> Made:

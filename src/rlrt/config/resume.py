@@ -9,12 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlrt.config.build import Components
 from rlrt.config.compose import compose, leaves, load_yaml, user_errors
-from rlrt.config.types import shown
 from rlrt.data.tables import HubSource
 from rlrt.errors import UserError, is_rank_zero, launched_together
 from rlrt.hub import find_commit, is_local
 from rlrt.model.teacher import Separate
 from rlrt.training.checkpoint import completed_steps, find_checkpoint, run_folder
+from rlrt.validation import spelled
 
 # What may differ from the run that is resumed: nothing of it changes what a step computes.
 FREE = (
@@ -115,7 +115,7 @@ def _stored_with_changes(path: Path, given: DictConfig, overrides: Sequence[str]
         if not asked or _within(name, FREE) or before.get(name) == now.get(name):
             continue
         raise UserError(
-            f"{name} is {shown(now.get(name))} here and {shown(before.get(name))} in the run that "
+            f"{name} is {spelled(now.get(name))} here and {spelled(before.get(name))} in the run that "
             "resume names: a resumed run keeps its settings; leave it away or start a new run"
         )
     for name in FREE:

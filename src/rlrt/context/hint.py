@@ -2,10 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from rlrt.batch import Rollout
 from rlrt.context.context import Context, Demonstration
 from rlrt.context.correct_peer import CorrectPeer
+from rlrt.context.peer import Choice
+from rlrt.validation import validated
 
 TEMPLATE = (
     "{question}\n{instruction}\nOnly the beginning of a correct solution:\n\n{demonstration}"
@@ -20,17 +25,16 @@ class Hint(Context):
     None where there is no correct peer, or where not one word of its solution fits the fraction.
     """
 
+    @validated("context")
     def __init__(
         self,
-        fraction: float = 0.5,
-        choice: str = "first",
+        fraction: Annotated[
+            float, Field(gt=0, lt=1, description="it must lie between 0 and 1, ends out")
+        ] = 0.5,
+        choice: Choice = "first",
         keep_thinking: bool = True,
         seed: int = 0,
     ) -> None:
-        if not 0 < fraction < 1:
-            raise ValueError(
-                f"context.fraction is {fraction}, it must lie between 0 and 1, ends out"
-            )
         self.fraction = fraction
         self.peer = CorrectPeer(choice, keep_thinking, seed)
 

@@ -4,13 +4,14 @@ import re
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from rlrt.batch import Rollout
 from rlrt.context.context import Context, Demonstration
 from rlrt.seeds import derive_seed
+from rlrt.validation import validated
 
-CHOICES = ("first", "random", "shortest", "longest")
+Choice = Literal["first", "random", "shortest", "longest"]
 _SPACE = re.compile(r"\s*")
 
 
@@ -26,11 +27,8 @@ class Peer(Context):
 
     template: ClassVar[str]
 
-    def __init__(self, choice: str = "first", keep_thinking: bool = True, seed: int = 0) -> None:
-        if choice not in CHOICES:
-            raise ValueError(
-                f"context.choice is {choice!r}, it must be one of {', '.join(CHOICES)}"
-            )
+    @validated("context")
+    def __init__(self, choice: Choice = "first", keep_thinking: bool = True, seed: int = 0) -> None:
         self.choice = choice
         self.keep_thinking = keep_thinking
         self.seed = seed

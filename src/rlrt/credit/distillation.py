@@ -7,13 +7,6 @@ from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 
 
-def require_importance_limit(limit: float | None) -> float | None:
-    """The limit itself; ValueError where it would make a token of the sampling policy count less."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"credit.importance_limit is {limit}, it must be null or at least 1")
-    return limit
-
-
 def distilled_mask(batch: ScoredBatch, distils_B: Tensor) -> Tensor:
     """``[B, T]`` bool: response tokens of the rollouts to distil that have a context."""
     return (distils_B & batch.has_context_B)[:, None] & batch.response_mask_BT

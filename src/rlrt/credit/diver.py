@@ -3,14 +3,16 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torchmetrics.functional.text import bleu_score
 
 from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner, group_advantages, has_signal
+from rlrt.validation import validated
 
 # an escaped character is one token, so that neither `\$` nor the bracket of `\\[4pt]` delimits
 DELIMITER = re.compile(r"\\(.)|\$\$?", re.DOTALL)
@@ -102,22 +104,15 @@ class DIVER(CreditAssigner):
 
     zero_on_equal_rewards = False
 
+    @validated("credit")
     def __init__(
         self,
         diversity: Literal["equation", "text"] = "equation",
-        weight: float = 0.1,
-        ceiling: float | None = None,
-        until_step: int | None = 100,
+        weight: NonNegativeFloat = 0.1,
+        ceiling: Annotated[float, Field(gt=0, le=1)] | None = None,
+        until_step: PositiveInt | None = 100,
         standardize: bool = True,
     ) -> None:
-        if diversity not in DIVERSITIES:
-            raise ValueError(f"credit.diversity is {diversity!r}, it must be equation or text")
-        if weight < 0:
-            raise ValueError(f"credit.weight is {weight}, it must not be negative")
-        if ceiling is not None and not 0 < ceiling <= 1:
-            raise ValueError(f"credit.ceiling is {ceiling}, it must be null or lie in (0, 1]")
-        if until_step is not None and until_step < 1:
-            raise ValueError(f"credit.until_step is {until_step}, it must be null or at least 1")
         self.diversity = DIVERSITIES[diversity]
         self.weight = weight
         self.ceiling = CEILINGS[diversity] if ceiling is None else ceiling

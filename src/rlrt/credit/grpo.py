@@ -5,6 +5,7 @@ from torch import Tensor
 
 from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner, group_advantages
+from rlrt.validation import validated
 
 
 class GRPO(CreditAssigner):
@@ -13,6 +14,7 @@ class GRPO(CreditAssigner):
     ``standardize`` divides the advantage by the group's standard deviation; the study does not.
     """
 
+    @validated("credit")
     def __init__(self, standardize: bool = False) -> None:
         self.standardize = standardize
 

@@ -1,10 +1,14 @@
 """GRPO with an entropy bonus: tokens at which the policy hesitates get more credit."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner, group_advantages
+from rlrt.validation import validated
 
 
 class GRPOEntropy(CreditAssigner):
@@ -18,13 +22,13 @@ class GRPOEntropy(CreditAssigner):
     A = 0 adds nothing; α = 0 is GRPO.
     """
 
+    @validated("credit")
     def __init__(
-        self, entropy_weight: float = 0.4, cap: float = 2.0, standardize: bool = False
+        self,
+        entropy_weight: NonNegativeFloat = 0.4,
+        cap: Annotated[float, Field(gt=1)] = 2.0,
+        standardize: bool = False,
     ) -> None:
-        if entropy_weight < 0:
-            raise ValueError(f"credit.entropy_weight is {entropy_weight}, it must not be negative")
-        if cap <= 1:
-            raise ValueError(f"credit.cap is {cap}, it must be above 1")
         self.entropy_weight = entropy_weight
         self.cap = cap
         self.standardize = standardize

@@ -1,7 +1,12 @@
 """OPSD: the policy learns from itself behind a reference solution, on its own responses."""
 
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat
+
 from rlrt.credit.distillation import Distillation
 from rlrt.loss.divergences import GeneralizedJSD
+from rlrt.validation import validated
 
 
 class OPSD(Distillation):
@@ -16,5 +21,12 @@ class OPSD(Distillation):
     so groups of equal rewards teach as well as others.
     """
 
-    def __init__(self, beta: float = 0.5, element_clip: float | None = None) -> None:
+    @validated("credit")
+    def __init__(
+        self,
+        beta: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        element_clip: Annotated[
+            PositiveFloat | None, Field(description="it must be positive, or null for none")
+        ] = None,
+    ) -> None:
         self.divergence = GeneralizedJSD(beta, element_clip)

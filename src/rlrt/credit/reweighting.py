@@ -5,13 +5,16 @@
 """
 
 from abc import abstractmethod
+from typing import Annotated
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner, group_advantages, has_signal
 from rlrt.loss.policy_loss import bounded_exp
+from rlrt.validation import validated
 
 
 def token_multipliers(
@@ -36,21 +39,14 @@ class Reweighting(CreditAssigner):
 
     uses_context = True
 
+    @validated("credit")
     def __init__(
         self,
-        mixing: float = 0.5,
-        mixing_decay_steps: int | None = None,
-        clip_radius: float = 0.2,
+        mixing: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        mixing_decay_steps: PositiveInt | None = None,
+        clip_radius: Annotated[float, Field(gt=0, le=1)] = 0.2,
         standardize: bool = True,
     ) -> None:
-        if not 0 <= mixing <= 1:
-            raise ValueError(f"credit.mixing is {mixing}, it must lie in [0, 1]")
-        if not 0 < clip_radius <= 1:
-            raise ValueError(f"credit.clip_radius is {clip_radius}, it must lie in (0, 1]")
-        if mixing_decay_steps is not None and mixing_decay_steps < 1:
-            raise ValueError(
-                f"credit.mixing_decay_steps is {mixing_decay_steps}, it must be null or at least 1"
-            )
         self.mixing = mixing
         self.mixing_decay_steps = mixing_decay_steps
         self.clip_radius = clip_radius

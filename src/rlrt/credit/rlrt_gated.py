@@ -1,12 +1,15 @@
 """RLRT at critical positions only: where the two views disagree most."""
 
 import math
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from rlrt.batch import ScoredBatch
 from rlrt.credit.rlrt import RLRT
+from rlrt.validation import validated
 
 
 def top_tokens(values_BT: Tensor, mask_BT: Tensor, fraction: float) -> Tensor:
@@ -37,17 +40,16 @@ class RLRTGated(RLRT):
 
     reads_divergence = True
 
+    @validated("credit")
     def __init__(
         self,
         mixing: float = 0.5,
         mixing_decay_steps: int | None = None,
         clip_radius: float = 0.2,
         standardize: bool = True,
-        fraction: float = 0.2,
+        fraction: Annotated[float, Field(gt=0, le=1)] = 0.2,
     ) -> None:
         super().__init__(mixing, mixing_decay_steps, clip_radius, standardize)
-        if not 0 < fraction <= 1:
-            raise ValueError(f"credit.fraction is {fraction}, it must lie in (0, 1]")
         self.fraction = fraction
 
     def acts_at(self, batch: ScoredBatch) -> Tensor:

@@ -1,11 +1,15 @@
 """RLRT for graded and for noisy rewards: dissent pays as far as the rollout is thought correct."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from rlrt.batch import Outcomes
 from rlrt.credit.assigner import group_advantages
 from rlrt.credit.reweighting import Reweighting
+from rlrt.validation import validated
 
 
 def correctness(rewards_B: Tensor, group_B: Tensor, flip_probability: float) -> Tensor:
@@ -42,19 +46,16 @@ class RLRTGraded(Reweighting):
     in [0, 0.5): at 0.5 a reward says nothing. Peers are chosen by the observed reward.
     """
 
+    @validated("credit")
     def __init__(
         self,
         mixing: float = 0.5,
         mixing_decay_steps: int | None = None,
         clip_radius: float = 0.2,
         standardize: bool = True,
-        flip_probability: float = 0.0,
+        flip_probability: Annotated[float, Field(ge=0, lt=0.5)] = 0.0,
     ) -> None:
         super().__init__(mixing, mixing_decay_steps, clip_radius, standardize)
-        if not 0 <= flip_probability < 0.5:
-            raise ValueError(
-                f"credit.flip_probability is {flip_probability}, it must lie in [0, 0.5)"
-            )
         self.flip_probability = flip_probability
 
     def direction(self, outcomes: Outcomes) -> Tensor:

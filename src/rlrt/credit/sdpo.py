@@ -1,7 +1,12 @@
 """SDPO: the policy learns from itself behind a correct peer's solution."""
 
-from rlrt.credit.distillation import Distillation, require_importance_limit
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from rlrt.credit.distillation import Distillation
 from rlrt.loss.divergences import AlphaDivergence, SampledToken
+from rlrt.validation import validated
 
 
 class SDPO(Distillation):
@@ -19,11 +24,14 @@ class SDPO(Distillation):
     base models fall to 0 within about 20 steps while the responses grow.
     """
 
+    @validated("credit")
     def __init__(
         self,
-        alpha: float = 0.5,
-        top_k: int | None = 100,
-        importance_limit: float | None = 2.0,
+        alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        top_k: Annotated[
+            PositiveInt | None, Field(description="it must be at least 1, or null for all ids")
+        ] = 100,
+        importance_limit: Annotated[float, Field(ge=1)] | None = 2.0,
         sampled_token: bool = False,
     ) -> None:
         if sampled_token and alpha != 1:
@@ -33,5 +41,5 @@ class SDPO(Distillation):
             )
         if sampled_token and top_k is not None:
             raise ValueError(f"credit.top_k is {top_k}, it must be null with credit.sampled_token")
-        self.importance_limit = require_importance_limit(importance_limit)
+        self.importance_limit = importance_limit
         self.divergence = SampledToken() if sampled_token else AlphaDivergence(alpha, top_k)

@@ -1,13 +1,17 @@
 """SRPO: failed rollouts learn from the teacher, all others from their reward."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner, group_advantages, has_signal
-from rlrt.credit.distillation import distilled_mask, require_importance_limit
+from rlrt.credit.distillation import distilled_mask
 from rlrt.loss.divergences import AlphaDivergence
 from rlrt.loss.policy_loss import bounded_exp
+from rlrt.validation import validated
 
 
 class SRPO(CreditAssigner):
@@ -26,19 +30,20 @@ class SRPO(CreditAssigner):
     uses_context = True
     zero_on_equal_rewards = False
 
+    @validated("credit")
     def __init__(
         self,
-        alpha: float = 0.5,
-        top_k: int | None = 100,
-        beta: float = 1.0,
-        importance_limit: float | None = 2.0,
+        alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        top_k: Annotated[
+            PositiveInt | None, Field(description="it must be at least 1, or null for all ids")
+        ] = 100,
+        beta: NonNegativeFloat = 1.0,
+        importance_limit: Annotated[float, Field(ge=1)] | None = 2.0,
         standardize: bool = False,
     ) -> None:
-        if beta < 0:
-            raise ValueError(f"credit.beta is {beta}, it must not be negative")
         self.beta = beta
         self.standardize = standardize
-        self.importance_limit = require_importance_limit(importance_limit)
+        self.importance_limit = importance_limit
         self.divergence = AlphaDivergence(alpha, top_k)
 
     def distils(self, outcomes: Outcomes, step: int) -> Tensor:

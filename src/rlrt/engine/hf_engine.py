@@ -1,10 +1,12 @@
 """Plain transformers generation with the trainer's own policy: slow, small, and always there."""
 
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import (
@@ -18,6 +20,7 @@ from transformers import (
 from rlrt.batch import Ids, Response, as_array
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling, engine_weights
 from rlrt.model.fused_head import product
+from rlrt.validation import validated
 
 
 class _SeededSampler(LogitsProcessor):
@@ -73,12 +76,15 @@ def _same(first: Tensor | None, second: Tensor | None) -> bool:
 class HFEngine:
     """Generates with the live policy. ``batch_size`` responses are drawn at a time."""
 
-    def __init__(self, batch_size: int = 128, max_logprob_gap: float | None = None) -> None:
-        if batch_size < 1:
-            raise ValueError(f"engine.batch_size is {batch_size}, it must be at least 1")
+    @validated("engine")
+    def __init__(
+        self,
+        batch_size: PositiveInt = 128,
+        max_logprob_gap: Annotated[
+            PositiveFloat | None, Field(description="it must be null or > 0")
+        ] = None,
+    ) -> None:
         self.batch_size = batch_size
-        if max_logprob_gap is not None and max_logprob_gap <= 0:
-            raise ValueError(f"engine.max_logprob_gap is {max_logprob_gap}, it must be null or > 0")
         self.max_logprob_gap = max_logprob_gap
 
     def require_ranks(self, count: int) -> None:

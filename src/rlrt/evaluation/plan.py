@@ -14,7 +14,6 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from rlrt.config.compose import CONFIGS, build, checked, compose
 from rlrt.config.schema import MAX_SEED
 from rlrt.config.stored_policies import StoredPolicy, find_policy
-from rlrt.config.types import require_types, shown
 from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec, Sampling
@@ -22,6 +21,7 @@ from rlrt.errors import UserError
 from rlrt.evaluation.command import OWN, Command
 from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
 from rlrt.reward.verifier import Verifier
+from rlrt.validation import check_settings, spelled
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 GROUPS = ("sampling", "engine", "prompts", "reward")
@@ -32,14 +32,9 @@ VERDICT_SETTINGS = (
     "timeout_s",
     "memory_gib",
 )
-IGNORED_SHAPE_KEYS = (
-    "_name_or_path",
-    "transformers_version",
-    "dtype",
-)  # decide no response
-TEACHER_TEMPLATE_TOKENS = (
-    512  # tokens of a teacher prompt beside the question and the demonstration
-)
+# keys of a model's configuration that change no response
+IGNORED_SHAPE_KEYS = ("_name_or_path", "transformers_version", "dtype")
+TEACHER_TEMPLATE_TOKENS = 512  # of a teacher prompt beside the question and the demonstration
 
 
 @dataclass(frozen=True)
@@ -125,7 +120,7 @@ def model_settings(stored: StoredPolicy) -> DictConfig | None:
 
 def compose_for(stored: StoredPolicy, model: DictConfig | None, command: Command) -> DictConfig:
     """The settings with what fits the policy where the command says nothing."""
-    thinking = shown(None if model is None else model.enable_thinking)
+    thinking = spelled(None if model is None else model.enable_thinking)
     given = [f"model.enable_thinking={thinking}", *command.settings]
     config = compose(given, "eval", OWN)
     for group in GROUPS:
@@ -169,7 +164,7 @@ def _set_thinking(
         return
     if named:
         raise UserError(
-            f"prompts.student_thinking is {shown(own)} and sampling.thinking is {shown(thinking)}: "
+            f"prompts.student_thinking is {spelled(own)} and sampling.thinking is {spelled(thinking)}: "
             "they must agree"
         )
     if prompts.teacher_thinking == own:
@@ -272,7 +267,7 @@ def make_plan(name: str, command: Command, with_context: bool) -> Plan:
         config.context = None
     names = ("seed", "accelerator", "dtype", "max_problems")
     plain = {name: config[name] for name in names}
-    require_types(EvaluationSettings, plain, "")
+    checked(check_settings, EvaluationSettings, plain, "")
     path = stored.local_folder()
     tokenizer = checked(load_tokenizer, path, setting="model")
     shape = checked(load_config, path, setting="model")

@@ -12,7 +12,6 @@ from rlrt.batch import Problem, Response, Rollout
 from rlrt.config.commands import console, quiet_libraries, say
 from rlrt.config.compose import leaves, load_yaml
 from rlrt.config.problems import read_benchmarks
-from rlrt.config.types import shown
 from rlrt.errors import UserError
 from rlrt.evaluation.command import Command
 from rlrt.evaluation.folder import (
@@ -41,6 +40,7 @@ from rlrt.evaluation.tables import as_json, markdown
 from rlrt.files import write_atomically, write_text
 from rlrt.reward.judge import Judge, JudgedResponse
 from rlrt.training.evaluator import sample_and_judge
+from rlrt.validation import spelled
 
 ROOT = Path("logs") / "eval"
 RESULTS = ("results.json", "results.md")
@@ -361,8 +361,8 @@ def _require_same_evaluation(plan: Plan, folder: Path) -> None:
     for name in now:
         if before.get(name) != now[name]:
             raise UserError(
-                f"{folder} holds an evaluation whose {name} is {shown(before.get(name))}, and here "
-                f"it is {shown(now[name])}: choose another out="
+                f"{folder} holds an evaluation whose {name} is {spelled(before.get(name))}, and here "
+                f"it is {spelled(now[name])}: choose another out="
             )
     if config["fingerprint"] != plan.fingerprint:
         raise UserError(f"{folder} holds an evaluation with other settings: choose another out=")

@@ -5,10 +5,16 @@ of ``weight * token loss`` over all micro-batches and ranks, so no split can cha
 counted over all ranks, so everything here is collective.
 """
 
+from typing import Literal
+
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from rlrt import distributed
+from rlrt.validation import validated
+
+Kind = Literal["token_mean", "sequence_mean", "constant_length"]
 
 
 def mean_one(weights_BT: Tensor) -> Tensor:
@@ -27,17 +33,17 @@ class Aggregation:
     to any denominator.
     """
 
-    def __init__(self, kind: str = "token_mean", constant_length: int | None = None) -> None:
-        kinds = ("token_mean", "sequence_mean", "constant_length")
-        if kind not in kinds:
-            raise ValueError(f"aggregation.kind is {kind!r}, it must be one of {', '.join(kinds)}")
+    @validated("aggregation")
+    def __init__(
+        self,
+        kind: Kind = "token_mean",
+        constant_length: PositiveInt | None = None,
+    ) -> None:
         if (kind == "constant_length") != (constant_length is not None):
             raise ValueError(
                 f"aggregation.constant_length is {constant_length}, it must be set with "
                 f"kind=constant_length and only there (kind is {kind})"
             )
-        if constant_length is not None and constant_length < 1:
-            raise ValueError(f"aggregation.constant_length is {constant_length}, it must be >= 1")
         self.kind = kind
         self.constant_length = constant_length
 

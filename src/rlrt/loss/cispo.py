@@ -1,8 +1,12 @@
 """CISPO: the importance weight is clipped, never the token's gradient."""
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 
 from rlrt.loss.policy_loss import PolicyLoss, bounded_exp
+from rlrt.validation import validated
 
 
 class CISPO(PolicyLoss):
@@ -12,12 +16,13 @@ class CISPO(PolicyLoss):
     bounded weight. The value is no objective to compare between methods.
     """
 
+    @validated("loss")
     def __init__(
-        self, max_weight: float = 5.0, rollout_correction_limit: float | None = 2.0
+        self,
+        max_weight: Annotated[float, Field(ge=1)] = 5.0,
+        rollout_correction_limit: Annotated[float, Field(ge=1)] | None = 2.0,
     ) -> None:
         super().__init__(rollout_correction_limit)
-        if max_weight < 1:
-            raise ValueError(f"loss.max_weight is {max_weight}, it must be at least 1")
         self.max_weight = max_weight
 
     def token_loss(

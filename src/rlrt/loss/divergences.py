@@ -8,11 +8,14 @@ with ``(student_logits_nV, teacher_logits_nV, ids_n)`` and gives one value per t
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from rlrt.validation import validated
 
 MIN_LOG_TAIL = math.log(-math.expm1(-1e-7))  # where next to nothing is left for the tail
 
@@ -29,6 +32,7 @@ class Divergence(Protocol):
     ) -> Tensor: ...
 
 
+@validated("credit")
 @dataclass(frozen=True)
 class AlphaDivergence:
     """SDPO's divergence (arXiv:2601.20802): ``(1-α) KL(S‖M) + α KL(T‖M)``, ``M = (1-α) S + α T``.
@@ -40,16 +44,10 @@ class AlphaDivergence:
     than 1e-7 counts as 1e-7, which alone may raise the value, by less than 4e-8.
     """
 
-    alpha: float = 0.5
-    top_k: int | None = 100
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"credit.alpha is {self.alpha}, it must lie in [0, 1]")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(
-                f"credit.top_k is {self.top_k}, it must be at least 1, or null for all ids"
-            )
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    top_k: Annotated[
+        PositiveInt | None, Field(description="it must be at least 1, or null for all ids")
+    ] = 100
 
     def __call__(
         self, student_logits_nV: Tensor, teacher_logits_nV: Tensor, ids_n: Tensor
@@ -64,6 +62,7 @@ class AlphaDivergence:
         return _PointwiseSum.apply(student_nK, teacher_nK, self.alpha, math.inf)
 
 
+@validated("credit")
 @dataclass(frozen=True)
 class GeneralizedJSD:
     """OPSD's divergence (arXiv:2601.18734): ``β KL(T‖M) + (1-β) KL(S‖M)``, ``M = β T + (1-β) S``.
@@ -74,16 +73,10 @@ class GeneralizedJSD:
     clipped term has no gradient.
     """
 
-    beta: float = 0.5
-    element_clip: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.beta <= 1:
-            raise ValueError(f"credit.beta is {self.beta}, it must lie in [0, 1]")
-        if self.element_clip is not None and not self.element_clip > 0:
-            raise ValueError(
-                f"credit.element_clip is {self.element_clip}, it must be positive, or null for none"
-            )
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.5
+    element_clip: Annotated[
+        PositiveFloat | None, Field(description="it must be positive, or null for none")
+    ] = None
 
     @property
     def top_k(self) -> None:

@@ -1,9 +1,13 @@
 """GSPO: one importance ratio for a whole response, clipped as a whole."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from rlrt.loss.policy_loss import PolicyLoss, bounded_exp
+from rlrt.validation import validated
 
 
 class GSPO(PolicyLoss):
@@ -15,17 +19,14 @@ class GSPO(PolicyLoss):
     narrow, since a mean of many log ratios is near 0.
     """
 
+    @validated("loss")
     def __init__(
         self,
-        clip_low: float = 3e-4,
-        clip_high: float = 4e-4,
-        rollout_correction_limit: float | None = 2.0,
+        clip_low: Annotated[float, Field(gt=0, lt=1)] = 3e-4,
+        clip_high: PositiveFloat = 4e-4,
+        rollout_correction_limit: Annotated[float, Field(ge=1)] | None = 2.0,
     ) -> None:
         super().__init__(rollout_correction_limit)
-        if not 0 < clip_low < 1:
-            raise ValueError(f"loss.clip_low is {clip_low}, it must lie in (0, 1)")
-        if clip_high <= 0:
-            raise ValueError(f"loss.clip_high is {clip_high}, it must be above 0")
         self.clip_low = clip_low
         self.clip_high = clip_high
 

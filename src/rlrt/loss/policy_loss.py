@@ -1,9 +1,13 @@
 """What a policy loss is: a loss per token, corrected for what the engine sampled with."""
 
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from rlrt.validation import validated
 
 MAX_LOG_RATIO = 20.0  # exp() of it is finite in any float type, and far outside every clip
 
@@ -29,12 +33,8 @@ class PolicyLoss(ABC):
     tokens of whole responses; ``response`` tells of each which response it belongs to.
     """
 
-    def __init__(self, rollout_correction_limit: float | None) -> None:
-        if rollout_correction_limit is not None and rollout_correction_limit < 1:
-            raise ValueError(
-                f"loss.rollout_correction_limit is {rollout_correction_limit}, "
-                "it must be null or at least 1"
-            )
+    @validated("loss")
+    def __init__(self, rollout_correction_limit: Annotated[float, Field(ge=1)] | None) -> None:
         self.rollout_correction_limit = rollout_correction_limit
 
     @abstractmethod

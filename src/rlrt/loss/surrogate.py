@@ -1,9 +1,13 @@
 """PPO's clipped surrogate: the policy loss of GRPO and of the study."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from rlrt.loss.policy_loss import PolicyLoss, bounded_exp
+from rlrt.validation import validated
 
 
 def clipped_surrogate(
@@ -31,19 +35,14 @@ def clipped_surrogate(
 class ClippedSurrogate(PolicyLoss):
     """The clipped surrogate with its settings; ``dual_clip`` null leaves that part out."""
 
+    @validated("loss")
     def __init__(
         self,
-        clip_low: float = 0.2,
-        clip_high: float = 0.28,
-        dual_clip: float | None = 3.0,
-        rollout_correction_limit: float | None = 2.0,
+        clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+        clip_high: PositiveFloat = 0.28,
+        dual_clip: Annotated[float, Field(gt=1)] | None = 3.0,
+        rollout_correction_limit: Annotated[float, Field(ge=1)] | None = 2.0,
     ) -> None:
-        if not 0 < clip_low < 1:
-            raise ValueError(f"loss.clip_low is {clip_low}, it must lie in (0, 1)")
-        if clip_high <= 0:
-            raise ValueError(f"loss.clip_high is {clip_high}, it must be above 0")
-        if dual_clip is not None and dual_clip <= 1:
-            raise ValueError(f"loss.dual_clip is {dual_clip}, it must be null or above 1")
         super().__init__(rollout_correction_limit)
         self.clip_low = clip_low
         self.clip_high = clip_high

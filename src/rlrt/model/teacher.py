@@ -2,13 +2,16 @@
 
 import copy
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
+from pydantic import Field, PositiveInt
 from transformers import PreTrainedModel
 
 from rlrt.hub import is_local, refuse_unused
 from rlrt.model.load import hollow_policy, load_policy, policy_folder
 from rlrt.model.sharding import is_hollow
+from rlrt.validation import validated
 
 
 class Teacher(ABC):
@@ -60,9 +63,8 @@ class Copied(Teacher):
 
     changes = True
 
-    def __init__(self, every_n_steps: int) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"teacher.every_n_steps is {every_n_steps}, it must be at least 1")
+    @validated("teacher")
+    def __init__(self, every_n_steps: PositiveInt) -> None:
         self.every_n_steps = every_n_steps
 
     def start(self, policy: PreTrainedModel) -> PreTrainedModel:
@@ -81,9 +83,8 @@ class EMA(Teacher):
 
     changes = True
 
-    def __init__(self, rate: float) -> None:
-        if not 0 <= rate <= 1:
-            raise ValueError(f"teacher.rate is {rate}, it must lie in [0, 1]")
+    @validated("teacher")
+    def __init__(self, rate: Annotated[float, Field(ge=0, le=1)]) -> None:
         self.rate = rate
 
     def start(self, policy: PreTrainedModel) -> PreTrainedModel:
