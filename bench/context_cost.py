@@ -1,7 +1,7 @@
 """(b) What RLRT costs over GRPO on the same rollouts, beside its floor from counted operations.
 
 A rollout step's scoring and update are timed for both, taking turns. The floor is a forward of every
-gated rollout behind the teacher's longer prompt and one behind the plain prompt before the update, at
+gated rollout given the teacher's longer prompt and one given the plain prompt before the update, at
 the seconds per FLOP that GRPO's update needs in the same run.
 """
 
@@ -90,8 +90,8 @@ def compare(case: Case) -> dict[str, Any]:
 def counted(policy: PreTrainedModel, load: Workload) -> tuple[float, float]:
     """FLOPs that RLRT must do on top, and those of GRPO's update."""
     rollouts = ours.rollouts_of(load)
-    behind = ours.teacher_prompts(rollouts, RLRT()).prompts
-    gated = [(row, prompt) for row, prompt in enumerate(behind) if prompt is not None]
+    teacher_prompts = ours.teacher_prompts(rollouts, RLRT()).prompts
+    gated = [(row, prompt) for row, prompt in enumerate(teacher_prompts) if prompt is not None]
     responses = [load.responses[row] for row, _ in gated]
     extra = forward_flops(policy, [prompt for _, prompt in gated], responses)
     extra += forward_flops(policy, [load.prompts[row] for row, _ in gated], responses)

@@ -15,8 +15,8 @@ Ids = Sequence[int]
 def forward_flops(
     policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
 ) -> float:
-    """Of reading these responses behind these prompts."""
-    return Shape.of(policy.config).forward(*_read(prompts, responses))
+    """Of reading these responses given these prompts."""
+    return Shape.from_config(policy.config).forward(*_read(prompts, responses))
 
 
 def update_flops(
@@ -30,19 +30,19 @@ def attention_share(
     policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
 ) -> float:
     """The part of the forward that grows with the square of the length."""
-    shape = Shape.of(policy.config)
+    shape = Shape.from_config(policy.config)
     tokens, head_tokens, pairs = _read(prompts, responses)
     return shape.forward(0, 0, pairs) / shape.forward(tokens, head_tokens, pairs)
 
 
 def _read(prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[int, int, int]:
     """Tokens through the layers, through the head, and pairs of positions in attention."""
-    behind: dict[tuple[int, ...], list[int]] = {}
+    lengths_of: dict[tuple[int, ...], list[int]] = {}
     for prompt, response in zip(prompts, responses, strict=True):
-        behind.setdefault(tuple(prompt), []).append(len(response))
-    tokens = sum(len(prompt) + sum(lengths) for prompt, lengths in behind.items())
+        lengths_of.setdefault(tuple(prompt), []).append(len(response))
+    tokens = sum(len(prompt) + sum(lengths) for prompt, lengths in lengths_of.items())
     pairs = sum(
         causal_pairs([len(prompt)]) + causal_pairs(lengths, before=len(prompt))
-        for prompt, lengths in behind.items()
+        for prompt, lengths in lengths_of.items()
     )
-    return tokens, sum(map(sum, behind.values())), pairs
+    return tokens, sum(map(sum, lengths_of.values())), pairs

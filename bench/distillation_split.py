@@ -138,10 +138,10 @@ def trl_at(split: int, **settings: Any) -> Tensor:
 
 def prepared(load: Workload) -> dict[str, Tensor]:
     """What TRL's trainer would have sampled and reprompted."""
-    behind = ours.teacher_prompts(ours.rollouts_of(load), SDPO()).prompts
+    teacher_prompts = ours.teacher_prompts(ours.rollouts_of(load), SDPO()).prompts
     prompt_ids, prompt_mask = padded(load.prompts, "left")
     ids, mask = padded(load.responses, "right")
-    teacher = [there or plain for there, plain in zip(behind, load.prompts, strict=True)]
+    teacher = [there or plain for there, plain in zip(teacher_prompts, load.prompts, strict=True)]
     teacher_ids, teacher_mask = padded(teacher, "left")
     return {
         "prompt_ids": prompt_ids,
@@ -150,7 +150,9 @@ def prepared(load: Workload) -> dict[str, Tensor]:
         "completion_mask": mask,
         "teacher_input_ids": torch.cat([teacher_ids, ids], 1),
         "teacher_attention_mask": torch.cat([teacher_mask, mask], 1),
-        "self_distillation_mask": torch.tensor([float(there is not None) for there in behind]),
+        "self_distillation_mask": torch.tensor(
+            [float(there is not None) for there in teacher_prompts]
+        ),
         "advantages": advantages(torch.tensor(load.rewards)),
     }
 

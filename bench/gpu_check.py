@@ -48,7 +48,7 @@ SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 class Stage:
     """A stage and its share of the time.
 
-    ``command`` is run with the words ``<JSON file> <seconds> <device>`` behind it. It ends with status 0
+    ``command`` is run with the words ``<JSON file> <seconds> <device>`` after it. It ends with status 0
     and has written "verdict" into the file, or it has failed.
     """
 

@@ -1,6 +1,6 @@
 """One rollout step with nothing but its host work; ``python host_step.py PROBLEMS SAMPLES LIMIT BUDGET``.
 
-The project's own callback, module, prompts, verifier and records, RLRT behind correct peers. Stubs stand
+The project's own callback, module, prompts, verifier and records, RLRT with correct peers as contexts. Stubs stand
 for what a card does: the engine's decoding, and the policy's layers and head. Prints JSON: the work, and
 seconds (by the clock, and of this
 process's cores) and peak GiB above the start of every stage. "stub" is what the stubs take themselves.
@@ -25,8 +25,7 @@ from ours import quiet
 from torch import Tensor
 from workload import TINY, TOY, Ids, sum_of, uneven_lengths
 
-import rlrt.model.views
-import rlrt.training.module
+import rlrt.model.policy
 from rlrt.batch import Problem, ProblemSet, Response
 from rlrt.context.correct_peer import CorrectPeer
 from rlrt.credit.rlrt import RLRT
@@ -45,9 +44,10 @@ from rlrt.reward.judge import Judge, Judging
 from rlrt.reward.verifier import Verifier
 from rlrt.training import rollouts as steps
 from rlrt.training.evaluator import Evaluator
-from rlrt.training.module import PolicyModule
+from rlrt.training.module import PolicyModule, UpdateOutcome
 from rlrt.training.optimization import Optimization
 from rlrt.training.sampler import RolloutSettings, Sampler
+from rlrt.training.updates import Update
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 ANSWERS = SHARED / "grader_cases" / "d1_llada_math500.jsonl"
@@ -190,9 +190,9 @@ class HostModule(PolicyModule):
 
     stages: Stages
 
-    def training_step(self, update: Any, index: int) -> None:
+    def training_step(self, update: Update, index: int) -> UpdateOutcome:
         with self.stages.of("updates"):
-            super().training_step(update, index)
+            return super().training_step(update, index)
 
 
 def work_of(problems: int, samples: int, limit: int) -> tuple[list[Problem], list[Ids], str]:
@@ -245,9 +245,8 @@ def stub_the_card(stages: Stages) -> None:
             logprobs_N = 0 * hidden_N1[:, 0] + logprobs_of(ids_N)
             return logprobs_N, torch.ones(len(ids_N)) if entropy else None
 
-    rlrt.model.views.decoder_hidden = hidden
-    for place in (rlrt.model.views, rlrt.training.module):
-        place.token_logprobs = head  # type: ignore[attr-defined]
+    rlrt.model.policy.decoder_hidden = hidden
+    rlrt.model.policy.token_logprobs = head
 
 
 def name_the_stages(stages: Stages) -> None:
@@ -287,7 +286,10 @@ def run(problems: int, samples: int, limit: int, budget: int) -> dict[str, Any]:
         with stages.of("problems"):
             problem_set = fitting(ProblemSet(tuple(asked)), prompts, 2048)
         assert len(problem_set.problems) == problems
-        data = ProblemDataModule(problem_set, problem_set, 0, problems, max(problems // 2, 1))
+        updates: list[Update] = []
+        data = ProblemDataModule(
+            problem_set, problem_set, 0, problems, max(problems // 2, 1), updates
+        )
         order = [int(problem.id) for problem in data.problems_of_step(0)]
         ordered = [responses[row * samples + n] for row in order for n in range(samples)]
         del responses
@@ -302,7 +304,7 @@ def run(problems: int, samples: int, limit: int, budget: int) -> dict[str, Any]:
         )
         per_update = max(problems // 2, 1)
         settings = RolloutSettings(0, samples, per_update, 1.0, limit, MODEL_TOKENS)
-        callback = HostStep(settings, parts, Path(folder), 0)
+        callback = HostStep(settings, parts, updates, Path(folder), 0)
         module = HostModule(
             policy,
             Live(),

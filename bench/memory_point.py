@@ -95,9 +95,9 @@ def by_naive(what: str, policy: PreTrainedModel, tokens: int) -> dict[str, float
         naive.update(policy, load)
     else:
         rollouts = ours.rollouts_of(load)
-        (behind, _) = ours.teacher_prompts(rollouts, SDPO()).prompts
-        assert behind is not None
-        naive.distillation(policy, load, behind)
+        (teacher_prompt, _) = ours.teacher_prompts(rollouts, SDPO()).prompts
+        assert teacher_prompt is not None
+        naive.distillation(policy, load, teacher_prompt)
     return start.figures()
 
 

@@ -26,12 +26,12 @@ def update(policy: PreTrainedModel, load: Workload) -> None:
         (-(reward - mean) * logprobs_T.sum() / tokens).backward()
 
 
-def distillation(policy: PreTrainedModel, load: Workload, behind: tuple[int, ...]) -> None:
-    """The gradient of SDPO on the first response, whose teacher prompt is ``behind``."""
+def distillation(policy: PreTrainedModel, load: Workload, teacher_prompt: tuple[int, ...]) -> None:
+    """The gradient of SDPO on the first response, whose teacher prompt is ``teacher_prompt``."""
     prompt, response = load.prompts[0], load.responses[0]
     student_TV = _log_softmax(policy, prompt, response)
     with torch.no_grad():
-        teacher_TV = _log_softmax(policy, behind, response)
+        teacher_TV = _log_softmax(policy, teacher_prompt, response)
     ids_TK = student_TV.detach().topk(TOP_K).indices
     student_TK, teacher_TK = _with_tail(student_TV, ids_TK), _with_tail(teacher_TV, ids_TK)
     del student_TV, teacher_TV

@@ -31,7 +31,6 @@ from rlrt.model.teacher import Live
 from rlrt.training.module import PolicyModule
 from rlrt.training.optimization import Optimization
 from rlrt.training.scoring import (
-    Reads,
     TeacherViews,
     outcomes_of,
     scored_batch,
@@ -113,15 +112,12 @@ def one_update(rollouts: list[Rollout], credit: CreditAssigner) -> Prepare:
     """Scores both views as a rollout step does, and gives all rollouts to one update."""
 
     def prepare(module: PolicyModule) -> list[Update]:
-        module.begin_step()
         outcomes = outcomes_of(rollouts)
         teacher = teacher_prompts(rollouts, credit)
-        reads = Reads(
-            credit.reads_student(outcomes, teacher.has_context_B, 0),
-            credit.reads_teacher(outcomes, 0),
-            credit.reads_divergence,
-        )
-        batch = scored_batch(rollouts, outcomes, teacher, reads, module)
+        student_B = credit.reads_student(outcomes, teacher.has_context_B, 0)
+        teacher_B = credit.reads_teacher(outcomes, 0)
+        divergence = credit.reads_divergence
+        batch = scored_batch(rollouts, outcomes, teacher, student_B, teacher_B, divergence, module)
         groups = len({rollout.group for rollout in rollouts})
         return split_updates(rollouts, teacher.prompts, batch, credit(batch, 0), groups)
 

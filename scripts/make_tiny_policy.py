@@ -1,7 +1,7 @@
 """Builds models/tiny from nothing: tokenizer, chat template and a small Qwen3-shaped policy.
 
 The policy learns sums from generated solutions. Behind the plain prompt a share of the steps slips,
-so that reinforcement learning has something to unlearn; behind a peer solution or an answer none
+so that reinforcement learning has something to unlearn; given a peer solution or an answer none
 does, so that the teacher view knows more than the student view. The loss is on responses only.
 """
 
@@ -41,7 +41,7 @@ MAX_POSITIONS = 1024  # tokens
 PROBLEMS = 40_000
 SEQUENCES = 32  # of one view, in one step
 VIEWS = {"student": 0.5, "peer": 0.3, "answer": 0.2}  # share of the steps
-SLIP_RATE = 0.25  # share of the solution's steps that go wrong behind the plain prompt
+SLIP_RATE = 0.25  # share of the solution's steps that go wrong given the plain prompt
 CLEAN_SHARE = 0.45  # of the training comes before the first slip: arithmetic is learned faster so
 REPAIR_RATE = 0.1  # share of slips that are noticed
 PEAK_LR, WEIGHT_DECAY = 6e-3, 0.01

@@ -161,7 +161,7 @@ def optimizer(check: Check, _: torch.dtype) -> None:
     for moments in ("device", "host"):
         settings = Optimization(learning_rate=1e-3, warmup_steps=0, moments=moments)
         weights = Weights(start)
-        adamw = settings.of(weights)["optimizer"]
+        adamw = settings.build(weights)["optimizer"]
         peak_gib[moments] = stepped(adamw, weights, gradients)
         found[moments] = weights.whole()
         del adamw, weights

@@ -71,7 +71,7 @@ def sharded(check: Check) -> None:
 
 
 def killed_and_resumed(check: Check, words: list[str]) -> None:
-    """A run that is killed after two steps goes on behind its last checkpoint."""
+    """A run that is killed after two steps goes on after its last checkpoint."""
     folder = check.folder / "run"
     device = [*ON_CARD, *attention(check)] if check.card else ON_CPU
     began = time.monotonic()
@@ -104,7 +104,7 @@ def judge(check: Check, folder: Path, steps: int) -> None:
 
 def full_size(check: Check) -> None:
     """As many steps of a Qwen3-4B as the time allows; on the CPU two of a toy."""
-    from gpu_stages.model import shape_of_stage, write_model  # with all of transformers behind it
+    from gpu_stages.model import shape_of_stage, write_model  # imports all of transformers
 
     model = write_model(shape_of_stage(check.card), check.folder / "model")
     folder = check.folder / "run"

@@ -33,7 +33,7 @@ from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_wi
 from rlrt.config.loaded_run import StudyEngine, held_out_problems, open_study, started
 from rlrt.config.stored_policies import StoredPolicy, find_policy, policies_by_step
 from rlrt.errors import UserError
-from rlrt.model.comparison import score_divergence
+from rlrt.model.policy import score_divergence
 from rlrt.seeds import derive_seed
 
 
@@ -52,14 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError("--sentence is empty, it must hold a token")
     problems = held_out_problems(study, options.problems)
     training = study.config.training
-    room = options.max_new_tokens or int(training.max_response_tokens)
-    longest = training.max_prompt_tokens + training.max_response_tokens + len(sentence) + room
+    limit = options.max_new_tokens or int(training.max_response_tokens)
+    longest = training.max_prompt_tokens + training.max_response_tokens + len(sentence) + limit
     seed = derive_seed(study.config.seed, "reflection")
     checkpoints = []
     with started(study, options.engine, longest, seed) as served:
         for step, stored in policies.items():
             served.serve(stored, problems, step)
-            checkpoints.append(judge_checkpoint(served, problems, step, sentence, room))
+            checkpoints.append(judge_checkpoint(served, problems, step, sentence, limit))
             say(as_lines(rates(checkpoints[-1:])))
     rows = rates(checkpoints)
     title = f"“{options.sentence}” put into responses of {study.stored.name}"
@@ -104,7 +104,7 @@ def judge_checkpoint(
     problems: Sequence[Problem],
     step: int,
     sentence: tuple[int, ...],
-    room: int,
+    limit: int,
 ) -> CheckpointVerdicts:
     """Samples, cuts, injects and judges with the weights that are served."""
     rollouts = served.rollouts(problems, SAMPLES, step)
@@ -131,7 +131,7 @@ def judge_checkpoint(
     ]
     seeds = partial(seed_of, served.seed, step)
     asked = [arm for case in cases for arm in injections(case, sentence, seeds("place", case))]
-    verdicts = judge(served, asked, [seeds("continuation", arm.case) for arm in asked], room)
+    verdicts = judge(served, asked, [seeds("continuation", arm.case) for arm in asked], limit)
     unread = Counter(kind.name for kind, _, prompt in turnable_cases if prompt is None)
     return CheckpointVerdicts(step, list(zip(asked, verdicts, strict=True)), unread)
 
@@ -142,7 +142,7 @@ def seed_of(seed: int, step: int, purpose: str, case: Case) -> int:
 
 
 def judge(
-    served: StudyEngine, asked: Sequence[Injection], seeds: Sequence[int], room: int
+    served: StudyEngine, asked: Sequence[Injection], seeds: Sequence[int], limit: int
 ) -> list[Verdict]:
     """The verdict of each complete response; all are sampled in one call."""
     if not asked:
@@ -153,7 +153,7 @@ def judge(
 
     prompts = [(*arm.case.rollout.prompt_ids, *arm.ids) for arm in asked]
     answers = [arm.case.rollout.problem.answer for arm in asked]
-    return served.continued(prompts, seeds, answers, room, complete)
+    return served.continued(prompts, seeds, answers, limit, complete)
 
 
 def as_lines(rows: Sequence[Row]) -> str:

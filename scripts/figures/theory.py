@@ -39,7 +39,7 @@ from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_wi
 from rlrt.config.loaded_run import Study, open_study, started
 from rlrt.config.stored_policies import policies_by_step
 from rlrt.errors import UserError
-from rlrt.model.comparison import compare
+from rlrt.model.policy import compare
 from rlrt.records import read_table, rollouts_of, step_files
 from rlrt.seeds import derive_seed
 
@@ -102,7 +102,7 @@ def find_places(study: Study, rollouts: Sequence[Rollout], options: Any) -> list
 
 
 def count_right(study: Study, places: Sequence[Place], options: Any) -> "list[Tensor]":
-    """Of each place the correct ends behind each candidate token, ``[halves, tokens]``.
+    """Of each place the correct ends after each candidate token, ``[halves, tokens]``.
 
     A continuation may be as long as the response might still have become in the run.
     """

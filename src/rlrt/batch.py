@@ -1,12 +1,12 @@
-"""The records that travel through the house, and the one legend of dimensions.
+"""The records of a rollout step, token ids, and the one legend of dimensions.
 
 Dimensions (tensor names end in them): P problems, K rollouts of each, B = P * K rollouts,
 T response tokens (right-padded), N real response tokens without padding, L prompt and response
 tokens, H hidden units, V vocabulary. Column t of every ``*_BT`` tensor belongs to response token t.
 
 Log-probs are natural logarithms at the sampling temperature and have four names:
-``engine_logprobs`` (what the engine sampled with), ``student_logprobs`` (the policy behind the plain
-prompt, before any update of the step), ``teacher_logprobs`` (the same response ids behind a prompt
+``engine_logprobs`` (what the engine sampled with), ``student_logprobs`` (the policy given the plain
+prompt, before any update of the step), ``teacher_logprobs`` (the same response ids given a prompt
 with a privileged context) and ``logprobs`` (the current policy, with gradient).
 """
 
@@ -149,10 +149,10 @@ class Outcomes:
 class ScoredBatch(Outcomes):
     """All rollouts of one rollout step as a credit assigner sees them; everything is detached.
 
-    The student's tensors hold values only in rows where ``student_scored_B`` is true: the house scores
+    The student's tensors hold values only in rows where ``student_scored_B`` is true: the trainer scores
     the student view before the updates where the assigner's credit reads it; other rows are 0.
 
-    The teacher's tensors hold values only in rows where ``teacher_scored_B`` is true: the house scores
+    The teacher's tensors hold values only in rows where ``teacher_scored_B`` is true: the trainer scores
     the teacher view where the assigner asked for it and a context exists; other rows are 0. A rollout
     that has a context is not scored where the assigner only distils it.
     """
@@ -162,7 +162,7 @@ class ScoredBatch(Outcomes):
     student_scored_B: Tensor  # bool
     student_logprobs_BT: Tensor
     student_entropy_BT: Tensor  # nats over the full vocabulary
-    has_context_B: Tensor  # bool: a context was asked for, found, and fits
+    has_context_B: Tensor  # bool: a context was asked for, exists, and fits
     teacher_scored_B: Tensor  # bool
     teacher_logprobs_BT: Tensor
     teacher_entropy_BT: Tensor
@@ -175,8 +175,8 @@ class ScoredBatch(Outcomes):
         shape = self.response_mask_BT.shape
         for name, values in vars(self).items():
             wanted = shape if name.endswith("_BT") else shape[:1]
-            found = (len(values),) if name == "responses" else values.shape
-            assert found == wanted, f"{name} is {tuple(found)}, the mask is {tuple(shape)}"
+            actual = (len(values),) if name == "responses" else values.shape
+            assert actual == wanted, f"{name} is {tuple(actual)}, the mask is {tuple(shape)}"
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Credit:
     ``advantages_BT`` plus ``distillation_BT`` times the assigner's divergence.
 
     ``metrics`` have the same names at every call; each is a 1-D tensor of the values that it averages,
-    of tokens or of rollouts. The house averages over all ranks; one without any value is left out.
+    of tokens or of rollouts. The trainer averages over all ranks; one without any value is left out.
     """
 
     advantages_BT: Tensor

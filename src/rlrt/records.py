@@ -119,14 +119,14 @@ def record_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no run folder: no such folder exists")
-    found = sorted((folder / "rollouts").glob("step=*.parquet"))
-    found = found or sorted((folder / "records").glob("*.parquet"))
-    if not found:
+    files = sorted((folder / "rollouts").glob("step=*.parquet"))
+    files = files or sorted((folder / "records").glob("*.parquet"))
+    if not files:
         raise UserError(
             f"{folder} holds no records: neither rollouts/step=*.parquet of a run "
             "(record_rollouts=true) nor records/*.parquet of an evaluation"
         )
-    return found
+    return files
 
 
 def step_files(folder: Path, wanted: Iterable[int] = ()) -> dict[int, Path]:
@@ -137,14 +137,14 @@ def step_files(folder: Path, wanted: Iterable[int] = ()) -> dict[int, Path]:
     files = record_files(folder)
     if files[0].parent.name != "rollouts":
         raise UserError(f"{folder} holds the records of an evaluation: a run folder is needed")
-    found = {int(path.stem.removeprefix("step=")): path for path in files}
+    path_of = {int(path.stem.removeprefix("step=")): path for path in files}
     for step in wanted:
-        if step not in found:
+        if step not in path_of:
             raise UserError(
                 f"{folder} holds no records of rollout step {step}: it holds those of "
-                f"{len(found)} steps from {min(found)} to {max(found)}"
+                f"{len(path_of)} steps from {min(path_of)} to {max(path_of)}"
             )
-    return found
+    return path_of
 
 
 def read_table(path: Path, also: Sequence[str] = (), only: Sequence[str] = NAMES) -> pa.Table:
@@ -235,10 +235,10 @@ def _rollouts(table: pa.Table) -> Iterator[Rollout]:
     prompts: dict[bytes, tuple[int, ...]] = {}
     for row, prompt, ids, logprobs, sampled in zip(plain.to_pylist(), *arrays, strict=True):
         assert prompt is not None, row
-        said = {
+        texts = {
             name: row[name] for name in ("question", "answer", "source", "solution", "feedback")
         }
-        problem = Problem(id=row["problem_id"], **said)
+        problem = Problem(id=row["problem_id"], **texts)
         key = prompt.tobytes()
         if key not in prompts:
             prompts[key] = tuple(prompt.tolist())
@@ -326,7 +326,7 @@ def _table(
     def tokens(values_BT: Tensor, kept_B: Tensor = every_B) -> pa.ListArray:
         return _lists(values_BT, mask_BT, kept_B)
 
-    found = {
+    table = {
         "step": [step] * len(rollouts),
         **columns(rollouts, prompts),
         "advantage": [None] * len(rollouts) if advantages_B is None else advantages_B.tolist(),
@@ -336,7 +336,7 @@ def _table(
         "credit": tokens(credit.advantages_BT),
         "distillation": [None] * len(rollouts) if weights_BT is None else tokens(weights_BT),
     }
-    return pa.table(found, schema=SCHEMA)
+    return pa.table(table, schema=SCHEMA)
 
 
 def _lists(values_BT: Tensor, mask_BT: Tensor, kept_B: Tensor) -> pa.ListArray:

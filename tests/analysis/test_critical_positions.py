@@ -31,6 +31,7 @@ from rlrt.analysis.figures import save_figure
 from rlrt.analysis.pages import save_page
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.model.fused_head import chunk_tokens, over_vocabulary
+from rlrt.model.policy import Policy
 
 MakePolicy = Callable[[torch.dtype], PreTrainedModel]
 
@@ -80,7 +81,7 @@ def test_views_equal_a_slow_loop_over_all_logits(random_policy: MakePolicy) -> N
     policy = random_policy(torch.float64)
     prompts, teacher_prompts = [[5, 6], [7]], [[5, 6, 9, 10, 11], [8, 7]]
     responses, temperature = [[20, 21, 22, 2], [30, 40]], 0.8
-    found = read_positions(policy, prompts, teacher_prompts, responses, temperature, 9)
+    found = read_positions(Policy(policy), prompts, teacher_prompts, responses, temperature, 9)
     for row, response in enumerate(responses):
         one = found[row]
         for t, token in enumerate(response):
@@ -164,7 +165,7 @@ def test_a_trajectory_names_its_tokens_and_its_candidates(
     tiny: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     ids = [*tokenizer("3+4=7\n\\boxed{7}", add_special_tokens=False)["input_ids"], 2]
-    (positions,) = read_positions(tiny, [[5]], [[6]], [ids], 1.0, 100)
+    (positions,) = read_positions(Policy(tiny), [[5]], [[6]], [ids], 1.0, 100)
     rollout = record(ids, "3+4=7\n\\boxed{7}")
     told = {"step": 4, "advantage": None, "credit": None}
     one = trajectory(rollout, told, positions, tokenizer, top=2)

@@ -26,6 +26,7 @@ from rlrt.analysis.markers import (
     word,
 )
 from rlrt.batch import Problem, Response, Rollout, Verdict
+from rlrt.model.policy import Policy
 
 RIGHT, WRONG, UNDECIDED = Verdict.RIGHT, Verdict.WRONG, Verdict.UNDECIDED
 
@@ -224,7 +225,7 @@ def test_corpora_equal_a_loop_over_positions(tiny: PreTrainedModel, token_budget
             explore[int(asymmetry_V.argmax())] += 1
             exploit[int(asymmetry_V.argmin())] += 1
     assert explore.total() == sum(12 + n for n in range(5))
-    assert read_corpora(tiny, views, 0.7, token_budget) == Corpora(explore, exploit)
+    assert read_corpora(Policy(tiny), views, 0.7, token_budget) == Corpora(explore, exploit)
 
 
 def test_every_category_word_can_be_a_marker_and_stands_once() -> None:

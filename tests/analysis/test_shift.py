@@ -22,6 +22,7 @@ from rlrt.analysis.shift import (
     top_overlap,
 )
 from rlrt.batch import Problem, Response, Rollout, Verdict
+from rlrt.model.policy import Policy
 
 NO_IDS = torch.zeros(1, dtype=torch.long)
 
@@ -114,7 +115,7 @@ def test_policies_are_read_behind_the_same_prompts(
     base = random_policy(torch.float32)  # type: ignore[operator]
     rollouts = [rollout(0, Verdict.RIGHT, (5, 6, 7, 2)), rollout(1, Verdict.RIGHT, (9, 2))]
     rollouts.insert(1, rollout(2, Verdict.WRONG, ()))
-    found = shift_of("tuned", tiny, base, rollouts, 0.7, token_budget=8)
+    found = shift_of("tuned", Policy(tiny), Policy(base), rollouts, 0.7, token_budget=8)
     js = []
     for each in (rollouts[0], rollouts[2]):
         ids = torch.tensor([[*each.prompt_ids, *each.response.ids]])
@@ -124,7 +125,7 @@ def test_policies_are_read_behind_the_same_prompts(
         js += (0.5 * (p * (p / middle).log() + q * (q / middle).log()).sum(-1)).tolist()
     assert found.js_N.tolist() == pytest.approx(js, abs=1e-5)
     assert found.overlap_NK.shape == (6, TOP)
-    same = shift_of("same", tiny, tiny, rollouts, 0.7, token_budget=8)
+    same = shift_of("same", Policy(tiny), Policy(tiny), rollouts, 0.7, token_budget=8)
     assert same.js_N.max() < 1e-6  # float32: two log-softmaxes of the same logits
     assert same.overlap_NK.min() == 1
 

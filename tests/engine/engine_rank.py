@@ -24,6 +24,7 @@ from rlrt.engine.engine import EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import logprob_gap
 from rlrt.engine.vllm_engine import VLLMEngine
 from rlrt.model.load import load_policy, load_tokenizer, stop_token_ids
+from rlrt.model.policy import Policy
 
 TINY = str(Path(__file__).resolve().parents[2] / "models" / "tiny")
 SAMPLING = Sampling(max_response_tokens=40)
@@ -73,7 +74,7 @@ def main(tensor_parallel: int, folder: Path) -> None:
     own = range(distributed.get_rank(), PROMPTS, distributed.get_world_size())
     asked = [prompts.student_ids(f"Compute {seed} + 3 + 7.") for seed in own]
     found: dict[str, object] = {"own": list(own)}
-    engine.start(trained(1.0), spec)
+    engine.start(Policy(trained(1.0)), spec)
     for scale in (1.0, 1.05):
         policy = trained(scale)
         if distributed.is_initialized():

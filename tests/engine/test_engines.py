@@ -24,7 +24,7 @@ from rlrt.engine.probe import (
 )
 from rlrt.engine.vllm_engine import VLLMEngine
 from rlrt.model.load import load_policy, load_tokenizer, stop_token_ids
-from rlrt.model.views import score_responses
+from rlrt.model.policy import Policy, score_responses
 
 TINY = str(Path(__file__).resolve().parents[2] / "models" / "tiny")
 SAMPLING = Sampling(max_response_tokens=40, temperature=0.9)
@@ -48,7 +48,7 @@ def engine(request: pytest.FixtureRequest, served: PreTrainedModel) -> Iterator[
     stops = stop_token_ids(TINY, load_tokenizer(TINY))
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
-    started.start(served, EngineSpec(TINY, stops, torch.float32, 256))
+    started.start(Policy(served), EngineSpec(TINY, stops, torch.float32, 256))
     assert torch.get_num_threads() == threads + 1, "the engine took the trainer's threads"
     torch.set_num_threads(threads)
     assert torch.get_num_threads() == threads, "the number cannot be set any more"
@@ -100,7 +100,7 @@ def test_decoding_has_its_own_threads(
 def gap(engine: Engine, policy: PreTrainedModel, prompts: list[tuple[int, ...]]) -> Gap:
     return logprob_gap(
         engine,
-        lambda p, r: score_responses(policy, p, r, SAMPLING.temperature, 10**5)[0],
+        lambda p, r: score_responses(Policy(policy), p, r, SAMPLING.temperature, 10**5)[0],
         prompts,
         list(range(len(prompts))),
         SAMPLING,
@@ -261,7 +261,7 @@ def test_generation_settings_of_the_model_do_not_bend_the_samples(
     served: PreTrainedModel, prompts: list[tuple[int, ...]]
 ) -> None:
     engine = HFEngine()
-    engine.start(served, EngineSpec(TINY, (2,), torch.float32, 256))
+    engine.start(Policy(served), EngineSpec(TINY, (2,), torch.float32, 256))
     own = served.generation_config
     served.generation_config = GenerationConfig(repetition_penalty=1.5, min_new_tokens=30)
     try:

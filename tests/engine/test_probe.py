@@ -12,7 +12,7 @@ from rlrt.batch import Response
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.hf_engine import HFEngine
 from rlrt.engine.probe import StaleEngineError, probe
-from rlrt.model.views import score_responses
+from rlrt.model.policy import Policy, score_responses
 from rlrt.seeds import derive_seed
 
 TINY = str(Path(__file__).resolve().parents[2] / "models" / "tiny")
@@ -39,7 +39,7 @@ class SpyingEngine(HFEngine):
 @pytest.fixture
 def engine(tiny: PreTrainedModel) -> Iterator[SpyingEngine]:
     started = SpyingEngine()
-    started.start(tiny, EngineSpec(TINY, (2,), torch.float32, 64))
+    started.start(Policy(tiny), EngineSpec(TINY, (2,), torch.float32, 64))
     yield started
     started.close()
 
@@ -49,7 +49,7 @@ def test_the_first_prompts_shortly_and_always_alike(
     engine: SpyingEngine, tiny: PreTrainedModel, longest: int, probed: int
 ) -> None:
     def score(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Tensor:
-        return score_responses(tiny, prompts, responses, 0.9, 10**5)[0]
+        return score_responses(Policy(tiny), prompts, responses, 0.9, 10**5)[0]
 
     prompts = iter(PROMPTS)
     gap = probe(engine, score, prompts, Sampling(longest, 0.9), 7, 3, torch.float32)
@@ -63,7 +63,7 @@ def test_other_weights_are_told_with_their_step(
     engine: SpyingEngine, tiny: PreTrainedModel
 ) -> None:
     def score(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Tensor:
-        return score_responses(tiny, prompts, responses, 0.9, 10**5)[0] - 0.01
+        return score_responses(Policy(tiny), prompts, responses, 0.9, 10**5)[0] - 0.01
 
     def probed() -> None:
         probe(engine, score, PROMPTS, Sampling(8, 0.9), 7, 3, torch.float32)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 START = """
 import sys
 import torch
+from rlrt.model.policy import Policy
 from rlrt.engine.engine import EngineSpec
 from rlrt.engine.vllm_engine import EngineMemoryError
 from rlrt.engine.vllm_engine import VLLMEngine
@@ -22,7 +23,7 @@ from rlrt.model.load import load_policy
 folder, tokens = sys.argv[1], int(sys.argv[2])
 policy = load_policy(folder, torch.float32, random_init_seed=0)
 try:
-    VLLMEngine(cpu_cache_gib=1).start(policy, EngineSpec(folder, (2,), torch.float32, tokens))
+    VLLMEngine(cpu_cache_gib=1).start(Policy(policy), EngineSpec(folder, (2,), torch.float32, tokens))
 except EngineMemoryError as error:
     print(error)
 """

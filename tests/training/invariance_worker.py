@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from tests.training.one_update import OneUpdate
+from tests.training.one_update import Measured, OneUpdate
 from torch import Tensor
 
 from rlrt import distributed
@@ -21,7 +21,7 @@ from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.load import hollow_policy, load_policy
 from rlrt.model.teacher import Frozen, Live
-from rlrt.training.module import PolicyModule
+from rlrt.training.module import UpdateOutcome
 from rlrt.training.optimization import Optimization
 from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Update
@@ -79,13 +79,13 @@ def of_rows(update: Update, rows: list[int]) -> Update:
     return Update(**parts)
 
 
-class Scored(PolicyModule):
+class Scored(Measured):
     """Has the student view of some rollouts scored before the update, as a step would."""
 
     scored: tuple[int, ...] = ()
     views: list[tuple[int, Tensor]]
 
-    def training_step(self, update: Update, index: int) -> None:
+    def training_step(self, update: Update, index: int) -> UpdateOutcome:
         rows = [place for place, row in enumerate(update.rows) if row in self.scored]
         prompts, chosen = ([of[row] for row in rows] for of in (update.prompts, update.responses))
         logprobs_bT, _ = self.score(prompts, chosen)
@@ -100,7 +100,7 @@ class Scored(PolicyModule):
         scored_B[rows] = True
         self.views = [(update.rows[row], student_BT[row]) for row in rows]
         update = replace(update, student_logprobs_BT=student_BT, student_scored_B=scored_B)
-        super().training_step(update, index)
+        return super().training_step(update, index)
 
 
 def one_way(

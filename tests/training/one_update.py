@@ -12,7 +12,7 @@ from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.teacher import Live
-from rlrt.training.module import PolicyModule
+from rlrt.training.module import PolicyModule, UpdateOutcome
 from rlrt.training.optimization import Optimization
 from rlrt.training.updates import Update
 
@@ -62,9 +62,22 @@ class OneUpdate(L.LightningDataModule):
         return batch
 
 
-def fit(policy: PreTrainedModel, update: Update, folder: Path, **settings: Any) -> PolicyModule:
+class Measured(PolicyModule):
+    """Keeps the metrics that its training steps return."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.update_metrics: list[dict[str, float]] = []
+
+    def training_step(self, update: Update, index: int) -> UpdateOutcome:
+        outcome = super().training_step(update, index)
+        self.update_metrics.append(outcome["metrics"])
+        return outcome
+
+
+def fit(policy: PreTrainedModel, update: Update, folder: Path, **settings: Any) -> Measured:
     """One optimizer update through the real trainer; gradients stay on the parameters."""
-    module = PolicyModule(
+    module = Measured(
         policy,
         settings.get("teacher", Live()),
         Objective(

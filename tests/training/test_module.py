@@ -15,7 +15,13 @@ from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.objective import Objective
 from rlrt.loss.surrogate import ClippedSurrogate
 from rlrt.model.teacher import Live
-from rlrt.training.module import NonFiniteError, PolicyModule, TrainingMemoryError, within_memory
+from rlrt.training.module import (
+    Accumulated,
+    NonFiniteError,
+    PolicyModule,
+    TrainingMemoryError,
+    within_memory,
+)
 from rlrt.training.optimization import Optimization
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +31,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from rlrt.model.load import load_policy
-from rlrt.training.module import TrainingMemoryError
+from rlrt.training.module import Accumulated, TrainingMemoryError
 from rlrt.training.updates import Update
 from tests.training.one_update import fit
 
@@ -167,7 +173,7 @@ def test_leaving_out_responses_without_credit_changes_nothing(
     full.trainer = module.trainer
     full.strict_loading = True
     weights = Aggregation()(update.mask_BT, torch.float64)
-    full._accumulate(update, weights, list(range(8)))
+    full._accumulate(update, weights, list(range(8)), Accumulated())
     torch.testing.assert_close(gradient(module), gradient(full), rtol=1e-12, atol=1e-15)
 
 

@@ -48,7 +48,7 @@ def test_the_shape_is_read_from_a_configuration() -> None:
         head_dim=128,
         vocab_size=151_936,
     )
-    assert Shape.of(config) == QWEN3_06B
+    assert Shape.from_config(config) == QWEN3_06B
 
 
 def test_the_parameters_are_those_of_the_model() -> None:
@@ -64,7 +64,7 @@ def test_the_parameters_are_those_of_the_model() -> None:
     )
     layer = Qwen3ForCausalLM(config).model.layers[0]
     matrices = sum(weight.numel() for weight in layer.parameters() if weight.ndim == 2)
-    assert Shape.of(config).layer_parameters == matrices
+    assert Shape.from_config(config).layer_parameters == matrices
 
 
 @pytest.mark.parametrize(("shared", "lengths"), [(0, [3, 1]), (5, [2, 4]), (7, [])])

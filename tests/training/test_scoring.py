@@ -11,8 +11,8 @@ from rlrt.batch import Problem, Response, Rollout, ScoredBatch, Verdict
 from rlrt.context.answer import TEMPLATE
 from rlrt.context.context import Demonstration
 from rlrt.data.prompts import Prompts
+from rlrt.model.policy import BothViews
 from rlrt.training.scoring import (
-    Reads,
     TeacherViews,
     completed,
     outcomes_of,
@@ -86,6 +86,7 @@ class FakeViews:
     def __init__(self) -> None:
         self.student: list[list[list[int]]] = []
         self.teacher: list[list[list[int]]] = []
+        self.both: list[list[list[int]]] = []
 
     def _score(self, prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
         longest = max((len(response) for response in responses), default=0)
@@ -105,12 +106,13 @@ class FakeViews:
         self.teacher.append([list(response) for response in responses])
         return self._score(prompts, responses)
 
-    def score_divergence(
+    def score_both_views(
         self, prompts: Sequence[Ids], teacher_prompts: Sequence[Ids], responses: Sequence[Ids]
-    ) -> Tensor:
-        student, _ = self._score(prompts, responses)
-        teacher, _ = self._score(teacher_prompts, responses)
-        return student - teacher
+    ) -> BothViews:
+        self.both.append([list(response) for response in responses])
+        student, entropy = self._score(prompts, responses)
+        teacher, teacher_entropy = self._score(teacher_prompts, responses)
+        return BothViews(student, entropy, teacher, teacher_entropy, student - teacher)
 
 
 def scored(
@@ -122,8 +124,8 @@ def scored(
     views = FakeViews()
     outcomes = outcomes_of(ROLLOUTS)
     everyone = torch.ones(5, dtype=torch.bool) if student is None else torch.tensor(student)
-    what = Reads(everyone, torch.tensor(reads), divergence)
-    return scored_batch(ROLLOUTS, outcomes, teacher, what, views), views
+    rows = everyone, torch.tensor(reads)
+    return scored_batch(ROLLOUTS, outcomes, teacher, *rows, divergence, views), views
 
 
 TEACHER = TeacherViews((None, (50,), None, (60,), (70,)), 0, 0)
@@ -162,7 +164,16 @@ def test_every_view_is_scored_behind_its_own_prompt() -> None:
 
 
 def test_the_divergence_of_the_views_where_the_method_reads_it() -> None:
-    batch, _ = scored(TEACHER, READS, divergence=True)
+    batch, views = scored(TEACHER, READS, divergence=True)
+    assert views.both == [[[4], [5, 6]]]
+    assert views.student == [
+        [[1, 2, 3], [7, 8, 9, 10]]
+    ]  # the others, whose teacher view is not read
+    assert not views.teacher
+    plain, _ = scored(TEACHER, READS)
+    for name, values in vars(plain).items():
+        if name.endswith("_BT") and name != "divergence_BT":
+            assert torch.equal(getattr(batch, name), values), name
     assert batch.divergence_BT[1, 0] == pytest.approx(50 - 1, abs=1e-5)
     assert batch.divergence_BT[3, :2].tolist() == pytest.approx([60 - 3] * 2, abs=1e-5)
     assert int((batch.divergence_BT != 0).sum()) == 3
@@ -194,6 +205,7 @@ def test_no_teacher_costs_no_forward_pass() -> None:
     batch, views = scored(TeacherViews((None,) * 5, 0, 0), [True] * 5, divergence=True)
     assert len(views.student) == 1
     assert not any(views.teacher)
+    assert not any(views.both)
     assert not batch.teacher_scored_B.any()
     assert not batch.has_context_B.any()
     assert (batch.teacher_logprobs_BT == 0).all()

@@ -17,14 +17,14 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rlrt.analysis.figures import COLORS
 from rlrt.analysis.pages import pieces_of, render, visible
 from rlrt.batch import Rollout
 from rlrt.errors import UserError
 from rlrt.loss.divergences import kl
-from rlrt.model.comparison import compare
+from rlrt.model.policy import Policy, compare
 
 UNION_TOP, SHOWN = 100, 4  # of each view; of each side
 SIGNS = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
@@ -120,7 +120,7 @@ def read_both(student_nV: Tensor, teacher_nV: Tensor, ids_n: Tensor) -> dict[str
 
 
 def read_positions(
-    policy: PreTrainedModel,
+    policy: Policy,
     student_prompts: Sequence[Sequence[int]],
     teacher_prompts: Sequence[Sequence[int]],
     responses: Sequence[Sequence[int]],

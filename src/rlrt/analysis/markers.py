@@ -20,13 +20,11 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from rlrt.analysis.data import read_data
 from rlrt.analysis.figures import COLORS, tidy
-from rlrt.batch import Rollout, Verdict
-from rlrt.model.comparison import compare
-from rlrt.model.views import Ids
+from rlrt.batch import Ids, Rollout, Verdict
+from rlrt.model.policy import Policy, compare
 
 CATEGORIES: dict[str, list[str]] = read_data("marker_categories")
 OTHER = "other"
@@ -107,7 +105,7 @@ def extremes(student_nV: Tensor, teacher_nV: Tensor, ids_n: Tensor) -> dict[str,
 
 
 def read_corpora(
-    policy: PreTrainedModel, views: Sequence[View], temperature: float, token_budget: int
+    policy: Policy, views: Sequence[View], temperature: float, token_budget: int
 ) -> Corpora:
     """The two corpora of ids, one position of a trajectory giving one id to each.
 

@@ -16,12 +16,11 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from rlrt.analysis.figures import legend_below, look, plain, tidy
 from rlrt.batch import Rollout, Verdict
 from rlrt.loss.divergences import GeneralizedJSD
-from rlrt.model.comparison import compare
+from rlrt.model.policy import Policy, compare
 
 TOP = 20  # largest k of the overlap
 SHIFTED = 0.1  # nats of JS above which a position counts as shifted
@@ -86,8 +85,8 @@ def top_overlap(first_nK: Tensor, second_nK: Tensor) -> Tensor:
 
 def shift_of(
     label: str,
-    tuned: PreTrainedModel,
-    base: PreTrainedModel,
+    tuned: Policy,
+    base: Policy,
     rollouts: Sequence[Rollout],
     temperature: float,
     token_budget: int,

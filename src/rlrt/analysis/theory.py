@@ -211,7 +211,7 @@ REAL = "teacher_divergence"
 
 
 def reading(tokens: int) -> Read:
-    """For ``rlrt.model.comparison.compare``: each position's likeliest ``tokens`` ids of the student with
+    """For ``rlrt.model.policy.compare``: each position's likeliest ``tokens`` ids of the student with
     their probabilities, the student's entropy, and D̄ (nats).
     """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.config.compose import build, compose, user_errors
@@ -22,7 +22,7 @@ from rlrt.engine.engine import Engine, EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
 from rlrt.errors import UserError
 from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
-from rlrt.model.views import score_responses
+from rlrt.model.policy import Policy, score_responses
 from rlrt.reward.judge import Judge
 from rlrt.training.sampler import RolloutSettings, Sampler
 from rlrt.training.scoring import teacher_views
@@ -37,7 +37,7 @@ class Study:
     folder: Path
     config: DictConfig
     stored: StoredPolicy
-    policy: PreTrainedModel
+    policy: Policy
     tokenizer: PreTrainedTokenizerBase
     prompts: Prompts
     context: Context | None
@@ -123,11 +123,11 @@ def open_study(folder: Path, model: str | None = None, context: str | None = Non
     )
 
 
-def placed(stored: StoredPolicy) -> PreTrainedModel:
+def placed(stored: StoredPolicy) -> Policy:
     """The policy where it is read fastest: on the GPU in bfloat16, else on the CPU in float32."""
     if torch.cuda.is_available():
-        return stored.load(torch.bfloat16).to("cuda").eval()
-    return stored.load(torch.float32).eval()
+        return Policy(stored.load(torch.bfloat16).to("cuda").eval())
+    return Policy(stored.load(torch.float32).eval())
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class StudyEngine:
     seed: int
 
     @property
-    def policy(self) -> PreTrainedModel:
+    def policy(self) -> Policy:
         return self.study.policy
 
     @property

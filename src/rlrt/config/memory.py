@@ -48,7 +48,9 @@ class Sizes:
     @classmethod
     def of(cls, config: PretrainedConfig) -> "Sizes":
         """Those of a transformers configuration; nothing is allocated."""
-        return cls(Shape.of(config), parameter_count(config), bool(config.tie_word_embeddings))
+        return cls(
+            Shape.from_config(config), parameter_count(config), bool(config.tie_word_embeddings)
+        )
 
     @property
     def table(self) -> int:

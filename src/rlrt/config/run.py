@@ -44,6 +44,7 @@ from rlrt.training.rollouts import RolloutCallback, RolloutParts
 from rlrt.training.sampler import RolloutSettings
 from rlrt.training.step_table import MetricsCSV
 from rlrt.training.strategy import FullySharded
+from rlrt.training.updates import Update
 from rlrt.training.view import LiveView
 
 TEACHER = "teacher.path"  # the setting
@@ -136,7 +137,10 @@ def _build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
         policy_path = policy_folder(model.path, weights=True, revision=model.at)
 
     sizes = (training.problems_per_step, training.problems_per_update)
-    data = ProblemDataModule(*problems, components.run.seed, *sizes)
+    updates: list[
+        Update
+    ] = []  # of the current step: the callback fills it, the data module hands it out
+    data = ProblemDataModule(*problems, components.run.seed, *sizes, updates)
     rollouts = RolloutCallback(
         _rollout_settings(components, model_tokens),
         RolloutParts(
@@ -148,6 +152,7 @@ def _build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
             components.context,
             components.evaluator,
         ),
+        updates,
         folder,
         first_step,
     )

@@ -56,8 +56,8 @@ class _Updates(Dataset[Any]):
 class ProblemDataModule(L.LightningDataModule):
     """Problems of a rollout step, as a function of (seed, step), and its updates for training.
 
-    ``updates`` is filled by the rollout callback at the start of each epoch; the train dataloader
-    yields its items one by one, each a whole mini-batch.
+    ``updates`` is the list that the rollout callback fills anew at the start of each epoch; the train
+    dataloader yields its items one by one, each a whole mini-batch.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class ProblemDataModule(L.LightningDataModule):
         seed: int,
         problems_per_step: int,
         problems_per_update: int,
+        updates: Sequence[Any] = (),
     ) -> None:
         super().__init__()
         if problems_per_step < 1 or problems_per_update < 1:
@@ -86,7 +87,7 @@ class ProblemDataModule(L.LightningDataModule):
         self.seed = seed
         self.problems_per_step = problems_per_step
         self.updates_per_step = problems_per_step // problems_per_update
-        self.updates: Sequence[Any] = ()
+        self.updates = updates
 
     def problems_of_step(self, step: int) -> list[Problem]:
         """The problems that rollout step ``step`` asks: pass after pass over seeded permutations."""

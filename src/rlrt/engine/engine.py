@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from rlrt import distributed
 from rlrt.batch import Ids, Response
+from rlrt.model.policy import Policy
 
 OnFinished = Callable[[int, Response], None]
 
@@ -60,7 +61,7 @@ class Engine(Protocol):
     def require_shape(self, shape: PretrainedConfig) -> None:
         """ValueError where it cannot serve a model of this shape; before any weights load."""
 
-    def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
+    def start(self, policy: Policy, spec: EngineSpec) -> None:
         """Get ready; ``sync`` comes before the first ``sample``."""
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -81,7 +82,7 @@ class Engine(Protocol):
     ) -> list[Response]:
         """One response per prompt, in order; a response depends on its own prompt and seed.
 
-        ``on_finished(index, response)`` is told of each response once, in the caller's thread, as
+        ``on_finished(index, response)`` is called with each response once, in the caller's thread, as
         soon as it is complete, while others are still being sampled.
         """
 
@@ -92,7 +93,9 @@ class Engine(Protocol):
         """Give everything back."""
 
 
-def engine_weights(policy: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def engine_weights(
+    policy: Policy | PreTrainedModel, dtype: torch.dtype
+) -> Iterator[tuple[str, Tensor]]:
     """(Hugging Face name, tensor in ``dtype``) in layer order, made one at a time.
 
     With tied embeddings the output head is no parameter of its own; it is sent all the same, under its
@@ -106,7 +109,7 @@ def engine_weights(policy: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str,
         names.add(name)
         yield name, _in_dtype(parameter, dtype)
     if "lm_head.weight" not in names:
-        head = policy.get_output_embeddings()  # type: ignore[operator]
+        head = policy.get_output_embeddings()
         yield "lm_head.weight", _in_dtype(head.weight, dtype)
 
 

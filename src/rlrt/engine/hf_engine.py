@@ -14,12 +14,12 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     PretrainedConfig,
-    PreTrainedModel,
 )
 
 from rlrt.batch import Ids, Response, as_array
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling, engine_weights
 from rlrt.model.fused_head import product
+from rlrt.model.policy import Policy
 from rlrt.validation import validated
 
 
@@ -97,7 +97,7 @@ class HFEngine:
     def require_shape(self, shape: PretrainedConfig) -> None:
         """It serves every shape."""
 
-    def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
+    def start(self, policy: Policy, spec: EngineSpec) -> None:
         self.policy = policy
         self.stop_token_ids = spec.stop_token_ids
         self.dtype = spec.dtype

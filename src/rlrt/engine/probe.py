@@ -65,8 +65,8 @@ def require_same_weights(engine: Engine, weights: Weights, step: int) -> int:
         for count, named in enumerate(weights, 1):  # noqa: B007
             yield named
 
-    found = distributed.all_gather_object(engine.differing(counted()))
-    wrong = list(dict.fromkeys(name for part in found for name in part))
+    differing = distributed.all_gather_object(engine.differing(counted()))
+    wrong = list(dict.fromkeys(name for part in differing for name in part))
     if wrong:
         more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         raise StaleEngineError(
@@ -135,7 +135,7 @@ def logprob_gap(
 ) -> Gap:
     """How far engine and trainer log-probs of freshly sampled tokens are apart, over all ranks.
 
-    ``score(prompts, responses)`` gives the trainer's ``[B, T]``, 0 behind each response's end. Every
+    ``score(prompts, responses)`` gives the trainer's ``[B, T]``, 0 after each response's end. Every
     rank calls it exactly once, also one without prompts, and every rank gets the same gap.
     """
     sampled = engine.sample(prompts, seeds, sampling)

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from rlrt import distributed
 from rlrt.batch import Ids, Response, as_array
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.vllm_weights import differing
 from rlrt.errors import RunStoppedError
+from rlrt.model.policy import Policy
 
 # What vLLM 0.20 to 0.32 and PyTorch say: the cache holds not even one sequence, or memory is full.
 _CACHE_TOO_SMALL = re.compile(r"No available memory for the cache blocks|KV\s+cache is needed")
@@ -42,14 +43,14 @@ def within_memory(share: str, doing: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, MemoryError) as error:
-        said = str(error).strip()
-        if _CACHE_TOO_SMALL.search(said):
+        message = str(error).strip()
+        if _CACHE_TOO_SMALL.search(message):
             cure = f"raise engine.{share} or lower training.max_response_tokens"
-        elif isinstance(error, MemoryError) or _MEMORY_FULL.search(said):
+        elif isinstance(error, MemoryError) or _MEMORY_FULL.search(message):
             cure = f"lower engine.{share}, engine.max_sequences or training.max_response_tokens"
         else:
             raise
-        why = re.split(r"(?<=\.)\s", said)[0] or type(error).__name__
+        why = re.split(r"(?<=\.)\s", message)[0] or type(error).__name__
         raise EngineMemoryError(
             f"the engine ran out of memory when it {doing}: {cure} ({' '.join(why.split())})"
         ) from error
@@ -58,7 +59,7 @@ def within_memory(share: str, doing: str) -> Iterator[None]:
 T = TypeVar("T")
 
 
-class Sharers:
+class EngineRanks:
     """The ``size`` neighboring ranks that share an engine, of which this one is ``place``.
 
     Made on all ranks at the same time; ``size`` divides their number. vLLM schedules on each of these
@@ -71,7 +72,7 @@ class Sharers:
         if size > 1:
             self._group, _ = dist.new_subgroups(size, backend="gloo")
 
-    def gathered(self, part: T) -> list[T]:
+    def all_gather_object(self, part: T) -> list[T]:
         """What each of them gave, in their order, on all of them; collective among them."""
         if self._size == 1:
             return [part]
@@ -186,7 +187,7 @@ class VLLMEngine:
                 f"and divide its {keys} key/value heads or be a multiple of them"
             )
 
-    def start(self, policy: PreTrainedModel, spec: EngineSpec) -> None:
+    def start(self, policy: Policy, spec: EngineSpec) -> None:
         # before the import: the engine in this process, no usage reports, its own log kept short
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
@@ -199,7 +200,7 @@ class VLLMEngine:
         self.on_gpu = policy.device.type == "cuda"
         self.share = "gpu_memory_utilization" if self.on_gpu else "cpu_cache_gib"
         self.stop_token_ids = list(spec.stop_token_ids)
-        self.sharers = Sharers(self.tensor_parallel)
+        self.engine_ranks = EngineRanks(self.tensor_parallel)
         self.launched = distributed.is_initialized()  # the trainer's processes are the engine's
         if self.launched:
             name_this_rank(policy.device)
@@ -253,8 +254,8 @@ class VLLMEngine:
                 pass
 
     def differing(self, weights: Iterable[tuple[str, Tensor]]) -> list[str]:
-        found: list[list[str]] = self.llm.apply_model(lambda model: differing(model, weights))
-        return found[0]  # this process has one worker
+        names: list[list[str]] = self.llm.apply_model(lambda model: differing(model, weights))
+        return names[0]  # this process has one worker
 
     def _wake(self, part: str) -> None:
         if part in self.asleep:
@@ -268,8 +269,8 @@ class VLLMEngine:
         sampling: Sampling,
         on_finished: OnFinished | None = None,
     ) -> list[Response]:
-        parts = self.sharers.gathered([*zip(prompts, seeds, strict=True)])
-        before = sum(len(part) for part in parts[: self.sharers.place])
+        parts = self.engine_ranks.all_gather_object([*zip(prompts, seeds, strict=True)])
+        before = sum(len(part) for part in parts[: self.engine_ranks.place])
         own: dict[int, Response] = {}
 
         def finished(index: int, response: Response) -> None:

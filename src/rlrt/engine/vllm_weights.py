@@ -90,7 +90,7 @@ def _stale_copies(model: nn.Module) -> list[str]:
         columns = torch.linspace(0, weight.shape[1] - 1, _COLUMNS).long()
         unit = torch.zeros(_COLUMNS, weight.shape[1], dtype=weight.dtype)
         unit[torch.arange(_COLUMNS), columns] = 1
-        found = module.cpu_linear(unit, weight, None)
-        if not torch.equal(found, weight[:, columns].T):
+        product = module.cpu_linear(unit, weight, None)
+        if not torch.equal(product, weight[:, columns].T):
             stale.append(f"{name}.weight (packed)")
     return stale

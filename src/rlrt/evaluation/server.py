@@ -10,14 +10,13 @@ from typing import Self
 import torch
 from omegaconf import OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import PreTrainedModel
 
 from rlrt.batch import Response
 from rlrt.config.commands import console, say
 from rlrt.engine.engine import Engine, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
 from rlrt.evaluation.plan import Plan
-from rlrt.model.views import score_responses
+from rlrt.model.policy import Policy, score_responses
 
 TOKEN_BUDGET = 8192  # of a pass of the probe
 
@@ -29,7 +28,7 @@ class EngineServer:
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
-        self._policy: PreTrainedModel | None = None
+        self._policy: Policy | None = None
         self._kind = ""
         self._served: Plan | None = None
 
@@ -47,7 +46,7 @@ class EngineServer:
             self._policy.load_state_dict(policy.state_dict())
         else:
             self.close()
-            self._policy = policy.to(plan.settings.device)
+            self._policy = Policy(policy.to(plan.settings.device))
             plan.engine.start(self._policy, plan.spec)
             self._engine, self._kind = plan.engine, kind
         del policy

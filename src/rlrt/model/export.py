@@ -79,8 +79,8 @@ def export(
 def read_origin(folder: Path) -> Origin:
     """What an export says of itself; ValueError with one sentence where it does not."""
     try:
-        told = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        steps, run = told["rollout_steps"], told.get("run", "")
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        steps, run = about["rollout_steps"], about.get("run", "")
         if type(steps) is not int or steps < 0:
             raise TypeError(f"rollout_steps is {steps!r}")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -93,16 +93,16 @@ def read_origin(folder: Path) -> Origin:
 
 def _distinct(policy: PreTrainedModel) -> dict[str, Tensor]:
     """Every tensor of the policy by the first of its names, in layer order; sharded ones as they are."""
-    found: dict[int, tuple[str, Tensor]] = {}
+    first_of: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in policy.state_dict(keep_vars=True).items():
-        found.setdefault(id(tensor), (name, tensor.detach()))
-    return dict(found.values())
+        first_of.setdefault(id(tensor), (name, tensor.detach()))
+    return dict(first_of.values())
 
 
 def _write_settings(policy: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
     config = copy.deepcopy(policy.config)
     config.dtype = str(dtype).removeprefix("torch.")
-    config.architectures = [type(policy).__name__.removeprefix("FSDP")]
+    config.architectures = [type(policy).__name__]
     config.save_pretrained(folder)
     if policy.generation_config is not None:
         policy.generation_config.save_pretrained(folder)

@@ -62,8 +62,8 @@ class FusedHead(torch.autograd.Function):
         slope_N1 = grad_N[:, None] / -ctx.temperature
         # A gradient that is there already takes up this one's tiles: no other of the head's size is
         # made, which would stand beside all activations.
-        found_VH = head_VH.grad if needs_head and head_VH.is_leaf else None
-        grad_VH = found_VH
+        existing_VH = head_VH.grad if needs_head and head_VH.is_leaf else None
+        grad_VH = existing_VH
         if needs_head and grad_VH is None:
             grad_VH = torch.zeros_like(head_VH)
         sum_NH = torch.zeros_like(hidden_NH, dtype=lse_N.dtype) if needs_hidden else None
@@ -83,7 +83,7 @@ class FusedHead(torch.autograd.Function):
             if grad_VH is not None and sum_vH is not None and sum_vH.dtype != grad_VH.dtype:
                 grad_VH[block] = sum_vH
         grad_NH = None if sum_NH is None else sum_NH.mul_(slope_N1).to(hidden_NH.dtype)
-        return grad_NH, grad_VH if found_VH is None else None, None, None, None
+        return grad_NH, grad_VH if existing_VH is None else None, None, None, None
 
 
 class _Running:
@@ -100,8 +100,8 @@ class _Running:
     def take_in(self, rows: slice, first: int, logits_nv: Tensor) -> None:
         """Adds a tile, from vocabulary entry ``first`` on, to what is known of rows; it is used up."""
         column_n, is_here_n = _columns(self.ids_N[rows], first, logits_nv)
-        found_n = logits_nv.gather(1, column_n[:, None]).squeeze(1)
-        self.at_id_N[rows] = torch.where(is_here_n, found_n, self.at_id_N[rows])
+        at_id_n = logits_nv.gather(1, column_n[:, None]).squeeze(1)
+        self.at_id_N[rows] = torch.where(is_here_n, at_id_n, self.at_id_N[rows])
         most_n = torch.maximum(self.most_N[rows], logits_nv.amax(1))
         moved_n = self.most_N[rows] - most_n
         self.most_N[rows] = most_n
@@ -295,10 +295,10 @@ class _InChunks(torch.autograd.Function):
         needs_hidden, needs_head = ctx.needs_input_grad[4:6]
         hidden_N, heads = views[::2], views[1::2]
         head_VH = views[1]
-        found_VH = head_VH.grad if needs_head and head_VH.is_leaf else None  # as in FusedHead
-        sum_VH = found_VH
+        existing_VH = head_VH.grad if needs_head and head_VH.is_leaf else None  # as in FusedHead
+        sum_VH = existing_VH
         if needs_head and (sum_VH is None or sum_VH.dtype != raised(sum_VH.dtype)):
-            found_VH, sum_VH = None, torch.zeros_like(head_VH, dtype=raised(head_VH.dtype))
+            existing_VH, sum_VH = None, torch.zeros_like(head_VH, dtype=raised(head_VH.dtype))
 
         def add_to_sum(grad_n: Tensor, ids_n: Tensor, *hidden_n: Tensor) -> Tensor | None:
             """Returns the gradient of the chunk's hidden states."""
@@ -314,9 +314,9 @@ class _InChunks(torch.autograd.Function):
 
         chunks = _chunks(len(head_VH), grad_N, ids_N, *hidden_N)
         parts = [add_to_sum(*chunk) for chunk in chunks]
-        found = [part_nH for part_nH in parts if part_nH is not None]
-        grad_NH = torch.cat(found).to(views[0].dtype) if found else None
-        grad_VH = None if sum_VH is None or found_VH is not None else sum_VH.to(head_VH.dtype)
+        hidden_grads = [part_nH for part_nH in parts if part_nH is not None]
+        grad_NH = torch.cat(hidden_grads).to(views[0].dtype) if hidden_grads else None
+        grad_VH = None if sum_VH is None or existing_VH is not None else sum_VH.to(head_VH.dtype)
         return None, None, None, None, grad_NH, grad_VH, *(None for _ in views[2:])
 
 

@@ -133,10 +133,10 @@ def stop_token_ids(folder: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int
     except OSError:  # the folder has no generation_config.json
         configured = None
     stops |= set(configured) if isinstance(configured, list) else {configured}
-    found = tuple(sorted(stop for stop in stops if stop is not None))
-    if not found:
+    stop_ids = tuple(sorted(stop for stop in stops if stop is not None))
+    if not stop_ids:
         raise ValueError(f"model.path is {folder}: nothing there names an end-of-text token")
-    return found
+    return stop_ids
 
 
 KERNELS = ("auto", "liger", "torch")

@@ -29,12 +29,12 @@ def joined(sequences: Sequence[Ids]) -> Tensor:
 def rows_by_prompt(prompts: Sequence[Ids]) -> list[list[int]]:
     """The rows of each prompt, in the order in which prompts come first. A shared object is read once."""
     keys: dict[int, bytes] = {}
-    found: dict[bytes, list[int]] = {}
+    rows_of: dict[bytes, list[int]] = {}
     for row, prompt in enumerate(prompts):
         if id(prompt) not in keys:
             keys[id(prompt)] = as_array(prompt).tobytes()
-        found.setdefault(keys[id(prompt)], []).append(row)
-    return list(found.values())
+        rows_of.setdefault(keys[id(prompt)], []).append(row)
+    return list(rows_of.values())
 
 
 CALL_PAIRS = 4096  # query-key pairs that one more attention call costs as much as (measured on CPU)
@@ -102,10 +102,10 @@ def pack(prompts: Sequence[Ids], responses: Sequence[Ids]) -> Packed:
     assert len(prompts), "a pack of no rows"
     assert all(len(prompt) for prompt in prompts), "a prompt of no tokens predicts nothing"
     ids_L, starts, sequences = _laid_out(prompts, responses)
-    behind = torch.tensor([len(prompt) for prompt in prompts])
+    prompt_sizes = torch.tensor([len(prompt) for prompt in prompts])
     lengths = torch.tensor([len(response) for response in responses])
     parts = torch.tensor(starts)  # of each row: its prompt, its response
-    sizes = torch.stack([behind, (lengths - 1).clamp(min=0)], dim=1)
+    sizes = torch.stack([prompt_sizes, (lengths - 1).clamp(min=0)], dim=1)
     sequence_U = _ranges(parts[sequences], sizes[sequences])
     total_S = sizes[sequences].sum(1)
     kept_L = _first_places(sequence_U, len(ids_L))
@@ -113,7 +113,7 @@ def pack(prompts: Sequence[Ids], responses: Sequence[Ids]) -> Packed:
         input_ids_L=ids_L,
         position_ids_L=_ranges(torch.zeros_like(total_S), total_S)[kept_L],
         predicting_N=_ranges(
-            parts + torch.stack([behind - 1, torch.zeros_like(behind)], dim=1),
+            parts + torch.stack([prompt_sizes - 1, torch.zeros_like(prompt_sizes)], dim=1),
             torch.stack([lengths.clamp(max=1), sizes[:, 1]], dim=1),
         ),
         sequence_U=sequence_U,
@@ -212,26 +212,26 @@ def split_packs(
     ]
 
 
-def _balanced(sizes: Sequence[int], room: int) -> list[list[int]]:
-    """Indices of ``sizes`` in few bins of at most ``room``, of similar sums; one above it is alone."""
+def _balanced(sizes: Sequence[int], capacity: int) -> list[list[int]]:
+    """Indices of ``sizes`` in few bins of at most ``capacity``, of similar sums; a larger one is apart."""
     order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
-    alone = [[index] for index in order if sizes[index] > room]
-    rest = order[len(alone) :]
-    full = _best_fit(sizes, rest, room)
+    oversized = [[index] for index in order if sizes[index] > capacity]
+    rest = order[len(oversized) :]
+    full = _best_fit(sizes, rest, capacity)
     even = _evenly(sizes, rest, len(full))
-    fits = all(sum(sizes[index] for index in chosen) <= room for chosen in even)
-    return alone + (even if fits else full)
+    fits = all(sum(sizes[index] for index in chosen) <= capacity for chosen in even)
+    return oversized + (even if fits else full)
 
 
-def _best_fit(sizes: Sequence[int], order: Sequence[int], room: int) -> list[list[int]]:
-    """Few bins of at most ``room``: each index goes where the least is left over."""
+def _best_fit(sizes: Sequence[int], order: Sequence[int], capacity: int) -> list[list[int]]:
+    """Few bins of at most ``capacity``: each index goes where the least is left over."""
     bins: list[list[int]] = []
-    left: list[tuple[int, int]] = []  # room of each bin and its number, least room first
+    left: list[tuple[int, int]] = []  # capacity of each bin and its number, least capacity first
     for index in order:
         place = bisect_left(left, (sizes[index], 0))
         if place == len(left):
             bins.append([])
-            left.append((room, len(bins) - 1))
+            left.append((capacity, len(bins) - 1))
         free, chosen = left.pop(place)
         bins[chosen].append(index)
         insort(left, (free - sizes[index], chosen))

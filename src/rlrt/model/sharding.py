@@ -1,8 +1,6 @@
-"""A policy whose parameters are spread over the ranks (FSDP2), and how to work with it all the same."""
+"""A policy whose parameters are spread over the ranks (FSDP2)."""
 
-from collections.abc import Callable
-from types import MethodType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,10 +14,10 @@ from torch.distributed.fsdp import (
 )
 from transformers import PreTrainedModel
 
-Made = TypeVar("Made")
+from rlrt.model.policy import Policy
 
 
-def shard(policy: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype) -> None:
+def shard(policy: Policy, mesh: DeviceMesh, dtype: torch.dtype) -> None:
     """Spread every layer, and the rest as one more unit, over the ranks of ``mesh``, in place.
 
     The shards stay as they are (float32: the master weights); a layer is gathered in ``dtype`` while it
@@ -28,7 +26,7 @@ def shard(policy: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype) -> None
     """
     low = None if dtype == torch.float32 else dtype
     mixed = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
-    for layer in policy.get_decoder().layers:
+    for layer in policy.causal_lm.get_decoder().layers:
         fully_shard(layer, mesh=mesh, mp_policy=mixed)
     # embedding, last norm and head: not freed between a forward and its backward
     fully_shard(policy, mesh=mesh, mp_policy=mixed, reshard_after_forward=False)
@@ -36,22 +34,31 @@ def shard(policy: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype) -> None
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
-    policy.while_unsharded = MethodType(lambda self, work: work(), policy)
-    register_fsdp_forward_method(policy, "while_unsharded")
+    policy.compute_dtype = dtype
+    register_fsdp_forward_method(policy, "generate")
+    policy.register_forward_hook(_free_after_reading)  # behind FSDP2's own hooks
 
 
-def keep_in(policy: PreTrainedModel, dtype: torch.dtype) -> None:
+def _free_after_reading(policy: Any, inputs: Any, output: Any) -> None:
+    """A forward without gradient has no backward that frees what it gathered: an optimizer step would
+    leave the gathered weights as they were, and the next forward would compute with them.
+    """
+    if not torch.is_grad_enabled():
+        policy.reshard()
+
+
+def keep_in(policy: Policy, dtype: torch.dtype) -> None:
     """Have the parameters in ``dtype``, in place. Buffers stay: rotary frequencies need float32."""
     for parameter in policy.parameters():
         parameter.data = parameter.data.to(dtype)
 
 
-def is_hollow(policy: PreTrainedModel) -> bool:
+def is_hollow(policy: Policy | PreTrainedModel) -> bool:
     """Whether the policy has a shape and no values yet."""
     return policy.device.type == "meta"
 
 
-def fill(policy: PreTrainedModel, source: PreTrainedModel | None, device: torch.device) -> None:
+def fill(policy: Policy, source: PreTrainedModel | None, device: torch.device) -> None:
     """Give a sharded hollow policy the values of ``source``, which rank 0 alone has; collective.
 
     Every rank gets its part on ``device``, in the policy's dtype, from one whole tensor at a time; of
@@ -59,7 +66,7 @@ def fill(policy: PreTrainedModel, source: PreTrainedModel | None, device: torch.
     """
     assert (source is not None) == (dist.get_rank() == 0), "rank 0 has the values, and no other"
     policy.to_empty(device=device)
-    policy.tie_weights()  # each name has got a tensor of its own
+    policy.causal_lm.tie_weights()  # each name has got a tensor of its own
     state: dict[str, Any] = {}
     if source is not None:
         dtypes = {name: value.dtype for name, value in policy.state_dict().items()}
@@ -74,42 +81,6 @@ def fill(policy: PreTrainedModel, source: PreTrainedModel | None, device: torch.
             dist.broadcast(buffer, 0)
 
 
-def is_sharded(policy: PreTrainedModel) -> bool:
+def is_sharded(policy: Policy) -> bool:
     """Whether the ranks share the policy's parameters among them."""
     return isinstance(policy, FSDPModule)
-
-
-def unsharded(policy: PreTrainedModel, work: Callable[[], Made]) -> Made:
-    """``work()``, which may call the policy's layers and read its embedding and head.
-
-    With a sharded policy this is the one way to do so, and collective. Work with a gradient returns
-    what is differentiated, so that the backward pass gathers again what it needs.
-    """
-    if not is_sharded(policy):
-        return work()
-    run: Any = policy.while_unsharded
-    made: Made = run(work)
-    if not torch.is_grad_enabled():
-        policy.reshard()  # or an optimizer step would leave the gathered weights behind
-    return made
-
-
-def released(policy: PreTrainedModel) -> None:
-    """Have a sharded policy keep nothing gathered, so that its shards may change."""
-    if isinstance(policy, FSDPModule):
-        policy.reshard()
-
-
-def both_unsharded(
-    first: PreTrainedModel, second: PreTrainedModel, work: Callable[[], Made]
-) -> Made:
-    """``work()``, which calls the first's layers and reads the heads of both models."""
-    if second is first:
-        return unsharded(first, work)
-    made: list[Made] = []
-
-    def within() -> None:  # returns nothing: the second has no backward pass to prepare
-        made.append(unsharded(first, work))
-
-    unsharded(second, within)
-    return made[0]

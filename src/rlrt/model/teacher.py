@@ -6,6 +6,7 @@ from typing import Annotated
 
 import torch
 from pydantic import Field, PositiveInt
+from torch import nn
 from transformers import PreTrainedModel
 
 from rlrt.hub import is_local, refuse_unused
@@ -37,7 +38,7 @@ class Teacher(ABC):
         """What a hollow teacher gets its values from, where ``policy`` is that of a hollow policy."""
         return policy
 
-    def follow(self, weights: PreTrainedModel, policy: PreTrainedModel, steps: int) -> None:
+    def follow(self, weights: nn.Module, policy: nn.Module, steps: int) -> None:
         """Change ``weights`` in place after a rollout step; ``steps`` are done by then."""
         assert not self.changes, "a teacher that changes says how"
 
@@ -70,7 +71,7 @@ class Copied(Teacher):
     def start(self, policy: PreTrainedModel) -> PreTrainedModel:
         return _still(copy.deepcopy(policy))
 
-    def follow(self, weights: PreTrainedModel, policy: PreTrainedModel, steps: int) -> None:
+    def follow(self, weights: nn.Module, policy: nn.Module, steps: int) -> None:
         if steps % self.every_n_steps == 0:
             _blend(weights, policy, 1.0)
 
@@ -90,7 +91,7 @@ class EMA(Teacher):
     def start(self, policy: PreTrainedModel) -> PreTrainedModel:
         return _still(copy.deepcopy(policy))
 
-    def follow(self, weights: PreTrainedModel, policy: PreTrainedModel, steps: int) -> None:
+    def follow(self, weights: nn.Module, policy: nn.Module, steps: int) -> None:
         _blend(weights, policy, self.rate)
 
 
@@ -128,6 +129,6 @@ def _still(weights: PreTrainedModel) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def _blend(weights: PreTrainedModel, policy: PreTrainedModel, share: float) -> None:
+def _blend(weights: nn.Module, policy: nn.Module, share: float) -> None:
     for old, new in zip(weights.parameters(), policy.parameters(), strict=True):
         old.lerp_(new, share)

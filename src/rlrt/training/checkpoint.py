@@ -102,7 +102,7 @@ def plain_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except CheckpointException as failed:  # of any rank, told to all of them; no Exception
+    except CheckpointException as failed:  # raised on all ranks for any of them; no Exception
         error = next(error for error, _ in failed.failures.values())
         raise _plain(error, path) from None
     except RuntimeError as error:
@@ -149,7 +149,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def completed_steps(path: Path) -> int:
-    """Rollout steps that a whole checkpoint has behind it.
+    """How many rollout steps made the weights of a complete checkpoint.
 
     UnpicklingError where it holds more than tensors and plain values.
     """
@@ -227,13 +227,13 @@ class Checkpoints(Checkpoint):
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Rank 0 verifies what the run resumes from, where it has not yet, and tells the others."""
-        told = None
+        damage = None
         if distributed.get_rank() == 0 and self.unverified is not None:
             try:
                 find_checkpoint(self.unverified)
             except DamagedCheckpointError as error:
-                told = str(error)
-        if damaged := distributed.all_gather_object(told)[0]:
+                damage = str(error)
+        if damaged := distributed.all_gather_object(damage)[0]:
             raise DamagedCheckpointError(damaged)
 
     def on_save_checkpoint(

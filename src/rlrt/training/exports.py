@@ -64,11 +64,11 @@ class Exports(L.Callback):
 
     def _write(self, module: PolicyModule, step: int, folder: Path) -> None:
         run = "/".join(self.folder.resolve().parts[-2:])
-        export(module.policy, self.tokenizer, folder, self.dtype, Origin(step, run))
+        export(module.policy.causal_lm, self.tokenizer, folder, self.dtype, Origin(step, run))
 
 
 def exports_by_step(run: Path) -> dict[int, Path]:
-    """The exports of a run folder by the rollout steps behind them; of two of one step the final one.
+    """The exports of a run folder by the rollout steps that made them; of two of one step the final one.
 
     ValueError with one sentence where one does not say its step.
     """

@@ -2,10 +2,10 @@
 
 import math
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
 
 import lightning as L
 import torch
@@ -13,32 +13,24 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlrt import distributed
+from rlrt.batch import Ids
 from rlrt.errors import RunStoppedError
 from rlrt.loss.objective import SUMS, MicroBatch, Objective
-from rlrt.model.comparison import score_divergence
-from rlrt.model.fused_head import distilled_tokens, token_logprobs
 from rlrt.model.packing import Packed
-from rlrt.model.sharding import (
-    both_unsharded,
-    fill,
-    is_hollow,
-    is_sharded,
-    keep_in,
-    released,
-    shard,
-)
-from rlrt.model.teacher import Teacher
-from rlrt.model.views import (
-    Ids,
-    Seen,
-    head_weight,
+from rlrt.model.policy import (
+    BothViews,
+    OtherView,
+    Policy,
+    packed_rows,
     passes,
-    response_hidden,
+    response_states,
+    score_both_views,
     score_responses,
-    teacher_hidden,
 )
+from rlrt.model.sharding import fill, is_hollow, is_sharded, keep_in, shard
+from rlrt.model.teacher import Teacher
 from rlrt.training.optimization import Optimization
-from rlrt.training.performance import BACKWARD, Shape, Work
+from rlrt.training.performance import Work, work_of_pack
 from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Reading, Update, first_reading, micro_batch
 
@@ -70,9 +62,9 @@ def within_memory(doing: str, cures: Sequence[str]) -> Iterator[None]:
         ) from error
 
 
-def _figures(said: str) -> str:
+def _figures(message: str) -> str:
     """What was asked and what was free, where the error says it."""
-    asked, free = _ASKED.search(said), _FREE.search(said)
+    asked, free = _ASKED.search(message), _FREE.search(message)
     parts = []
     if asked is not None:
         number, unit = asked.groups()
@@ -86,7 +78,31 @@ def _figures(said: str) -> str:
 
 
 class NonFiniteError(RunStoppedError):
-    """A loss or gradient is not a number; the weights are still those before the update."""
+    """A loss or gradient is not a number; the weights are still those before the update.
+
+    ``readings`` are what the update has read all the same, for the records of the step.
+    """
+
+    def __init__(self, sentence: str, readings: Sequence[Reading] = ()) -> None:
+        super().__init__(sentence)
+        self.readings = readings
+
+
+class UpdateOutcome(TypedDict):
+    """What a training step returns; Lightning hands it to the callbacks and takes a dict alone."""
+
+    metrics: dict[str, float]  # true over all ranks
+    readings: list[Reading]
+    work: Work  # of this rank
+
+
+@dataclass
+class Accumulated:
+    """What the micro-batches of an update add up to on this rank, besides the gradient."""
+
+    sums: Tensor = field(default_factory=lambda: torch.zeros(len(SUMS), dtype=torch.float64))
+    readings: list[Reading] = field(default_factory=list)
+    work: Work = field(default_factory=Work)
 
 
 class PolicyModule(L.LightningModule):
@@ -108,25 +124,22 @@ class PolicyModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.policy = policy
+        self.policy = Policy(policy)
         self.teacher = teacher
         weights = teacher.start(policy)
+        teacher_policy = self.policy if weights is policy else Policy(weights)
         if teacher.changes:
-            self.teacher_weights = weights  # a part of this module, so checkpoints hold it
-        self._teacher = (weights,)  # in a tuple it is none
+            self.teacher_weights = teacher_policy  # a part of this module, so checkpoints hold it
+        self._teacher = (teacher_policy,)  # in a tuple it is none
         self._sources = (source, teacher.source(source))  # neither are these
         self.objective = objective
         self.optimization = optimization
         self.temperature = temperature
         self.token_budget = token_budget
-        # of the current rollout step
-        self.update_metrics: list[dict[str, float]] = []
-        self.readings: list[Reading] = []
-        self.update_tokens: list[float] = []  # through the layers, of this rank
-        self.work: defaultdict[str, Work] = defaultdict(Work)
+        self.scoring_work = Work()  # since this module was made, of this rank
 
     @property
-    def teacher_policy(self) -> PreTrainedModel:
+    def teacher_policy(self) -> Policy:
         """The model of the teacher view; the policy itself where the teacher is live."""
         return self._teacher[0]
 
@@ -149,15 +162,6 @@ class PolicyModule(L.LightningModule):
     def on_fit_start(self) -> None:
         self.teacher_policy.to(self.device)
 
-    def begin_step(self) -> None:
-        """Forget what was counted and measured in the rollout step before."""
-        self.update_metrics, self.readings, self.update_tokens = [], [], []
-        self.work = defaultdict(Work)
-
-    def work_in(self, seconds: Mapping[str, float]) -> dict[str, Work]:
-        """What each of these stages did in its seconds of this step."""
-        return {stage: self.work[stage] + Work(seconds=spent) for stage, spent in seconds.items()}
-
     def score(self, prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies ``[B, T]`` of responses in the student view, current weights."""
         return self._score(self.policy, prompts, responses)
@@ -169,21 +173,22 @@ class PolicyModule(L.LightningModule):
         return self._score(self.teacher_policy, prompts, responses)
 
     def _score(
-        self, policy: PreTrainedModel, prompts: Sequence[Ids], responses: Sequence[Ids]
+        self, policy: Policy, prompts: Sequence[Ids], responses: Sequence[Ids]
     ) -> tuple[Tensor, Tensor]:
-        count, budget = self._count("score", policy), self.token_budget
         with self._within_memory("a reading of responses"):
-            return score_responses(policy, prompts, responses, self.temperature, budget, count)
+            return score_responses(
+                policy, prompts, responses, self.temperature, self.token_budget, self._count_scoring
+            )
 
-    def score_divergence(
+    def score_both_views(
         self,
         prompts: Sequence[Ids],
         teacher_prompts: Sequence[Ids],
         responses: Sequence[Ids],
-    ) -> Tensor:
-        """``KL(student || teacher)`` over the vocabulary, ``[B, T]``, current weights."""
+    ) -> BothViews:
+        """Both views and ``KL(student || teacher)`` over the vocabulary, each view read once."""
         with self._within_memory("a reading of both views"):
-            return score_divergence(
+            return score_both_views(
                 self.policy,
                 self.teacher_policy,
                 prompts,
@@ -191,16 +196,20 @@ class PolicyModule(L.LightningModule):
                 responses,
                 self.temperature,
                 self.token_budget,
-                self._count("score", self.policy),
+                self._count_scoring,
             )
 
-    def training_step(self, update: Update, index: int) -> None:
-        with self._within_memory("an update"):
-            self._update(update)
+    def _count_scoring(self, policy: Policy, packed: Packed) -> None:
+        self.scoring_work += work_of_pack(packed, policy.config, self.device)
 
-    def _update(self, update: Update) -> None:
+    def training_step(self, update: Update, index: int) -> UpdateOutcome:
+        with self._within_memory("an update"):
+            return self._update(update)
+
+    def _update(self, update: Update) -> UpdateOutcome:
         weights_BT = self.objective.aggregation(update.counted_BT, update.advantages_BT.dtype)
-        # Without credit a response adds exactly 0 to loss and gradient; its tokens stay in weights_BT.
+        # Without credit a response adds exactly 0 to loss and gradient; its tokens stay in weights_BT,
+        # whose denominator is that of the whole update, whatever micro-batches and ranks it is cut into.
         credited_BT = (update.advantages_BT != 0) | (update.distillation_BT != 0)
         active = credited_BT.any(1).nonzero().flatten().tolist()
 
@@ -209,157 +218,111 @@ class PolicyModule(L.LightningModule):
         for parameter in self.policy.parameters():  # not None: without credit AdamW still coasts
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        before = self.work["update"].tokens
-        sums = torch.zeros(len(SUMS), dtype=torch.float64, device=self.device)
+        done = Accumulated(torch.zeros(len(SUMS), dtype=torch.float64, device=self.device))
         for rows in passes(update.prompts, update.responses, active, self.token_budget):
-            found = self._accumulate(update, weights_BT, rows)
-            sums += torch.stack([found.get(name, sums.new_zeros(())).double() for name in SUMS])
-        self.update_tokens.append(self.work["update"].tokens - before)
+            self._accumulate(update, weights_BT, rows, done)
         counts = torch.tensor([len(active), len(update.responses)], dtype=torch.float64)
         *summed, kept, rollouts = distributed.all_reduce_sum(
-            torch.cat([sums.cpu(), counts])
+            torch.cat([done.sums.cpu(), counts])
         ).tolist()
         totals = dict(zip(SUMS, summed, strict=True))
+        norm = self._clipped_norm(totals["surrogate"] + totals["distillation"], done)
+        optimizer.step()
+        scheduler: Any = self.lr_schedulers()
+        metrics = {
+            **self.objective.metrics(totals),
+            "update/grad_norm": norm,
+            "update/learning_rate": scheduler.get_last_lr()[0],
+            "update/skipped_rollouts": 1 - kept / rollouts,
+        }
+        return {"metrics": metrics, "readings": done.readings, "work": done.work}
 
+    def _clipped_norm(self, loss: float, done: Accumulated) -> float:
+        """Clip the gradient and return its norm before that; NonFiniteError ahead of the weights' change."""
         parameters = self.policy.parameters()
         clipped = torch.nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)
-        norm, loss = (
-            float(distributed.full_tensor(clipped)),
-            totals["surrogate"] + totals["distillation"],
-        )
+        norm = float(distributed.full_tensor(clipped))
         if not (math.isfinite(norm) and math.isfinite(loss)):
             raise NonFiniteError(
                 f"the loss ({loss}) or the gradient norm ({norm}) of rollout step "
-                f"{self.current_epoch} is not finite; the last checkpoint holds the weights before it"
+                f"{self.current_epoch} is not finite; the last checkpoint holds the weights before it",
+                done.readings,
             )
-        optimizer.step()
-        scheduler: Any = self.lr_schedulers()
-        self.update_metrics.append(
-            {
-                **self.objective.metrics(totals),
-                "update/grad_norm": norm,
-                "update/learning_rate": scheduler.get_last_lr()[0],
-                "update/skipped_rollouts": 1 - kept / rollouts,
-            }
-        )
+        return norm
 
-    def _accumulate(self, update: Update, weights_BT: Tensor, rows: list[int]) -> dict[str, Tensor]:
-        """Add a micro-batch's gradient; returns sums over its tokens."""
+    def _accumulate(
+        self, update: Update, weights_BT: Tensor, rows: list[int], done: Accumulated
+    ) -> None:
+        """Add a micro-batch's gradient, and to ``done`` what else it says."""
         batch = micro_batch(update, weights_BT, rows, self.device)
-        distils = self.objective.divergence is not None  # the same on every rank
-        taught_MH = self._teacher_hidden(update, batch.distilled_rows) if distils else None
-        teacher = self.teacher_policy if distils else self.policy
+        other = self._teacher_view(update, batch, done)
 
-        def work() -> tuple[Tensor, dict[str, Tensor]]:
-            hidden_NH = response_hidden(
-                self.policy,
-                [update.prompts[row] for row in rows],
-                [update.responses[row] for row in rows],
-                self._count("update", self.policy, backward=True),
-            )
-            head_VH = head_weight(self.policy)
-            loss = hidden_NH[:0].sum()  # without rows the layers' backward runs all the same
-            sums: dict[str, Tensor] = {}
-            has_advantages = bool((batch.advantages_N != 0).any())
-            if not (has_advantages or batch.distilled_rows):
-                # FSDP2 reduces only what has a gradient, and an untied head would have none on this rank
-                loss = loss + head_VH[:0].sum()
-            if has_advantages:
-                part, sums = self._surrogate(update, batch, hidden_NH, head_VH)
-                loss = loss + part
-            if taught_MH is not None and batch.distilled_rows:
-                heads = head_VH, head_weight(teacher).detach()
-                part, more = self._distillation(batch, hidden_NH, taught_MH, heads)
-                loss, sums = loss + part, sums | more
-            return loss, sums
+        def count(packed: Packed) -> None:
+            done.work += work_of_pack(packed, self.policy.config, self.device, backward=True)
 
-        loss, sums = both_unsharded(self.policy, teacher, work)
-        self.manual_backward(loss)
-        if teacher is not self.policy:
-            released(teacher)
-        return sums
-
-    def _surrogate(
-        self, update: Update, batch: MicroBatch, hidden_NH: Tensor, head_VH: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The surrogate and its sums. What is read of the student view for the first time is kept."""
+        packed = packed_rows(update.prompts, update.responses, rows, count)
         credited_N = batch.credited_N
+        # The first update of a step starts from the student's own weights: what it computes of rows that
+        # nobody has scored is their student view, and the step's records and metrics want it.
         is_first = not bool(batch.student_scored_N[credited_N].all())
-        logprobs_n, entropy_n = token_logprobs(
-            hidden_NH[credited_N], head_VH, batch.ids_N[credited_N], self.temperature, is_first
-        )
-        if entropy_n is not None:
-            self.readings.append(first_reading(update, batch, logprobs_n, entropy_n))
-        return self.objective.surrogate(batch, logprobs_n)
+        values = self.policy(packed, batch.ids_N, self.temperature, credited_N, is_first, other)
+        loss = values.anchor
+        sums: dict[str, Tensor] = {}
+        if values.logprobs_n is not None:
+            surrogate, sums = self.objective.surrogate(batch, values.logprobs_n)
+            loss = loss + surrogate
+        if values.entropy_n is not None:
+            reading = first_reading(update, batch, values.logprobs_n, values.entropy_n)
+            done.readings.append(reading)
+        if values.divergence_m is not None:
+            distillation, more = self.objective.distillation(
+                batch, values.divergence_m, values.compared_logprobs_m
+            )
+            loss, sums = loss + distillation, sums | more
+        self.manual_backward(loss)
+        none = done.sums.new_zeros(())
+        done.sums += torch.stack([sums.get(name, none).double() for name in SUMS])
 
-    def _distillation(
-        self,
-        batch: MicroBatch,
-        hidden_NH: Tensor,
-        taught_MH: Tensor,
-        heads: tuple[Tensor, Tensor],
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The distillation loss and its sums.
+    def _teacher_view(
+        self, update: Update, batch: MicroBatch, done: Accumulated
+    ) -> OtherView | None:
+        """What a distilling update compares with: the teacher at all tokens that are distilled.
 
-        ``taught_MH`` are the teacher's hidden states of all tokens of ``batch.distilled_rows``;
-        ``heads`` are the student's and the teacher's.
+        None where none is. Collective wherever the objective distils, whatever this rank's rows are.
         """
-        divergence = self.objective.divergence
-        assert divergence is not None, "credit distills and names no divergence"
-        distilled_N = batch.distilled_N
-        divergence_n, logprobs_n = distilled_tokens(
-            hidden_NH[distilled_N],
-            heads[0],
-            taught_MH[distilled_N[batch.of_responses(distilled_N)]],
-            heads[1],
-            batch.ids_N[distilled_N],
-            self.temperature,
-            divergence,
-        )
-        assert logprobs_n is not None
-        return self.objective.distillation(batch, divergence_n, logprobs_n)
-
-    def _teacher_hidden(self, update: Update, rows: list[int]) -> Tensor:
-        """Hidden states ``[M, H]`` of these rows in the teacher view."""
+        divergence, teacher = self.objective.divergence, self.teacher_policy
+        if divergence is None:
+            return None
+        rows = batch.distilled_rows
         prompts = [prompt for row in rows if (prompt := update.teacher_prompts[row]) is not None]
         assert len(prompts) == len(rows), "a rollout without a context is distilled"
         responses = [update.responses[row] for row in rows]
-        count = self._count("update", self.teacher_policy)
-        return teacher_hidden(self.teacher_policy, prompts, responses, self.token_budget, count)
+
+        def count(policy: Policy, packed: Packed) -> None:
+            done.work += work_of_pack(packed, policy.config, self.device)
+
+        hidden_MG = response_states(teacher, prompts, responses, self.token_budget, count)
+        head_VG = None if teacher is self.policy else teacher.gathered_head()
+        if not rows:
+            return None
+        distilled_N = batch.distilled_N
+        hidden_mG = hidden_MG[distilled_N[batch.of_responses(distilled_N)]]
+        return OtherView(hidden_mG, head_VG, distilled_N, divergence)
 
     def _within_memory(self, doing: str) -> AbstractContextManager[None]:
         """Memory that is full ends the run, with the settings that this run could lower."""
         cures = [f"a training.token_budget below {self.token_budget}"]
-        if not self.policy.is_gradient_checkpointing:
+        if not self.policy.causal_lm.is_gradient_checkpointing:
             cures.append("model.gradient_checkpointing=true")
         if self.device.type == "cuda" and self.optimization.moments != "host":
             cures.append("training.optimization.moments=host")
         cures.append("more processes with strategy=fsdp")
         return within_memory(f"{doing} of rollout step {self.current_epoch}", cures)
 
-    def _count(self, stage: str, policy: PreTrainedModel, backward: bool = False) -> Seen:
-        """Adds the packs that a stage reads to its work."""
-        shape = Shape.of(policy.config)
-
-        def seen(packed: Packed) -> None:
-            # a GPU's kernel for sequences of uneven length pads nothing
-            padding = packed.attention_padding if self.device.type == "cpu" else 0.0
-            slots = len(packed.sequence_U) / (1 - padding)
-            flops = shape.forward(packed.tokens, len(packed.predicting_N), packed.attended_pairs)
-            self.work[stage] += Work(
-                flops * (1 + BACKWARD if backward else 1),
-                packed.tokens,
-                attention_slots=slots,
-                padded_slots=slots * padding,
-            )
-
-        return seen
-
     def on_train_epoch_end(self) -> None:
         scheduler: Any = self.lr_schedulers()
         scheduler.step()
-        released(self.teacher_policy)
         self.teacher.follow(self.teacher_policy, self.policy, self.current_epoch + 1)
 
     def configure_optimizers(self) -> Any:
-        return self.optimization.of(self.policy)
+        return self.optimization.build(self.policy)

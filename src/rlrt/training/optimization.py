@@ -58,7 +58,7 @@ class HostAdamW(AdamW):
         value, grad = _own(parameter), _own(parameter.grad)
         state = self.state[parameter]
         if not state:
-            state = self.state[parameter] = _HostState.of(parameter)
+            state = self.state[parameter] = _HostState.for_parameter(parameter)
         done = float(state["step"])
         state["step"] += 1
         moments = [_own(state[name]).view(-1) for name in STATES]
@@ -84,8 +84,8 @@ class HostAdamW(AdamW):
 
     def state_dict(self) -> dict[str, Any]:
         """AdamW's, with the moments as they lie on the host."""
-        found = super().state_dict()
-        return found | {"state": {name: dict(state) for name, state in found["state"].items()}}
+        state = super().state_dict()
+        return state | {"state": {name: dict(own) for name, own in state["state"].items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As AdamW's; the moments go from where they are to the host, never to the device."""
@@ -94,7 +94,7 @@ class HostAdamW(AdamW):
         own = [parameter for group in self.param_groups for parameter in group["params"]]
         for name, parameter in zip(saved, own, strict=True):
             if name in state_dict["state"]:
-                self.state[parameter] = _HostState.of(parameter)
+                self.state[parameter] = _HostState.for_parameter(parameter)
                 self.state[parameter].update(state_dict["state"][name])
 
 
@@ -105,7 +105,7 @@ class _HostState(dict[str, Tensor]):
     """
 
     @classmethod
-    def of(cls, parameter: Tensor) -> "_HostState":
+    def for_parameter(cls, parameter: Tensor) -> "_HostState":
         """Those of a parameter that has made no step; a sharded one's lie on the same ranks."""
         state = cls()
         dict.__setitem__(state, "step", torch.zeros(()))
@@ -252,7 +252,7 @@ class Optimization:
                 f"optimization.moments is {self.moments}, it must be one of {', '.join(MOMENTS)}"
             )
 
-    def of(self, policy: nn.Module) -> dict[str, Any]:
+    def build(self, policy: nn.Module) -> dict[str, Any]:
         """Optimizer and scheduler, in the form that Lightning takes."""
         settings: dict[str, Any] = {
             "lr": self.learning_rate,

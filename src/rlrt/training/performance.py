@@ -14,8 +14,10 @@ from functools import cache
 from typing import Any
 
 import torch
+from transformers import PretrainedConfig
 
 from rlrt.distributed import all_reduce_max, all_reduce_sum, get_world_size, largest
+from rlrt.model.packing import Packed
 
 BACKWARD = 2.0  # in forwards: one product for the gradient of the input, one for that of the weight
 
@@ -33,7 +35,7 @@ class Shape:
     vocabulary: int
 
     @classmethod
-    def of(cls, config: Any) -> "Shape":
+    def from_config(cls, config: Any) -> "Shape":
         """The shape from a transformers configuration."""
         heads = config.num_attention_heads
         return cls(
@@ -70,7 +72,7 @@ class Shape:
 
 
 def causal_pairs(lengths: Sequence[int], before: int = 0) -> int:
-    """Pairs of a query and a key at or before it, of sequences behind ``before`` shared tokens.
+    """Pairs of a query and a key at or before it, of sequences that follow ``before`` shared tokens.
 
     The pairs within the shared tokens themselves are not in it.
     """
@@ -108,6 +110,26 @@ class Work:
     def __add__(self, other: "Work") -> "Work":
         return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
+    def __sub__(self, other: "Work") -> "Work":
+        return Work(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+def work_of_pack(
+    packed: Packed, config: PretrainedConfig, device: torch.device, backward: bool = False
+) -> Work:
+    """What a forward of a pack costs a model of this configuration, or a forward and its backward."""
+    # a GPU's kernel for sequences of uneven length pads nothing
+    padding = packed.attention_padding if device.type == "cpu" else 0.0
+    slots = len(packed.sequence_U) / (1 - padding)
+    shape = Shape.from_config(config)
+    flops = shape.forward(packed.tokens, len(packed.predicting_N), packed.attended_pairs)
+    return Work(
+        flops * (1 + BACKWARD if backward else 1),
+        packed.tokens,
+        attention_slots=slots,
+        padded_slots=slots * padding,
+    )
+
 
 def performance(stages: Mapping[str, Work], peak: float) -> dict[str, float]:
     """``<stage>/tokens_per_s``, ``mfu`` and ``padding_waste`` over all ranks; collective, of the same
@@ -120,14 +142,14 @@ def performance(stages: Mapping[str, Work], peak: float) -> dict[str, float]:
     """
     own = [[*astuple(work), work.seconds * peak] for work in stages.values()]
     sums = all_reduce_sum(torch.tensor(own, dtype=torch.float64)).tolist()
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for stage, (flops, tokens, seconds, slots, padded, possible) in zip(stages, sums, strict=True):
         if seconds > 0:
-            found[f"{stage}/tokens_per_s"] = tokens / (seconds / get_world_size())
-            found[f"{stage}/mfu"] = flops / possible
+            metrics[f"{stage}/tokens_per_s"] = tokens / (seconds / get_world_size())
+            metrics[f"{stage}/mfu"] = flops / possible
         if slots > 0:
-            found[f"{stage}/padding_waste"] = padded / slots
-    return found
+            metrics[f"{stage}/padding_waste"] = padded / slots
+    return metrics
 
 
 def idle_share(tokens: Sequence[float]) -> float:

@@ -41,7 +41,7 @@ def rollout_metrics(
         "context/unfit": (teacher.unfit, len(rollouts)),
         **_credit(batch, credit),
     }
-    found = _over_ranks(
+    metrics = _over_ranks(
         means,
         {
             "rollout/tokens": sum(lengths),
@@ -50,8 +50,8 @@ def rollout_metrics(
             "reward/verifier_errors": sampled.verifier_errors,
         },
     )
-    found.setdefault("credit/multiplier_mean", 1.0)  # without any credit
-    return found | {"rollout/response_tokens_max": float(largest(max(lengths, default=0)))}
+    metrics.setdefault("credit/multiplier_mean", 1.0)  # without any credit
+    return metrics | {"rollout/response_tokens_max": float(largest(max(lengths, default=0)))}
 
 
 def _over_ranks(means: Sums, totals: Mapping[str, float]) -> dict[str, float]:
@@ -137,9 +137,9 @@ def _multipliers(batch: ScoredBatch, credit: Credit) -> tuple[float, float]:
     return float((credit_B / advantages_B[given_B]).sum()), float(tokens)
 
 
-def _share(found: Iterable[bool]) -> tuple[float, float]:
-    cases = list(found)
-    return sum(cases), len(cases)
+def _share(cases: Iterable[bool]) -> tuple[float, float]:
+    values = list(cases)
+    return sum(values), len(values)
 
 
 def _over_tokens(values_BT: Tensor, chosen_BT: Tensor) -> tuple[float, float]:

@@ -1,10 +1,11 @@
 """The rollout callback: at the start of each epoch one rollout step, from weight sync to updates."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -21,8 +22,9 @@ from rlrt.records import prompt_texts, write_records
 from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import Checkpoints
 from rlrt.training.evaluator import Evaluator
-from rlrt.training.module import NonFiniteError, PolicyModule
+from rlrt.training.module import NonFiniteError, PolicyModule, UpdateOutcome
 from rlrt.training.performance import (
+    Work,
     forget_peak_memory,
     idle_share,
     peak_flops,
@@ -35,12 +37,14 @@ from rlrt.training.scoring import (
     TeacherViews,
     completed,
     outcomes_of,
-    reads_of,
+    rows_to_score,
     scored_batch,
     teacher_views,
 )
 from rlrt.training.step_table import StepTable
 from rlrt.training.updates import (
+    Reading,
+    Update,
     scaled_within_updates,
     split_updates,
     without_rows,
@@ -68,13 +72,22 @@ class Step:
     batch: ScoredBatch
     teacher: TeacherViews
     credit: Credit
+    scoring: Work
 
 
 class RolloutCallback(L.Callback):
-    """Fills each epoch with fresh rollouts; its ``row`` holds the metrics of the step."""
+    """Fills each epoch with fresh rollouts; its ``row`` holds the metrics of the step.
+
+    ``updates`` is the list that the data module hands out one by one: it gets those of each step.
+    """
 
     def __init__(
-        self, settings: RolloutSettings, parts: RolloutParts, folder: Path, first_step: int
+        self,
+        settings: RolloutSettings,
+        parts: RolloutParts,
+        updates: list[Update],
+        folder: Path,
+        first_step: int,
     ) -> None:
         self.settings = settings
         self.parts = parts
@@ -82,12 +95,14 @@ class RolloutCallback(L.Callback):
         self.sampler = Sampler(settings, parts.engine, parts.prompts, parts.judge)
         self.folder = folder
         self.evaluations = StepTable(folder / "evaluation.csv", first_step)
+        self.updates = updates
         self.row: dict[str, float] = {}
         self.step: Step | None = None  # the current one, as soon as it is scored
+        self.outcomes: list[UpdateOutcome] = []  # of the updates made in it
         self._started = False  # whether the engine is there
 
     @property
-    def shown(self) -> list[Rollout]:
+    def rollouts(self) -> list[Rollout]:
         """The rollouts of the current step; none before it has sampled."""
         return self.step.sampled.rollouts if self.step is not None else []
 
@@ -108,7 +123,7 @@ class RolloutCallback(L.Callback):
         problems = [
             (group, asked[group]) for group in distributed.groups_of_rank(len(asked), per_update)
         ]
-        self.row, self.step = {}, None
+        self.row, self.step, self.outcomes = {}, None, []
         saved = trainer.checkpoint_callback
         if isinstance(saved, Checkpoints) and saved.seconds is not None:
             self.row["time/checkpoint_s"] = saved.seconds  # of the step before
@@ -119,37 +134,54 @@ class RolloutCallback(L.Callback):
             self.evaluate(module, data, step)
         sampled = self.sampler(problems, step, data.spare_problems(step), self._clock)
         self.engine.sleep()
-        module.begin_step()
+        work_before = module.scoring_work
         with self._clock("wait"):  # for the rank that samples longest
             distributed.barrier()
         rollouts = balanced(sampled.rollouts, self.parts.credit, step, per_update)
         sampled = replace(sampled, rollouts=rollouts)
         batch, teacher = self._score(module, sampled.rollouts, step)
         credit = self._credit(sampled.rollouts, batch, step)
-        data.updates = split_updates(sampled.rollouts, teacher.prompts, batch, credit, per_update)
-        self.step = Step(sampled, batch, teacher, credit)
+        self.updates[:] = split_updates(
+            sampled.rollouts, teacher.prompts, batch, credit, per_update
+        )
+        self.step = Step(sampled, batch, teacher, credit, module.scoring_work - work_before)
         self._updates_began = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Update,
+        batch_idx: int,
+    ) -> None:
+        """Collect what the training step has read and counted."""
+        self.outcomes.append(outputs)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         """Complete the step's row and hand it to the loggers: the one place where metrics are logged."""
         self.row["time/update_s"] = time.perf_counter() - self._updates_began
-        updates = module.update_metrics
-        made = trainer.datamodule.updates_per_step  # type: ignore[attr-defined]
-        assert len(updates) == made, f"{len(updates)} of {made} updates were made"
-        self.row |= {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
+        updates = [outcome["metrics"] for outcome in self.outcomes]
+        made, due = len(updates), len(self.updates)
+        assert made == due, f"{made} of {due} updates were made"
+        self.row |= {name: sum(u[name] for u in updates) / made for name in updates[0]}
         with self._clock("record"):
-            step, batch = self.step, self._record(trainer.current_epoch, module)
+            step, batch = self.step, self._record(trainer.current_epoch)
         assert step is not None
         scored_first_B = step.batch.student_scored_B
         self.row |= rollout_metrics(step.sampled, batch, step.teacher, step.credit, scored_first_B)
         self.row |= self._times(trainer)
         tokens = self.row["rollout/tokens"] + self.row["rollout/discarded_tokens"]
         self.row["rollout/tokens_per_s"] = tokens / self.row["time/rollout_s"]
-        seconds = {stage: self.row[f"time/{stage}_s"] for stage in ("score", "update")}
+        works = {"score": [step.scoring], "update": [done["work"] for done in self.outcomes]}
+        stages = {
+            stage: sum(parts, Work(seconds=self.row[f"time/{stage}_s"]))
+            for stage, parts in works.items()
+        }
         peak = peak_flops(module.device, self.parts.engine_spec.dtype)
-        self.row |= performance(module.work_in(seconds), peak) | peak_memory(module.device)
-        self.row["score/idle_share"] = idle_share([module.work["score"].tokens])
-        self.row["update/idle_share"] = idle_share(module.update_tokens)
+        self.row |= performance(stages, peak) | peak_memory(module.device)
+        for stage, parts in works.items():
+            self.row[f"{stage}/idle_share"] = idle_share([work.tokens for work in parts])
         for logger in trainer.loggers:
             logger.log_metrics(self.row, step=trainer.current_epoch)
 
@@ -158,7 +190,7 @@ class RolloutCallback(L.Callback):
     ) -> None:
         """The rollouts that ended a run are kept: the same on every rank, so all write them together."""
         if isinstance(exception, NonFiniteError) and isinstance(module, PolicyModule):
-            self._record(trainer.current_epoch, module)
+            self._record(trainer.current_epoch, exception.readings)
 
     def sync(self, module: PolicyModule, step: int, problems: list[Problem]) -> None:
         """Give the engine the policy's weights and prove that it serves them."""
@@ -206,17 +238,21 @@ class RolloutCallback(L.Callback):
         with self._clock("score"):
             outcomes = outcomes_of(rollouts)
             used_B = assigner.reads_teacher(outcomes, step) | assigner.distils(outcomes, step)
-            shown: list[Demonstration | None] = [None] * len(rollouts)
+            demonstrations: list[Demonstration | None] = [None] * len(rollouts)
             if self.parts.context is not None and used_B.any():
-                shown = self.parts.context(rollouts, step)
+                demonstrations = self.parts.context(rollouts, step)
             teacher = teacher_views(
-                rollouts, shown, used_B, self.parts.prompts, settings.max_model_tokens
+                rollouts, demonstrations, used_B, self.parts.prompts, settings.max_model_tokens
             )
-            per_update = settings.problems_per_update
-            reads = reads_of(assigner, outcomes, teacher.has_context_B, step, per_update)
+            student_B, teacher_B = rows_to_score(
+                assigner, outcomes, teacher.has_context_B, step, settings.problems_per_update
+            )
             if settings.score_all:
-                reads = replace(reads, student_B=torch.ones_like(reads.student_B))
-            batch = scored_batch(rollouts, outcomes, teacher, reads, module)
+                student_B = torch.ones_like(student_B)
+            divergence = assigner.reads_divergence
+            batch = scored_batch(
+                rollouts, outcomes, teacher, student_B, teacher_B, divergence, module
+            )
         return batch, teacher
 
     def _credit(self, rollouts: list[Rollout], batch: ScoredBatch, step: int) -> Credit:
@@ -226,10 +262,12 @@ class RolloutCallback(L.Callback):
             credit = without_rows(batch, credit, truncated_B)
         return scaled_within_updates(batch, credit, self.settings.problems_per_update)
 
-    def _record(self, step: int, module: PolicyModule) -> ScoredBatch:
+    def _record(self, step: int, last: Sequence[Reading] = ()) -> ScoredBatch:
         """Write the step to disk; returns its batch with what the updates have read of it."""
         assert self.step is not None
-        rollouts, batch = self.step.sampled.rollouts, completed(self.step.batch, module.readings)
+        rollouts = self.step.sampled.rollouts
+        readings = [reading for done in self.outcomes for reading in done["readings"]]
+        batch = completed(self.step.batch, [*readings, *last])
         if self.settings.record_rollouts:
             texts = prompt_texts(rollouts, self.parts.prompts.tokenizer)
             folder = self.folder / "rollouts"

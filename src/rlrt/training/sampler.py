@@ -47,27 +47,27 @@ def balanced(
         return list(rollouts)
     outcomes = outcomes_of(rollouts)
     every_B = torch.ones_like(outcomes.group_B, dtype=torch.bool)
-    own = costs_of(rollouts, assigner.credited(outcomes, every_B, step))
-    costs = [cost for part in distributed.all_gather_object(own) for cost in part]
+    own_costs = costs_of(rollouts, assigner.credited(outcomes, every_B, step))
+    costs = [cost for part in distributed.all_gather_object(own_costs) for cost in part]
     owner_of = owners(costs, problems_per_update, distributed.get_world_size())
     parts: list[list[Rollout]] = [[] for _ in range(distributed.get_world_size())]
     for rollout in rollouts:
         parts[owner_of[rollout.group]].append(rollout)
-    found = [rollout for part in distributed.all_to_all_object(parts) for rollout in part]
-    return sorted(found, key=lambda rollout: (rollout.group, rollout.sample))
+    own = [rollout for part in distributed.all_to_all_object(parts) for rollout in part]
+    return sorted(own, key=lambda rollout: (rollout.group, rollout.sample))
 
 
 def costs_of(rollouts: Sequence[Rollout], credited_B: Tensor) -> list[Cost]:
     """Of each group; its prompt is read once."""
     rows = zip(rollouts, credited_B.tolist(), strict=True)
-    found = []
+    costs = []
     for group, members in groupby(rows, key=lambda row: row[0].group):
         kept = [(rollout.prompt_ids, len(rollout.response.ids), used) for rollout, used in members]
         prompt = len(kept[0][0])
         credited = sum(length for _, length, used in kept if used)
         every = prompt + sum(length for _, length, _ in kept)
-        found.append(Cost(group, credited + prompt if credited else 0, every))
-    return found
+        costs.append(Cost(group, credited + prompt if credited else 0, every))
+    return costs
 
 
 def owners(costs: Sequence[Cost], problems_per_update: int, count: int) -> dict[int, int]:
@@ -77,15 +77,15 @@ def owners(costs: Sequence[Cost], problems_per_update: int, count: int) -> dict[
     """
     credited: dict[tuple[int, int], int] = {}  # by update and rank
     every = [0] * count
-    found: dict[int, int] = {}
+    owner_of: dict[int, int] = {}
     largest_first = sorted(costs, key=lambda cost: (-cost.credited, -cost.every, cost.group))
     for cost in largest_first:
         update = cost.group // problems_per_update
         rank = min(range(count), key=lambda one: (credited.get((update, one), 0), every[one], one))
         credited[update, rank] = credited.get((update, rank), 0) + cost.credited
         every[rank] += cost.every
-        found[cost.group] = rank
-    return found
+        owner_of[cost.group] = rank
+    return owner_of
 
 
 Clock = Callable[[str], AbstractContextManager[None]]
@@ -151,19 +151,19 @@ class Sampler:
         ones on every rank: what is sampled does not depend on the number of ranks. Collective.
         """
         self._verifier_errors = 0
-        found = self._groups(groups, step, 0, clock)
+        rollouts_of = self._groups(groups, step, 0, clock)
         resampled = discarded = 0
         for turn in range(1, self.settings.resample_rounds + 1):
-            own = [group for group, rollouts in found.items() if not _differ(rollouts)]
+            own = [group for group, rollouts in rollouts_of.items() if not _differ(rollouts)]
             silent = sorted(group for part in distributed.all_gather_object(own) for group in part)
             replaced = list(zip(silent, spare, strict=False))
             if not replaced:
                 break
-            chosen = [(group, problem) for group, problem in replaced if group in found]
-            discarded += sum(len(r.response.ids) for group, _ in chosen for r in found[group])
+            chosen = [(group, problem) for group, problem in replaced if group in rollouts_of]
+            discarded += sum(len(r.response.ids) for group, _ in chosen for r in rollouts_of[group])
             resampled += len(chosen)
-            found |= self._groups(chosen, step, turn, clock)
-        rollouts = [rollout for group in found.values() for rollout in group]
+            rollouts_of |= self._groups(chosen, step, turn, clock)
+        rollouts = [rollout for group in rollouts_of.values() for rollout in group]
         return Sampled(rollouts, resampled, discarded, self._verifier_errors)
 
     def _groups(
@@ -188,7 +188,7 @@ class Sampler:
             with clock("reward"):  # what is still undecided when the last response has ended
                 judged = judging.judged()
         self._verifier_errors += sum(seen.failed for seen in judged)
-        found: dict[int, list[Rollout]] = {group: [] for group, _ in groups}
+        rollouts_of: dict[int, list[Rollout]] = {group: [] for group, _ in groups}
         for (group, problem, sample, prompt_ids), response, seen in zip(
             rows, responses, judged, strict=True
         ):
@@ -203,8 +203,8 @@ class Sampler:
                 reward=self._reward(seen, self._seed("flip", step, turn, group, sample)),
                 penalty=self._penalty(response),
             )
-            found[group].append(rollout)
-        return found
+            rollouts_of[group].append(rollout)
+        return rollouts_of
 
     def _seed(self, purpose: str, step: int, turn: int, group: int, sample: int) -> int:
         word = f"{purpose} again {turn}" if turn else purpose

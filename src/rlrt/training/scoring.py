@@ -11,11 +11,12 @@ from rlrt.batch import Ids, Outcomes, Rollout, ScoredBatch, token_mask
 from rlrt.context.context import Demonstration
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.prompts import Prompts, TeacherPrompt
+from rlrt.model.policy import BothViews
 from rlrt.training.updates import Reading, in_later_updates
 
 
 class Views(Protocol):
-    """What scores: log-probs and entropies ``[B, T]`` of either view, and their divergence."""
+    """What scores: log-probs and entropies ``[B, T]`` of either view, or of both and their divergence."""
 
     def score(self, prompts: Sequence[Ids], responses: Sequence[Ids]) -> tuple[Tensor, Tensor]: ...
 
@@ -23,12 +24,12 @@ class Views(Protocol):
         self, prompts: Sequence[Ids], responses: Sequence[Ids]
     ) -> tuple[Tensor, Tensor]: ...
 
-    def score_divergence(
+    def score_both_views(
         self,
         prompts: Sequence[Ids],
         teacher_prompts: Sequence[Ids],
         responses: Sequence[Ids],
-    ) -> Tensor: ...
+    ) -> BothViews: ...
 
 
 @dataclass(frozen=True)
@@ -44,33 +45,22 @@ class TeacherViews:
         return torch.tensor([prompt is not None for prompt in self.prompts])
 
 
-@dataclass(frozen=True)
-class Reads:
-    """Which rollouts, ``[B]`` bool, are read in which view before the updates."""
-
-    student_B: Tensor
-    teacher_B: Tensor  # of those with a context
-    divergence: bool  # of the teacher's rollouts, both distributions whole
-
-
-def reads_of(
+def rows_to_score(
     assigner: CreditAssigner,
     outcomes: Outcomes,
     has_context_B: Tensor,
     step: int,
     problems_per_update: int,
-) -> Reads:
-    """What a step has to read before its updates: what the credit reads, and the student view of what a
-    later update than the first gives credit. In the first the policy still is the student, so its own
-    log-probs serve.
+) -> tuple[Tensor, Tensor]:
+    """``[B]`` bool each: rollouts to read before the updates in the student and in the teacher view.
+
+    The student view is read where the credit reads it, and where an update after the first gives
+    credit. In the first update the policy still is the student, so its own log-probs serve.
     """
     later_B = in_later_updates(outcomes.group_B, problems_per_update)
     credited_B = assigner.credited(outcomes, has_context_B, step)
-    return Reads(
-        student_B=assigner.reads_student(outcomes, has_context_B, step) | (credited_B & later_B),
-        teacher_B=assigner.reads_teacher(outcomes, step),
-        divergence=assigner.reads_divergence,
-    )
+    student_B = assigner.reads_student(outcomes, has_context_B, step) | (credited_B & later_B)
+    return student_B, assigner.reads_teacher(outcomes, step) & has_context_B
 
 
 def outcomes_of(rollouts: Sequence[Rollout]) -> Outcomes:
@@ -92,26 +82,28 @@ def teacher_views(
 ) -> TeacherViews:
     """The teacher's prompt of each rollout that is read or distilled, short enough for its response.
 
-    Rendered once for all rollouts that are shown the same, but where it has to be cut.
+    Rendered once for all rollouts that have the same demonstration, but where it has to be cut.
     """
     ids: list[tuple[int, ...] | None] = []
-    whole: dict[tuple[str, Demonstration], TeacherPrompt | None] = {}
+    rendered: dict[tuple[str, Demonstration], TeacherPrompt | None] = {}
     shortened = unfit = 0
 
-    def render(question: str, shown: Demonstration, room: int) -> TeacherPrompt | None:
-        return prompts.teacher_ids(question, shown.template, shown.text, room, shown.keep_start)
+    def render(question: str, demonstration: Demonstration, space: int) -> TeacherPrompt | None:
+        return prompts.teacher_ids(
+            question, demonstration.template, demonstration.text, space, demonstration.keep_start
+        )
 
-    for rollout, shown, used in zip(rollouts, demonstrations, used_B.tolist(), strict=True):
-        if shown is None or not used or not len(rollout.response.ids):
+    for rollout, demonstration, used in zip(rollouts, demonstrations, used_B.tolist(), strict=True):
+        if demonstration is None or not used or not len(rollout.response.ids):
             ids.append(None)
             continue
-        room = max_model_tokens - len(rollout.response.ids)
-        asked = (rollout.problem.question, shown)
-        if asked not in whole:
-            whole[asked] = render(*asked, max_model_tokens)
-        prompt = whole[asked]
-        if prompt is not None and (prompt.shortened or len(prompt.ids) > room):
-            prompt = render(*asked, room)
+        space = max_model_tokens - len(rollout.response.ids)
+        asked = (rollout.problem.question, demonstration)
+        if asked not in rendered:
+            rendered[asked] = render(*asked, max_model_tokens)
+        prompt = rendered[asked]
+        if prompt is not None and (prompt.shortened or len(prompt.ids) > space):
+            prompt = render(*asked, space)
         ids.append(None if prompt is None else prompt.ids)
         shortened += prompt is not None and prompt.shortened
         unfit += prompt is None
@@ -122,24 +114,25 @@ def scored_batch(
     rollouts: Sequence[Rollout],
     outcomes: Outcomes,
     teacher: TeacherViews,
-    reads: Reads,
+    student_B: Tensor,
+    teacher_B: Tensor,
+    divergence: bool,
     views: Views,
 ) -> ScoredBatch:
-    """Rollouts behind their plain prompt and behind their teacher prompt, each where it is read; the
+    """Rollouts given their plain prompt and given their teacher prompt, each where it is read; the
     same response ids. Collective.
     """
     responses = [rollout.response.ids for rollout in rollouts]
     mask_BT = token_mask(responses)
     engine_BT = torch.zeros(mask_BT.shape)
-    student_B = reads.student_B & mask_BT.any(1)
+    student_B = student_B & mask_BT.any(1)  # an empty response has nothing to read
     for row, rollout in enumerate(rollouts):
         response = rollout.response
         if response.sampled is not None:
             mask_BT[row, : len(response.ids)] = torch.from_numpy(response.sampled)
         engine_BT[row, : len(response.ids)] = torch.from_numpy(response.engine_logprobs)
         engine_BT[row].masked_fill_(~mask_BT[row], 0)
-    teacher_B = reads.teacher_B & teacher.has_context_B
-    student_BT, entropy_BT = _student_tensors(rollouts, student_B, views, mask_BT)
+    teacher_B = teacher_B & teacher.has_context_B
     return ScoredBatch(
         group_B=outcomes.group_B,
         rewards_B=outcomes.rewards_B,
@@ -148,23 +141,54 @@ def scored_batch(
         response_mask_BT=mask_BT,
         engine_logprobs_BT=engine_BT,
         student_scored_B=student_B,
-        student_logprobs_BT=student_BT,
-        student_entropy_BT=entropy_BT,
         has_context_B=teacher.has_context_B,
         teacher_scored_B=teacher_B,
-        **_teacher_tensors(rollouts, teacher, teacher_B, reads.divergence, views, mask_BT),
+        **_read_views(
+            rollouts, teacher, student_B, teacher_B, divergence, views, mask_BT
+        )._asdict(),
     )
 
 
-def _student_tensors(
-    rollouts: Sequence[Rollout], scored_B: Tensor, views: Views, mask_BT: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies, 0 outside the rows that are scored."""
-    rows = scored_B.nonzero().flatten().tolist()
-    logprobs_bT, entropy_bT = views.score(
-        [rollouts[row].prompt_ids for row in rows], [rollouts[row].response.ids for row in rows]
-    )
-    return _placed(logprobs_bT, rows, mask_BT), _placed(entropy_bT, rows, mask_BT)
+def _read_views(
+    rollouts: Sequence[Rollout],
+    teacher: TeacherViews,
+    student_B: Tensor,
+    teacher_B: Tensor,
+    divergence: bool,
+    views: Views,
+    mask_BT: Tensor,
+) -> BothViews:
+    """Each view where it is read, 0 elsewhere: a forward of a response costs a third of its update.
+
+    Where the divergence is read, one reading of both views gives it and the rest. Every rank makes
+    the same calls, whatever rows it has, since sharded layers are gathered by all ranks together.
+    """
+
+    def inputs(chosen_B: Tensor) -> tuple[list[int], list[Ids], list[Ids], list[Ids]]:
+        rows = chosen_B.nonzero().flatten().tolist()
+        return (
+            rows,
+            [rollouts[row].prompt_ids for row in rows],
+            [teacher.prompts[row] or () for row in rows],
+            [rollouts[row].response.ids for row in rows],
+        )
+
+    if not divergence:
+        rows, prompts, _, responses = inputs(student_B)
+        student = [_placed(part, rows, mask_BT) for part in views.score(prompts, responses)]
+        rows, _, prompts, responses = inputs(teacher_B)
+        taught = [_placed(part, rows, mask_BT) for part in views.score_teacher(prompts, responses)]
+        nothing_BT = torch.zeros(()).expand(mask_BT.shape)  # takes no memory
+        return BothViews(*[*student, *taught, nothing_BT])
+    rows, prompts, _, responses = inputs(student_B & ~teacher_B)
+    student_only = [_placed(part, rows, mask_BT) for part in views.score(prompts, responses)]
+    rows, *both_inputs = inputs(teacher_B)
+    both = [_placed(part, rows, mask_BT) for part in views.score_both_views(*both_inputs)]
+    student = [
+        one_BT + two_BT * student_B[:, None]
+        for one_BT, two_BT in zip(student_only, both[:2], strict=True)
+    ]
+    return BothViews(*[*student, *both[2:]])
 
 
 def _placed(values_bT: Tensor, rows: Sequence[int], mask_BT: Tensor) -> Tensor:
@@ -196,26 +220,3 @@ def completed(batch: ScoredBatch, readings: Sequence[Reading]) -> ScoredBatch:
         student_logprobs_BT=logprobs_BT,
         student_entropy_BT=entropy_BT,
     )
-
-
-def _teacher_tensors(
-    rollouts: Sequence[Rollout],
-    teacher: TeacherViews,
-    scored_B: Tensor,
-    reads_divergence: bool,
-    views: Views,
-    mask_BT: Tensor,
-) -> dict[str, Tensor]:
-    """The teacher's fields of a scored batch, 0 outside the rows that are scored."""
-    rows = scored_B.nonzero().flatten().tolist()
-    behind = [prompt for row in rows if (prompt := teacher.prompts[row]) is not None]
-    responses = [rollouts[row].response.ids for row in rows]
-    values = list(views.score_teacher(behind, responses))
-    if reads_divergence:
-        plain = [rollouts[row].prompt_ids for row in rows]
-        values.append(views.score_divergence(plain, behind, responses))
-    placed = [_placed(values_bT, rows, mask_BT) for values_bT in values]
-    if not reads_divergence:
-        placed.append(torch.zeros(()).expand(mask_BT.shape))  # takes no memory
-    names = ("teacher_logprobs_BT", "teacher_entropy_BT", "divergence_BT")
-    return dict(zip(names, placed, strict=True))

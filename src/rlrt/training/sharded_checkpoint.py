@@ -38,8 +38,8 @@ LAYOUT_CLASSES = {
 
 class _LayoutUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
-            return found
+        if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
+            return dtype
         if (module, name) not in LAYOUT_CLASSES:
             raise pickle.UnpicklingError(f"{module}.{name} is no part of a checkpoint's layout")
         return super().find_class(module, name)

@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 # Long: a rank waits for the slowest to have sampled. A rank that died is noticed by other means.
-PATIENCE = timedelta(hours=12)
+COLLECTIVE_TIMEOUT = timedelta(hours=12)
 
 
 class FullySharded(ModelParallelStrategy):
@@ -25,7 +25,7 @@ class FullySharded(ModelParallelStrategy):
             save_distributed_checkpoint=sharded_checkpoints,
             # small tensors of the host are summed too
             process_group_backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            timeout=PATIENCE,
+            timeout=COLLECTIVE_TIMEOUT,
         )
 
     @cached_property

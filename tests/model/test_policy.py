@@ -4,21 +4,29 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlrt.batch import Ids
 from rlrt.context.correct_peer import TEMPLATE
 from rlrt.data.prompts import Prompts
-from rlrt.model.comparison import score_divergence
-from rlrt.model.fused_head import token_logprobs
 from rlrt.model.packing import joined
-from rlrt.model.views import (
-    head_weight,
-    response_hidden,
+from rlrt.model.policy import (
+    Policy,
+    TokenValues,
+    packed_rows,
+    response_states,
+    score_both_views,
+    score_divergence,
     score_responses,
-    teacher_hidden,
 )
 
 MakePolicy = Callable[[torch.dtype], PreTrainedModel]
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [3, 4]]
 RESPONSES = [[20, 21, 22], [30, 31, 32, 33, 34, 35], [40], []]
+
+
+def read(policy: PreTrainedModel, prompts: list[Ids], responses: list[Ids]) -> TokenValues:
+    """A forward of all rows at once, with gradient."""
+    packed = packed_rows(prompts, responses, range(len(prompts)))
+    return Policy(policy)(packed, joined(responses), keep_hidden=True)
 
 
 def slow_logprob(
@@ -32,7 +40,7 @@ def slow_logprob(
 @pytest.mark.parametrize("budget", [1, 9, 1000])
 def test_scores_equal_one_forward_per_token(random_policy: MakePolicy, budget: int) -> None:
     policy = random_policy(torch.float64)
-    logprobs, entropy = score_responses(policy, PROMPTS, RESPONSES, 0.8, budget)
+    logprobs, entropy = score_responses(Policy(policy), PROMPTS, RESPONSES, 0.8, budget)
     assert logprobs.shape == entropy.shape == (4, 6)
     with torch.no_grad():
         for row, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
@@ -56,23 +64,22 @@ def test_both_views_line_up_token_by_token(
     assert teacher is not None
     response = list(tokenizer("7 + 5 = 12.\n\\boxed{12}", add_special_tokens=False)["input_ids"])
     for prompt in (student, teacher.ids):
-        (base,), _ = score_responses(policy, [prompt], [response], 1.0, 1000)
+        (base,), _ = score_responses(Policy(policy), [prompt], [response], 1.0, 1000)
         with torch.no_grad():
             for t, token in enumerate(response):
                 expected = slow_logprob(policy, [*prompt, *response[:t]], token, 1.0)
                 assert float(base[t]) == pytest.approx(expected, abs=1e-10)
         for t in range(len(response)):
             changed = [*response[:t], (response[t] + 1) % 200, *response[t + 1 :]]
-            (moved,), _ = score_responses(policy, [prompt], [changed], 1.0, 1000)
+            (moved,), _ = score_responses(Policy(policy), [prompt], [changed], 1.0, 1000)
             torch.testing.assert_close(moved[:t], base[:t], rtol=0, atol=1e-12)
             assert moved[t] != base[t]
 
 
 def test_gradient_flows_through_either_view(random_policy: MakePolicy) -> None:
     policy = random_policy(torch.float32)
-    hidden = response_hidden(policy, PROMPTS[:2], RESPONSES[:2])
-    ids = joined(RESPONSES[:2])
-    logprobs, _ = token_logprobs(hidden, head_weight(policy), ids, 1.0)
+    logprobs = read(policy, PROMPTS[:2], RESPONSES[:2]).logprobs_n
+    assert logprobs is not None
     logprobs.sum().backward()
     assert all(
         p.grad is not None and torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0
@@ -82,9 +89,9 @@ def test_gradient_flows_through_either_view(random_policy: MakePolicy) -> None:
 
 def test_hidden_states_in_passes_keep_the_order_of_the_rows(random_policy: MakePolicy) -> None:
     policy = random_policy(torch.float64)
-    whole = response_hidden(policy, PROMPTS[:3], RESPONSES[:3])
+    whole = read(policy, PROMPTS[:3], RESPONSES[:3]).hidden_NH
     for budget in (1, 9, 1000):
-        split = teacher_hidden(policy, PROMPTS[:3], RESPONSES[:3], budget)
+        split = response_states(Policy(policy), PROMPTS[:3], RESPONSES[:3], budget)
         assert not split.requires_grad
         torch.testing.assert_close(split, whole, rtol=1e-6, atol=1e-9)  # norms in float32
 
@@ -95,8 +102,10 @@ def test_the_divergence_of_two_views_is_that_of_their_distributions(
 ) -> None:
     student, teacher = random_policy(torch.float64), tiny.double()
     behind = [[7, 8, 9, *prompt] for prompt in PROMPTS]
-    found = score_divergence(student, teacher, PROMPTS, behind, RESPONSES, 0.8, budget)
+    views = (Policy(student), Policy(teacher), PROMPTS, behind, RESPONSES, 0.8, budget)
+    found = score_divergence(*views)
     assert found.shape == (4, 6)
+    assert torch.equal(score_both_views(*views).divergence_BT, found)
     for row, response in enumerate(RESPONSES):
         for t in range(len(response)):
             with torch.no_grad():
@@ -123,10 +132,32 @@ def test_the_gradient_of_a_shared_prompt_is_the_same_to_the_bit(tiny: PreTrained
         found = set()
         for _ in range(5):
             tiny.zero_grad()
-            hidden = response_hidden(tiny, prompts, responses)
+            hidden = read(tiny, prompts, responses).hidden_NH
             (hidden * torch.linspace(-1, 1, len(hidden))[:, None]).sum().backward()
             grads = [part.grad.flatten() for part in tiny.parameters() if part.grad is not None]
             found.add(torch.cat(grads).numpy().tobytes())
         assert len(found) == 1
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("budget", [1, 12, 1000])
+def test_both_views_at_once_are_what_each_is_alone(
+    random_policy: MakePolicy, tiny: PreTrainedModel, budget: int
+) -> None:
+    student, teacher = Policy(random_policy(torch.float64)), Policy(tiny.double())
+    behind = [[7, 8, 9, *prompt] for prompt in PROMPTS]
+    both = score_both_views(student, teacher, PROMPTS, behind, RESPONSES, 0.8, budget)
+    alone = (
+        *score_responses(student, PROMPTS, RESPONSES, 0.8, budget),
+        *score_responses(teacher, behind, RESPONSES, 0.8, budget),
+    )
+    torch.testing.assert_close(both[:4], alone, rtol=0, atol=1e-6)  # norms in float32
+
+
+def test_a_policy_has_the_names_of_its_model(random_policy: MakePolicy) -> None:
+    model = random_policy(torch.float32)
+    policy = Policy(model)
+    assert list(policy.state_dict()) == list(model.state_dict())
+    names = [name for name, _ in model.named_parameters()]
+    assert [name for name, _ in policy.named_parameters()] == names
