@@ -369,7 +369,7 @@ WRONG = {
     "model=tiny benchmark=arithmetic sampling.top_p=2": "sampling: top_p is 2, it must lie in",
     "model=tiny benchmark=arithmetic credit=rlrt": "credit is no setting; allowed: .*sampling",
     "model=tiny benchmark=arithmetic seed=-1": "seed is -1, it must lie in",
-    "model=tiny benchmark=arithmetic dtype=int8": "dtype is int8, it must be one of auto",
+    "model=tiny benchmark=arithmetic dtype=int8": 'dtype is "int8", it must be one of auto',
     "model=tiny benchmark=arithmetic ~prompts": "prompts is missing, it must name a file of",
     "model=tiny benchmark=arithmetic context=feedback": "a problem's feedback, and arithmetic has none",
     "model=tiny benchmark=arithmetic sampling=thinking sampling.max_response_tokens=9": "= 2057 is more",

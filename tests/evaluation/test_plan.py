@@ -126,8 +126,8 @@ def test_responses_are_as_long_as_the_model_takes() -> None:
     ("changed", "said"),
     [
         ({"seed": -1}, r"seed is -1, it must lie in \[0, 4294967295\]"),
-        ({"accelerator": "tpu"}, "accelerator is tpu, it must be one of auto, cpu, gpu"),
-        ({"dtype": "float16"}, "dtype is float16, it must be one of auto, bfloat16, float32"),
+        ({"accelerator": "tpu"}, "accelerator is 'tpu', it must be one of auto, cpu, gpu"),
+        ({"dtype": "float16"}, "dtype is 'float16', it must be one of auto, bfloat16, float32"),
         ({"max_problems": 0}, "max_problems is 0, it must be null or at least 1"),
     ],
 )

@@ -24,6 +24,7 @@ from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError, is_rank_zero
 from rlrt.model.fused_head import tile_shape
 from rlrt.model.load import parameter_count
+from rlrt.training.optimization import Moments
 from rlrt.training.performance import Shape
 
 GB = 10**9
@@ -81,7 +82,7 @@ class Demand:
     hosts: int
     gathers: bool
     low: bool  # passes compute in bfloat16
-    moments: str
+    moments: Moments
     token_budget: int
     longest_sequence: int
     checkpointing: bool

@@ -2,34 +2,29 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from rlrt import distributed
 from rlrt.batch import Ids, Response
 from rlrt.model.policy import Policy
+from rlrt.validation import validated
 
 OnFinished = Callable[[int, Response], None]
 
 
+@validated("")
 @dataclass(frozen=True)
 class Sampling:
     """How responses are drawn. ``temperature`` 0 is greedy; ``top_p`` 1 leaves nothing out."""
 
-    max_response_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.max_response_tokens < 1:
-            raise ValueError(f"max_response_tokens is {self.max_response_tokens}, it must be >= 1")
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}, it must not be negative")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}, it must lie in (0, 1]")
+    max_response_tokens: Annotated[PositiveInt, Field(description="it must be >= 1")]
+    temperature: NonNegativeFloat = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 @dataclass(frozen=True)

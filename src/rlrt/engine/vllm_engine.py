@@ -7,11 +7,12 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
@@ -21,6 +22,7 @@ from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.vllm_weights import differing
 from rlrt.errors import RunStoppedError
 from rlrt.model.policy import Policy
+from rlrt.validation import validated
 
 # What vLLM 0.20 to 0.32 and PyTorch say: the cache holds not even one sequence, or memory is full.
 _CACHE_TOO_SMALL = re.compile(r"No available memory for the cache blocks|KV\s+cache is needed")
@@ -124,46 +126,36 @@ class VLLMEngine:
     together. ``attention_backend`` is one of vLLM's names, null for its own choice.
     """
 
+    @validated("engine")
     def __init__(
         self,
-        max_sequences: int = 256,
-        gpu_memory_utilization: float | None = None,
-        cpu_cache_gib: int = 1,
+        max_sequences: PositiveInt = 256,
+        gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None,
+        cpu_cache_gib: PositiveInt = 1,
         enforce_eager: bool = False,
-        tensor_parallel: int = 1,
+        tensor_parallel: PositiveInt = 1,
         attention_backend: str | None = None,
-        max_logprob_gap: float | None = None,
+        max_logprob_gap: Annotated[
+            PositiveFloat | None, Field(description="it must be null or > 0")
+        ] = None,
     ) -> None:
         if importlib.util.find_spec("vllm") is None:
             raise ValueError(
                 "engine=vllm needs vLLM, which is not installed: run scripts/setup.sh without "
                 "--no-vllm, or choose engine=hf"
             )
-        if max_sequences < 1:
-            raise ValueError(f"engine.max_sequences is {max_sequences}, it must be at least 1")
-        if gpu_memory_utilization is not None and not 0 < gpu_memory_utilization <= 1:
-            raise ValueError(
-                f"engine.gpu_memory_utilization is {gpu_memory_utilization}, it must be null or lie in "
-                "(0, 1]"
-            )
-        if cpu_cache_gib < 1:
-            raise ValueError(f"engine.cpu_cache_gib is {cpu_cache_gib}, it must be at least 1")
         machine_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
         if cpu_cache_gib > machine_gib:
             raise ValueError(
                 f"engine.cpu_cache_gib is {cpu_cache_gib}, this machine has {machine_gib:.1f} GiB of "
                 "memory in all"
             )
-        if tensor_parallel < 1:
-            raise ValueError(f"engine.tensor_parallel is {tensor_parallel}, it must be at least 1")
         self.max_sequences = max_sequences
         self.gpu_memory_utilization = gpu_memory_utilization
         self.cpu_cache_gib = cpu_cache_gib
         self.enforce_eager = enforce_eager
         self.tensor_parallel = tensor_parallel
         self.attention_backend = attention_backend
-        if max_logprob_gap is not None and max_logprob_gap <= 0:
-            raise ValueError(f"engine.max_logprob_gap is {max_logprob_gap}, it must be null or > 0")
         self.max_logprob_gap = max_logprob_gap
         self.asleep: list[str] = []  # which of "weights" and "kv_cache"
         self.decoding_threads: int | None = None  # null: the trainer's

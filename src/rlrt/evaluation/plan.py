@@ -5,10 +5,11 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, PositiveInt
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from rlrt.config.compose import CONFIGS, build, checked, compose
@@ -21,7 +22,7 @@ from rlrt.errors import UserError
 from rlrt.evaluation.command import OWN, Command
 from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
 from rlrt.reward.verifier import Verifier
-from rlrt.validation import check_settings, spelled
+from rlrt.validation import check_settings, spelled, validated
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 GROUPS = ("sampling", "engine", "prompts", "reward")
@@ -37,21 +38,19 @@ IGNORED_SHAPE_KEYS = ("_name_or_path", "transformers_version", "dtype")
 TEACHER_TEMPLATE_TOKENS = 512  # of a teacher prompt beside the question and the demonstration
 
 
+@validated("sampling")
 @dataclass(frozen=True)
 class EvaluationSampling:
     """``samples`` responses to every problem. ``thinking`` null leaves the prompts as they are."""
 
-    samples: int
-    max_prompt_tokens: int
-    max_response_tokens: int
+    samples: PositiveInt
+    max_prompt_tokens: PositiveInt
+    max_response_tokens: PositiveInt
     temperature: float
     top_p: float
     thinking: bool | None
 
     def __post_init__(self) -> None:
-        for name in ("samples", "max_prompt_tokens", "max_response_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"sampling.{name} is {getattr(self, name)}, it must be at least 1")
         _ = self.for_engine  # refuses values out of range
 
     @property
@@ -67,28 +66,17 @@ class EvaluationSampling:
         )
 
 
+@validated("")
 @dataclass(frozen=True)
 class EvaluationSettings:
     """The settings without a group."""
 
-    seed: int
-    accelerator: str
-    dtype: str
-    max_problems: int | None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    accelerator: Literal["auto", "cpu", "gpu"]
+    dtype: Literal["auto", "bfloat16", "float32"]
+    max_problems: PositiveInt | None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed <= MAX_SEED:
-            raise ValueError(f"seed is {self.seed}, it must lie in [0, {MAX_SEED}]")
-        for name, allowed in (
-            ("accelerator", ("auto", "cpu", "gpu")),
-            ("dtype", ("auto", *DTYPES)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}, it must be one of {', '.join(allowed)}"
-                )
-        if self.max_problems is not None and self.max_problems < 1:
-            raise ValueError(f"max_problems is {self.max_problems}, it must be null or at least 1")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError("accelerator is gpu, and PyTorch finds none here: use auto or cpu")
 

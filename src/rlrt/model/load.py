@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -139,8 +140,8 @@ def stop_token_ids(folder: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int
     return stop_ids
 
 
-KERNELS = ("auto", "liger", "torch")
-ATTENTION = ("auto", "fa4", "torch")
+Kernels = Literal["auto", "liger", "torch"]
+Attention = Literal["auto", "fa4", "torch"]
 LIGER_MODEL = "qwen3"  # whose layers are known to be replaced one for one
 FA4_CARDS = (9, 10)  # compute capability: Hopper, Blackwell
 

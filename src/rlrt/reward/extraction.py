@@ -2,10 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 Extract = Literal["boxed", "answer_line", "boxed_or_text"]
-EXTRACTS: tuple[str, ...] = get_args(Extract)
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a character, not a brace

@@ -6,15 +6,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Annotated, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from rlrt.batch import SUCCESS_REWARD, Verdict
 from rlrt.reward.equivalence import is_exact_match
-from rlrt.reward.extraction import EXTRACTS, Extract, Extracted, extract_answer
+from rlrt.reward.extraction import Extract, Extracted, extract_answer
 from rlrt.reward.pool import Pool, Reply, Task
+from rlrt.validation import validated
 
 _GIB = 2**30
 _LEAST_GIB = 0.5  # sympy and its parser tables alone map about a third of a gibibyte
+UNDECIDED_RANGE = (
+    f"allowed: from 0 to below {SUCCESS_REWARD}: an undecided response is no correct one"
+)
+FLIPS_RANGE = "allowed: from 0 to below 0.5, where a reward says nothing"
 
 
 @dataclass(frozen=True)
@@ -45,42 +52,20 @@ class Verifier:
     need; close the verifier, or use it in a ``with``.
     """
 
+    @validated("reward")
     def __init__(
         self,
-        workers: int = 4,
-        timeout_s: float = 5.0,
-        memory_gib: float = 1.0,
-        max_answer_characters: int = 10_000,
+        workers: PositiveInt = 4,
+        timeout_s: PositiveFloat = 5.0,
+        memory_gib: Annotated[float, Field(ge=_LEAST_GIB)] = 1.0,
+        max_answer_characters: PositiveInt = 10_000,
         extract: Extract = "boxed",
-        tail_characters: int | None = None,
-        undecided_reward: float = 0.0,
-        flip_probability: float = 0.0,
+        tail_characters: PositiveInt | None = None,
+        undecided_reward: Annotated[
+            float, Field(ge=0, lt=SUCCESS_REWARD, description=UNDECIDED_RANGE)
+        ] = 0.0,
+        flip_probability: Annotated[float, Field(ge=0, lt=0.5, description=FLIPS_RANGE)] = 0.0,
     ) -> None:
-        _require(workers >= 1, "workers", workers, "at least 1")
-        _require(timeout_s > 0, "timeout_s", timeout_s, "seconds above 0")
-        _require(memory_gib >= _LEAST_GIB, "memory_gib", memory_gib, f"at least {_LEAST_GIB}")
-        _require(
-            max_answer_characters >= 1, "max_answer_characters", max_answer_characters, "at least 1"
-        )
-        _require(extract in EXTRACTS, "extract", extract, "one of " + ", ".join(EXTRACTS))
-        _require(
-            tail_characters is None or tail_characters >= 1,
-            "tail_characters",
-            tail_characters,
-            "null or at least 1",
-        )
-        _require(
-            0 <= undecided_reward < SUCCESS_REWARD,
-            "undecided_reward",
-            undecided_reward,
-            f"from 0 to below {SUCCESS_REWARD}: an undecided response is no correct one",
-        )
-        _require(
-            0 <= flip_probability < 0.5,
-            "flip_probability",
-            flip_probability,
-            "from 0 to below 0.5, where a reward says nothing",
-        )
         self.flip_probability = flip_probability
         self.max_answer_characters = max_answer_characters
         self.extract: Extract = extract
@@ -158,8 +143,3 @@ def _decided_here(answer: Extracted | None, gold: str, max_characters: int) -> V
         return Verdict.RIGHT
     too_long = len(answer.text) > max_characters and not answer.free_text
     return Verdict.UNDECIDED if too_long else None
-
-
-def _require(holds: bool, setting: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise ValueError(f"reward.{setting} is {value!r}; allowed: {allowed}")

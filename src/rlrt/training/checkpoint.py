@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from pydantic import Field, PositiveInt
 from torch.distributed.checkpoint.api import CheckpointException
 
 from rlrt import distributed
@@ -22,6 +23,7 @@ from rlrt.errors import RunStoppedError, UserError
 from rlrt.files import interrupts_wait, put_in_place, recover, remove, sync, write_atomically
 from rlrt.training.sharded_checkpoint import read_extra, read_whole
 from rlrt.training.step_table import StepTable
+from rlrt.validation import validated
 
 SUFFIX = ".ckpt"
 MANIFEST = "manifest.json"
@@ -118,6 +120,7 @@ def _plain(error: BaseException, path: Path) -> BaseException:
 
 
 PATTERN = f"step-*{SUFFIX}"  # no "=": Hydra takes resume=<path> from the command line
+KEPT_RANGE = "it must be at least 2: one may be damaged"
 
 
 class DamagedCheckpointError(UserError):
@@ -203,20 +206,15 @@ class Checkpoints(Checkpoint):
     candidate.
     """
 
+    @validated("checkpoint")
     def __init__(
         self,
         folder: Path,
         evaluations: StepTable,
         score: str,
-        every_n_steps: int = 1,
-        keep: int = 2,
+        every_n_steps: PositiveInt = 1,
+        keep: Annotated[int, Field(ge=2, description=KEPT_RANGE)] = 2,
     ) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"checkpoint.every_n_steps is {every_n_steps}, it must be at least 1")
-        if keep < 2:
-            raise ValueError(
-                f"checkpoint.keep is {keep}, it must be at least 2: one may be damaged"
-            )
         self.folder = folder
         self.evaluations = evaluations
         self.score = score

@@ -1,7 +1,9 @@
 """Engine × benchmark → avg@k and pass@k: the policy measured while it is trained."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, PositiveInt
 
 from rlrt import distributed
 from rlrt.batch import Ids, Problem, Response, Verdict
@@ -9,6 +11,7 @@ from rlrt.engine.engine import Engine, OnFinished, Sampling
 from rlrt.pass_at_k import pass_at_k
 from rlrt.reward.judge import Judge, JudgedResponse
 from rlrt.seeds import derive_seed
+from rlrt.validation import validated
 
 
 def sample_and_judge(
@@ -52,23 +55,20 @@ class Evaluator:
     ``max_problems`` takes the first so many problems of the benchmark.
     """
 
+    @validated("evaluation")
     def __init__(
         self,
-        samples: int = 8,
+        samples: PositiveInt = 8,
         pass_at: Sequence[int] = (1, 8),
-        every_n_steps: int | None = 10,
-        max_problems: int | None = None,
+        every_n_steps: Annotated[
+            PositiveInt | None, Field(description="it must be null or >= 1")
+        ] = 10,
+        max_problems: Annotated[
+            PositiveInt | None, Field(description="it must be null or >= 1")
+        ] = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
     ) -> None:
-        if samples < 1:
-            raise ValueError(f"evaluation.samples is {samples}, it must be at least 1")
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(
-                f"evaluation.every_n_steps is {every_n_steps}, it must be null or >= 1"
-            )
-        if max_problems is not None and max_problems < 1:
-            raise ValueError(f"evaluation.max_problems is {max_problems}, it must be null or >= 1")
         if any(not 1 <= k <= samples for k in pass_at):
             raise ValueError(
                 f"evaluation.pass_at is {list(pass_at)}, every k must lie in [1, {samples}] "

@@ -214,13 +214,14 @@ class PolicyModule(L.LightningModule):
         active = credited_BT.any(1).nonzero().flatten().tolist()
 
         optimizer: Any = self.optimizers()
-        optimizer.zero_grad(set_to_none=False)
+        optimizer.zero_grad(set_to_none=False)  # kept: the head's backward adds to it in place
         for parameter in self.policy.parameters():  # not None: without credit AdamW still coasts
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         done = Accumulated(torch.zeros(len(SUMS), dtype=torch.float64, device=self.device))
         for rows in passes(update.prompts, update.responses, active, self.token_budget):
             self._accumulate(update, weights_BT, rows, done)
+        # one message for all sums, in float64: they are divided once, by what all ranks have together
         counts = torch.tensor([len(active), len(update.responses)], dtype=torch.float64)
         *summed, kept, rollouts = distributed.all_reduce_sum(
             torch.cat([done.sums.cpu(), counts])

@@ -5,13 +5,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 from torch.optim.adamw import adamw
+
+from rlrt.validation import validated
 
 CHUNK = 1 << 25  # entries of a moment on the device at a time: 128 MiB of float32
 SLOTS = 3  # chunks there: one arrives, one is updated, one leaves
@@ -215,9 +218,11 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-MOMENTS = ("auto", "device", "host")
+Moments = Literal["auto", "device", "host"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+@validated("optimization")
 @dataclass(frozen=True)
 class Optimization:
     """AdamW, a rate that rises linearly over ``warmup_steps`` rollout steps and then stays, and the
@@ -227,30 +232,12 @@ class Optimization:
     what a card holds, and is the device where nobody does. The updates are the same to the bit.
     """
 
-    learning_rate: float
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    warmup_steps: int = 10
-    max_grad_norm: float = 1.0
-    moments: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name, low in (("learning_rate", 0), ("max_grad_norm", 0)):
-            if not getattr(self, name) > low:
-                raise ValueError(
-                    f"optimization.{name} is {getattr(self, name)}, it must be above 0"
-                )
-        for name in ("weight_decay", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"optimization.{name} is {getattr(self, name)}, it must not be negative"
-                )
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"optimization.betas is {list(self.betas)}, both must lie in [0, 1)")
-        if self.moments not in MOMENTS:
-            raise ValueError(
-                f"optimization.moments is {self.moments}, it must be one of {', '.join(MOMENTS)}"
-            )
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.01
+    betas: Annotated[tuple[Beta, Beta], Field(description="both must lie in [0, 1)")] = (0.9, 0.999)
+    warmup_steps: NonNegativeInt = 10
+    max_grad_norm: PositiveFloat = 1.0
+    moments: Moments = "auto"
 
     def build(self, policy: nn.Module) -> dict[str, Any]:
         """Optimizer and scheduler, in the form that Lightning takes."""
