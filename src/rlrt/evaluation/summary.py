@@ -37,7 +37,7 @@ class Scores:
 
 
 def score(whose: str, rollouts: Sequence[Rollout]) -> Scores:
-    """What counts is the verdict, not what a setting pays for it.
+    """The scores of one model on one benchmark; what counts is the verdict, not the reward.
 
     UserError, naming ``whose`` they are, where ``count_answers`` refuses them.
     """
@@ -51,8 +51,8 @@ def score(whose: str, rollouts: Sequence[Rollout]) -> Scores:
 
 def right_answers(whose: str, rollouts: Sequence[Rollout]) -> dict[str, list[bool]]:
     """By problem, whether each of its samples is right; problems may have unequal numbers of them."""
-    found = _read(whose, by_problem, rollouts) if rollouts else {}
-    return {problem: list(samples.values()) for problem, samples in found.items()}
+    answers = _read(whose, by_problem, rollouts) if rollouts else {}
+    return {problem: list(samples.values()) for problem, samples in answers.items()}
 
 
 def _read(whose: str, read: Callable[[Answered], Read], rollouts: Sequence[Rollout]) -> Read:
@@ -104,8 +104,11 @@ def resample_measures(measures_PMV: NDArray[np.float64], seed: int, name: str) -
 
 
 def results(resampled: Resampled, problems: int, ks: Sequence[int]) -> tuple[Result, ...]:
-    """A result per model, of means ``[M, 2 + K]`` in the order of ``scores.measures``."""
-    values, gains = estimates(resampled, problems), estimates(over_first(resampled), problems)
+    """A result per model, of means ``[M, 2 + K]`` in the order of ``measures``."""
+    values, gains = (
+        estimates(resampled, problems),
+        estimates(differences_to_first(resampled), problems),
+    )
     return tuple(
         Result(
             average=row[0],
@@ -118,13 +121,16 @@ def results(resampled: Resampled, problems: int, ks: Sequence[int]) -> tuple[Res
     )
 
 
-def over_first(resampled: Resampled) -> Resampled:
+def differences_to_first(resampled: Resampled) -> Resampled:
     """Paired differences to the first model."""
     return Resampled(resampled.mean - resampled.mean[:1], resampled.draws - resampled.draws[:, :1])
 
 
 def estimates(resampled: Resampled, problems: int) -> list[list[Estimate]]:
-    """Of means ``[M, V]`` over so many problems (of the smallest of several strata), model by model."""
+    """Estimates ``[M][V]`` of means ``[M, V]`` over so many ``problems``.
+
+    With several strata ``problems`` is the number of the smallest: one problem alone has no interval.
+    """
     if problems == 1:
         return [[Estimate(float(value), None, None) for value in row] for row in resampled.mean]
     low_MV, high_MV = resampled.interval()
@@ -144,7 +150,7 @@ class EvaluatedModel:
     """A model with all samples of all problems, by benchmark.
 
     ``paper``: its row of the paper, where it has one. ``teacher``: the same problems asked to its
-    teacher view; those without a context may be missing, or stand there behind the student's prompt.
+    teacher view; those without a context may be missing, or stand there with the student's prompt.
     """
 
     name: str
@@ -168,8 +174,8 @@ class BenchmarkResult:
     results: tuple[Result, ...]
 
     @property
-    def whole(self) -> bool:
-        """Whether all its problems were asked: else it is another benchmark."""
+    def is_complete(self) -> bool:
+        """Whether all its problems were asked: else the score is none on this benchmark."""
         return self.problems == self.size
 
 
@@ -178,13 +184,13 @@ class Mean:
     """The plain mean over ``benchmarks``; of pass@k those k that all of them have."""
 
     benchmarks: tuple[str, ...]
-    whole: bool  # every one of them
+    is_complete: bool  # whether every one of them is
     results: tuple[Result, ...]
 
     @property
-    def of_the_six(self) -> bool:
-        """Whether it is the paper's headline."""
-        return self.whole and self.benchmarks == PAPER_BENCHMARKS
+    def is_headline(self) -> bool:
+        """Whether it is the paper's headline: the mean over all of its six benchmarks."""
+        return self.is_complete and self.benchmarks == PAPER_BENCHMARKS
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,7 @@ class TeacherSplit:
 
 @dataclass(frozen=True)
 class Summary:
-    """Of models, the first of which the others are compared with."""
+    """The results of models; all others are compared with the first."""
 
     models: tuple[str, ...]
     papers: tuple[PaperRow | None, ...]
@@ -220,7 +226,7 @@ def summarize(
 ) -> Summary:
     """Everything that is reported; a function of the arguments, with the seed of the bootstrap.
 
-    ``sizes``: how many problems each benchmark has; None: so many as the models answered.
+    ``sizes``: how many problems each benchmark has; None: as many as the models answered.
     UserError where the models did not answer the same problems equally often.
     """
     names = _benchmark_names(models)
@@ -233,8 +239,8 @@ def summarize(
         drawn[name] = resample_measures(values_PMV[name], seed, name)
         asked, samples = len(answers[0].problem_ids), answers[0].samples
         size = asked if sizes is None else sizes[name]
-        found = results(drawn[name], asked, ks)
-        benchmarks.append(BenchmarkResult(name, asked, size, samples, scores[name], found))
+        per_model = results(drawn[name], asked, ks)
+        benchmarks.append(BenchmarkResult(name, asked, size, samples, scores[name], per_model))
     averages = {name: values[:, :, :1] for name, values in values_PMV.items()}
     return Summary(
         models=tuple(model.name for model in models),
@@ -248,46 +254,46 @@ def summarize(
 def _benchmark_names(models: Sequence[EvaluatedModel]) -> tuple[str, ...]:
     first = models[0]
     for model in models[1:]:
-        if alone := sorted(first.rollouts.keys() ^ model.rollouts.keys()):
+        if only_one := sorted(first.rollouts.keys() ^ model.rollouts.keys()):
             raise UserError(
                 f"{first.name} and {model.name} cannot be compared: only one of them answered "
-                f"{', '.join(alone)}"
+                f"{', '.join(only_one)}"
             )
     return tuple(first.rollouts)
 
 
 def _scores(models: Sequence[EvaluatedModel], name: str) -> tuple[Scores, ...]:
-    found = [score(f"{model.name} on {name}", model.rollouts[name]) for model in models]
-    first = found[0].answers
-    for model, other in zip(models, found, strict=True):
+    scores = [score(f"{model.name} on {name}", model.rollouts[name]) for model in models]
+    first = scores[0].answers
+    for model, other in zip(models, scores, strict=True):
         if other.answers.problem_ids != first.problem_ids:
-            alone = sorted(set(first.problem_ids) ^ set(other.answers.problem_ids))
+            only_one = sorted(set(first.problem_ids) ^ set(other.answers.problem_ids))
             raise UserError(
                 f"{models[0].name} and {model.name} cannot be compared on {name}: only one of them "
-                f"answered {len(alone)} of the problems, as {alone[0]}"
+                f"answered {len(only_one)} of the problems, as {only_one[0]}"
             )
         if other.answers.samples != first.samples:
             raise UserError(
                 f"{models[0].name} and {model.name} cannot be compared on {name}: they have "
                 f"{first.samples} and {other.answers.samples} samples of a problem"
             )
-    return tuple(found)
+    return tuple(scores)
 
 
 def _mean(benchmarks: Sequence[BenchmarkResult], drawn: Mapping[str, Resampled]) -> Mean:
-    """Over the six where all are there, and whatever else is; over all else."""
-    there = {benchmark.name: benchmark for benchmark in benchmarks}
-    names = PAPER_BENCHMARKS if there.keys() >= set(PAPER_BENCHMARKS) else tuple(there)
-    kept = [list(there[name].results[0].pass_at) for name in names]
-    ks = [k for k in kept[0] if all(k in others for others in kept)]
+    """Over the paper's six where all of them are here; else over all that are here."""
+    by_name = {benchmark.name: benchmark for benchmark in benchmarks}
+    names = PAPER_BENCHMARKS if by_name.keys() >= set(PAPER_BENCHMARKS) else tuple(by_name)
+    ks_of = [list(by_name[name].results[0].pass_at) for name in names]
+    ks = [k for k in ks_of[0] if all(k in others for others in ks_of)]
     parts = []
-    for name, found in zip(names, kept, strict=True):
-        columns = [0, 1, *(2 + found.index(k) for k in ks)]
+    for name, own_ks in zip(names, ks_of, strict=True):
+        columns = [0, 1, *(2 + own_ks.index(k) for k in ks)]  # as ``measures`` orders them
         resampled = drawn[name]
         parts.append(Resampled(resampled.mean[:, columns], resampled.draws[:, :, columns]))
-    fewest = min(there[name].problems for name in names)
-    whole = all(there[name].whole for name in names)
-    return Mean(names, whole, results(mean_of(parts), fewest, ks))
+    fewest = min(by_name[name].problems for name in names)
+    is_complete = all(by_name[name].is_complete for name in names)
+    return Mean(names, is_complete, results(mean_of(parts), fewest, ks))
 
 
 def _split(
@@ -300,8 +306,8 @@ def _split(
     weak: dict[str | None, list[bool | None]] = {}
     for name, rollouts in (first.teacher or {}).items():
         if name in scores:
-            shown = _with_context(rollouts, first.rollouts[name])
-            right = right_answers(f"the teacher view of {first.name} on {name}", shown)
+            informed = _with_context(rollouts, first.rollouts[name])
+            right = right_answers(f"the teacher view of {first.name} on {name}", informed)
             weak[name] = [is_weak(right.get(one)) for one in scores[name][0].answers.problem_ids]
     groups: dict[str | None, NDArray[np.float64]] = {
         name: averages_PM1[name] for name in averages_PM1 if name in weak
@@ -318,9 +324,13 @@ def _split(
 
 
 def _with_context(teacher: Sequence[Rollout], student: Sequence[Rollout]) -> list[Rollout]:
-    """The teacher view's rollouts but those that saw no more than the student: its own, once more."""
-    plain = {(one.problem.id, one.sample): one.prompt_ids for one in student}
-    return [one for one in teacher if plain.get((one.problem.id, one.sample)) != one.prompt_ids]
+    """The teacher view's rollouts without those that have the student's own prompt: no context."""
+    student_prompts = {(one.problem.id, one.sample): one.prompt_ids for one in student}
+    return [
+        one
+        for one in teacher
+        if student_prompts.get((one.problem.id, one.sample)) != one.prompt_ids
+    ]
 
 
 def _part(
@@ -328,7 +338,7 @@ def _part(
 ) -> TeacherSplit:
     drawn = resample_measures(averages_PM1, seed, f"{name or ''} {weak}")
     problems = len(averages_PM1)
-    averages, gains = estimates(drawn, problems), estimates(over_first(drawn), problems)
+    averages, gains = estimates(drawn, problems), estimates(differences_to_first(drawn), problems)
     return TeacherSplit(
         name,
         weak,

@@ -31,8 +31,8 @@ WEAK = {True: f"< {float(WEAK_BELOW):.0%}", False: f"≥ {float(WEAK_BELOW):.0%}
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A table before it is shown. The first ``names`` columns hold names.
+class TableData:
+    """A table before it is laid out. The first ``names`` columns hold names.
 
     A cell's lines may also stand beside each other, with a space between.
     """
@@ -43,7 +43,7 @@ class Sheet:
     names: int
 
 
-def sheets(summary: Summary) -> Iterator[Sheet]:
+def tables_of(summary: Summary) -> Iterator[TableData]:
     """Table 1's layout first, then what it has no room for, and the split where there is one."""
     yield _overview(summary)
     yield _details(summary)
@@ -53,40 +53,39 @@ def sheets(summary: Summary) -> Iterator[Sheet]:
         yield _weak_and_strong(summary)
 
 
-def _overview(summary: Summary) -> Sheet:
-    columns = groups(summary)
+def _overview(summary: Summary) -> TableData:
+    columns = columns_of(summary)
     counts = {benchmark.samples for benchmark in summary.benchmarks}
     n = counts.pop() if len(counts) == 1 else "n"
     rows = []
     for model, (name, paper) in enumerate(zip(summary.models, summary.papers, strict=True)):
-        found = [group.results[model] for group in columns]
-        rows.append([name, *(_pair(one.average.value, one.solved.value) for one in found)])
+        own = [group.results[model] for group in columns]
+        rows.append([name, *(_pair(one.average.value, one.solved.value) for one in own)])
         cells = [paper_cell(paper, group) for group in columns]
         if paper and any(cells):
             pairs = [_pair(cell.average, cell.solved) if cell else NONE for cell in cells]
             rows.append([f"{paper.model} {paper.method}: {PAPER_CELLS} of the paper", *pairs])
-    return Sheet(f"avg@{n} / pass@{n}", ["model", *map(_heading, columns)], rows, 1)
+    return TableData(f"avg@{n} / pass@{n}", ["model", *map(_heading, columns)], rows, 1)
 
 
-def _details(summary: Summary) -> Sheet:
+def _details(summary: Summary) -> TableData:
     rows = [
-        [*names, _told(result.average), _told(result.gain, "+"), _told(result.solved)]
+        [*names, _cell(result.average), _cell(result.gain, "+"), _cell(result.solved)]
         for names, result in _results(summary)
     ]
-    return Sheet("with intervals", ["benchmark", "model", "avg@n", "gain", "pass@n"], rows, 2)
+    return TableData("with intervals", ["benchmark", "model", "avg@n", "gain", "pass@n"], rows, 2)
 
 
-def _passes(summary: Summary) -> Sheet:
+def _passes(summary: Summary) -> TableData:
     ks = sorted({k for _, result in _results(summary) for k in result.pass_at})
     rows = [
-        [*names, *(_percent(found[k].value) if k in found else NONE for k in ks)]
-        for names, result in _results(summary)
-        for found in [result.pass_at]
+        [*names, *(_percent(pass_at[k].value) if k in pass_at else NONE for k in ks)]
+        for names, pass_at in ((names, result.pass_at) for names, result in _results(summary))
     ]
-    return Sheet("unbiased pass@k", ["benchmark", "model", *(f"k={k}" for k in ks)], rows, 2)
+    return TableData("unbiased pass@k", ["benchmark", "model", *(f"k={k}" for k in ks)], rows, 2)
 
 
-def _responses(summary: Summary) -> Sheet:
+def _responses(summary: Summary) -> TableData:
     headings = ["benchmark", "model", "problems", "samples", "tokens", "cut", "undecided"]
     rows = [
         [
@@ -98,49 +97,49 @@ def _responses(summary: Summary) -> Sheet:
         for number, (model, score) in enumerate(zip(summary.models, one.scores, strict=True))
     ]
     title = "responses: mean length, share cut at the limit, share undecided"
-    return Sheet(title, headings, rows, 2)
+    return TableData(title, headings, rows, 2)
 
 
-def _weak_and_strong(summary: Summary) -> Sheet:
+def _weak_and_strong(summary: Summary) -> TableData:
     rows = []
     for part in summary.split:
-        names = [_shown(part.benchmark or "all"), WEAK[part.weak]]
+        names = [_display_name(part.benchmark or "all"), WEAK[part.weak]]
         gains = [None, *part.gains]
         for model, average, gain in zip(summary.models, part.averages, gains, strict=True):
-            rows.append([*names, model, str(part.problems), _told(average), _told(gain, "+")])
+            rows.append([*names, model, str(part.problems), _cell(average), _cell(gain, "+")])
             names = ["", ""]
     headings = ["benchmark", "teacher view", "model", "problems", "avg@n", "gain"]
     title = f"by the share of its samples that the teacher view of {summary.models[0]} solves"
-    return Sheet(title, headings, rows, 3)
+    return TableData(title, headings, rows, 3)
 
 
 def _results(summary: Summary) -> Iterator[tuple[list[str], Result]]:
     """Benchmark and model, and the result; the benchmark's name stands before its first model."""
-    for group in groups(summary):
+    for group in columns_of(summary):
         for number, (model, result) in enumerate(zip(summary.models, group.results, strict=True)):
             yield [_heading(group) if number == 0 else "", model], result
 
 
-def groups(summary: Summary) -> list[BenchmarkResult | Mean]:
+def columns_of(summary: Summary) -> list[BenchmarkResult | Mean]:
     """All that has a column of Table 1: the benchmarks, and their mean where there are several."""
     return [*summary.benchmarks, *([summary.mean] if summary.mean else [])]
 
 
 def _heading(group: BenchmarkResult | Mean) -> str:
     if isinstance(group, Mean):
-        return "mean of\nthe six" if group.of_the_six else f"mean of\n{len(group.benchmarks)}"
-    cut = "" if group.whole else f"\n({group.problems} of {group.size})"
-    return f"{_shown(group.name)}{cut}"
+        return "mean of\nthe six" if group.is_headline else f"mean of\n{len(group.benchmarks)}"
+    cut = "" if group.is_complete else f"\n({group.problems} of {group.size})"
+    return f"{_display_name(group.name)}{cut}"
 
 
-def _shown(benchmark: str) -> str:
+def _display_name(benchmark: str) -> str:
     """As the paper writes its six, and any other as it is."""
     return benchmark.upper() if benchmark in PAPER_BENCHMARKS else benchmark
 
 
 def paper_cell(row: PaperRow | None, group: BenchmarkResult | Mean) -> PaperCell | None:
     """The paper's figures for the same benchmark or mean; None where it has none, or asked more."""
-    if row is None or not group.whole:
+    if row is None or not group.is_complete:
         return None
     return row.mean(group.benchmarks) if isinstance(group, Mean) else row.cells.get(group.name)
 
@@ -153,7 +152,8 @@ def _pair(average: float, solved: float) -> str:
     return f"{_percent(average)}\n/ {_percent(solved)}"
 
 
-def _told(estimate: Estimate | None, sign: str = "") -> str:
+def _cell(estimate: Estimate | None, sign: str = "") -> str:
+    """An estimate with its interval, in two lines."""
     if estimate is None:
         return NONE
     value, low, high = estimate.value, estimate.low, estimate.high
@@ -163,7 +163,7 @@ def _told(estimate: Estimate | None, sign: str = "") -> str:
 
 
 def notes(summary: Summary) -> list[str]:
-    """Sentences, those that always hold first."""
+    """Sentences that a reader of the numbers needs; those that always hold come first."""
     return [
         "Per cent; in brackets 95 % bootstrap intervals over problems. "
         "An undecided response counts as wrong.",
@@ -186,7 +186,7 @@ def _intervals(summary: Summary) -> Iterator[str]:
 
 def _estimates(summary: Summary) -> Iterator[Estimate]:
     """All that stand in tables beside an interval."""
-    for result in chain.from_iterable(group.results for group in groups(summary)):
+    for result in chain.from_iterable(group.results for group in columns_of(summary)):
         yield from (result.average, result.solved, *([result.gain] if result.gain else []))
     for part in summary.split:
         yield from (*part.averages, *part.gains)
@@ -195,9 +195,13 @@ def _estimates(summary: Summary) -> Iterator[Estimate]:
 def _models(summary: Summary) -> Iterator[str]:
     if len(summary.models) > 1:
         yield f"Gains are over {summary.models[0]}, paired over problems."
-    if summary.mean and summary.mean.benchmarks == PAPER_BENCHMARKS and not summary.mean.whole:
+    if (
+        summary.mean
+        and summary.mean.benchmarks == PAPER_BENCHMARKS
+        and not summary.mean.is_complete
+    ):
         yield "The mean is over parts of the six benchmarks: it is not the paper's."
-    elif summary.mean and not summary.mean.of_the_six:
+    elif summary.mean and not summary.mean.is_headline:
         yield (
             f"The mean is over the {len(summary.mean.benchmarks)} benchmarks that are here, "
             "not over the paper's six."
@@ -210,16 +214,18 @@ def _models(summary: Summary) -> Iterator[str]:
 
 
 def _paper(summary: Summary) -> Iterator[str]:
-    beside = [
-        group for group in groups(summary) if any(paper_cell(row, group) for row in summary.papers)
+    compared = [
+        group
+        for group in columns_of(summary)
+        if any(paper_cell(row, group) for row in summary.papers)
     ]
-    if not beside:
+    if not compared:
         return
     yield (
         f"Rows of the paper: arXiv:2605.10781, Table 1, {PAPER_CELLS}; same model and method, your "
         "settings may differ."
     )
-    samples = {benchmark.samples for benchmark in summary.benchmarks if benchmark in beside}
+    samples = {benchmark.samples for benchmark in summary.benchmarks if benchmark in compared}
     if others := sorted(samples - {16}):
         counts = ", ".join(map(str, others))
         yield f"Here n is {counts}, in the paper 16: pass@n cannot be compared, it grows with n."
@@ -227,7 +233,7 @@ def _paper(summary: Summary) -> Iterator[str]:
 
 def markdown(summary: Summary) -> str:
     """All tables and notes, a heading over each table."""
-    tables = [f"### {_escaped(sheet.title)}\n\n{_pipes(sheet)}" for sheet in sheets(summary)]
+    tables = [f"### {_escaped(table.title)}\n\n{_pipes(table)}" for table in tables_of(summary)]
     return "\n\n".join([*tables, *(_escaped(note) for note in notes(summary))]) + "\n"
 
 
@@ -250,16 +256,16 @@ def as_json(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _pipes(sheet: Sheet) -> str:
+def _pipes(table: TableData) -> str:
     rows = [
-        list(map(_escaped, sheet.headings)),
-        ["---"] * sheet.names + ["---:"] * (len(sheet.headings) - sheet.names),
+        list(map(_escaped, table.headings)),
+        ["---"] * table.names + ["---:"] * (len(table.headings) - table.names),
         *(
             [
-                *map(_escaped, row[: sheet.names]),
-                *(" ".join(c.split("\n")) for c in row[sheet.names :]),
+                *map(_escaped, row[: table.names]),
+                *(" ".join(c.split("\n")) for c in row[table.names :]),
             ]
-            for row in sheet.rows
+            for row in table.rows
         ),
     ]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
@@ -278,8 +284,8 @@ def _escaped(text: str) -> str:
 
 def _benchmark(benchmark: BenchmarkResult, summary: Summary) -> dict[str, Any]:
     models = _results_as_json(benchmark, summary)
-    for found, score in zip(models, benchmark.scores, strict=True):
-        found |= {
+    for values, score in zip(models, benchmark.scores, strict=True):
+        values |= {
             "tokens_mean": score.tokens,
             "truncated": score.truncated,
             "undecided": score.undecided,
@@ -296,7 +302,7 @@ def _benchmark(benchmark: BenchmarkResult, summary: Summary) -> dict[str, Any]:
 def _mean(mean: Mean, summary: Summary) -> dict[str, Any]:
     return {
         "benchmarks": list(mean.benchmarks),
-        "of_the_six": mean.of_the_six,
+        "of_the_six": mean.is_headline,
         "models": _results_as_json(mean, summary),
     }
 
