@@ -15,9 +15,8 @@ from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rlrt.evaluation.notes import notes
-from rlrt.evaluation.sheets import Sheet, sheets
 from rlrt.evaluation.summary import Summary
+from rlrt.evaluation.tables import Sheet, notes, printable, sheets
 
 LEAST_NAME = 14  # characters of a column of names
 PIECE = re.compile(r"[^/_\- ]*[/_\- ]?")
@@ -28,14 +27,9 @@ def screen(summary: Summary, width: int) -> list[RenderableType]:
     """For a console of so many characters; narrower than about 60 they are cut off."""
     parts: list[RenderableType] = []
     for sheet in sheets(summary):
-        parts.append(Text(f"\n{plain(sheet.title)}", style="bold"))
+        parts.append(Text(f"\n{printable(sheet.title)}", style="bold"))
         parts += [_table(columns, sheet.names) for columns in _laid_out(sheet, width)]
-    return [*parts, *(Text(plain(note)) for note in notes(summary))]
-
-
-def plain(text: str) -> str:
-    """Without what a terminal obeys."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
+    return [*parts, *(Text(printable(note)) for note in notes(summary))]
 
 
 def _laid_out(sheet: Sheet, width: int) -> list[Columns]:
@@ -59,7 +53,7 @@ def _laid_out(sheet: Sheet, width: int) -> list[Columns]:
 
 def _columns(sheet: Sheet) -> Columns:
     return [
-        [[plain(line) for line in cell.split("\n")] for cell in cells]
+        [[printable(line) for line in cell.split("\n")] for cell in cells]
         for cells in zip(sheet.headings, *sheet.rows, strict=True)
     ]
 

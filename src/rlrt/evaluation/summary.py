@@ -1,27 +1,142 @@
-"""Everything that an evaluation of one or several models reports, as numbers."""
+"""What an evaluation of one or several models reports, as numbers.
 
-from collections.abc import Mapping, Sequence
+Differences between models are paired over problems: both models are measured on the same drawn problems,
+so that how hard these happen to be drops out.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from statistics import fmean
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlrt.batch import Rollout
-from rlrt.bootstrap import Resampled, mean_of
+from rlrt.batch import Rollout, Verdict
+from rlrt.bootstrap import Resampled, mean_of, resample
 from rlrt.data.benchmarks import PAPER_BENCHMARKS
 from rlrt.errors import UserError
-from rlrt.evaluation.comparison import (
-    Estimate,
-    Result,
-    estimates,
-    is_weak,
-    over_first,
-    resample_measures,
-    results,
-)
 from rlrt.evaluation.paper import PaperRow
-from rlrt.evaluation.scores import Scores, measures, right_answers, score
-from rlrt.pass_at_k import powers_of_two
+from rlrt.pass_at_k import Answers, by_problem, count_answers, pass_curve, powers_of_two
+from rlrt.seeds import derive_seed
+
+Answered = Iterable[tuple[str, int, bool]]
+Read = TypeVar("Read")
+WEAK_BELOW = Fraction(3, 5)  # of its samples right: there the teacher view is weak
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Correct answers per problem, and of all responses: mean length in tokens, two shares."""
+
+    answers: Answers
+    tokens: float
+    truncated: float  # cut at the limit
+    undecided: float  # by the verifier; they count as wrong
+
+
+def score(whose: str, rollouts: Sequence[Rollout]) -> Scores:
+    """What counts is the verdict, not what a setting pays for it.
+
+    UserError, naming ``whose`` they are, where ``count_answers`` refuses them.
+    """
+    return Scores(
+        _read(whose, count_answers, rollouts),
+        fmean(len(rollout.response.ids) for rollout in rollouts),
+        fmean(rollout.response.truncated for rollout in rollouts),
+        fmean(rollout.verdict is Verdict.UNDECIDED for rollout in rollouts),
+    )
+
+
+def right_answers(whose: str, rollouts: Sequence[Rollout]) -> dict[str, list[bool]]:
+    """By problem, whether each of its samples is right; problems may have unequal numbers of them."""
+    found = _read(whose, by_problem, rollouts) if rollouts else {}
+    return {problem: list(samples.values()) for problem, samples in found.items()}
+
+
+def _read(whose: str, read: Callable[[Answered], Read], rollouts: Sequence[Rollout]) -> Read:
+    try:
+        return read((r.problem.id, r.sample, r.verdict is Verdict.RIGHT) for r in rollouts)
+    except ValueError as error:
+        raise UserError(f"{whose} {error}") from error
+
+
+def measures(answers: Answers, ks: Sequence[int]) -> NDArray[np.float64]:
+    """``[P, 2 + K]``: avg@n, pass@n (any of n right), and unbiased pass@k."""
+    curve_PK = pass_curve(answers, ks)
+    average_P = answers.correct_P / answers.samples
+    solved_P = (answers.correct_P > 0).astype(np.float64)
+    return np.column_stack([average_P, solved_P, curve_PK])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share of 1, or a difference of two, and its 95 % interval; None where one problem is all."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether all problems are alike: the bootstrap cannot say how sure the value is."""
+        return self.low is not None and self.low == self.high
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model on a benchmark, or on the mean of several; the gains are over the first model."""
+
+    average: Estimate  # avg@n
+    solved: Estimate  # pass@n, any of n right
+    pass_at: Mapping[int, Estimate]  # unbiased
+    gain: Estimate | None  # of avg@n; None of the first model itself
+    solved_gain: Estimate | None  # of pass@n
+
+
+def resample_measures(measures_PMV: NDArray[np.float64], seed: int, name: str) -> Resampled:
+    """Means ``[M, V]`` of all models; problems are drawn for all models together.
+
+    Every ``name`` has draws of its own.
+    """
+    return resample(measures_PMV, derive_seed(seed, f"bootstrap {name}"))
+
+
+def results(resampled: Resampled, problems: int, ks: Sequence[int]) -> tuple[Result, ...]:
+    """A result per model, of means ``[M, 2 + K]`` in the order of ``scores.measures``."""
+    values, gains = estimates(resampled, problems), estimates(over_first(resampled), problems)
+    return tuple(
+        Result(
+            average=row[0],
+            solved=row[1],
+            pass_at=dict(zip(ks, row[2:], strict=True)),
+            gain=gain[0] if model else None,
+            solved_gain=gain[1] if model else None,
+        )
+        for model, (row, gain) in enumerate(zip(values, gains, strict=True))
+    )
+
+
+def over_first(resampled: Resampled) -> Resampled:
+    """Paired differences to the first model."""
+    return Resampled(resampled.mean - resampled.mean[:1], resampled.draws - resampled.draws[:, :1])
+
+
+def estimates(resampled: Resampled, problems: int) -> list[list[Estimate]]:
+    """Of means ``[M, V]`` over so many problems (of the smallest of several strata), model by model."""
+    if problems == 1:
+        return [[Estimate(float(value), None, None) for value in row] for row in resampled.mean]
+    low_MV, high_MV = resampled.interval()
+    return [
+        [Estimate(*map(float, three)) for three in zip(*rows, strict=True)]
+        for rows in zip(resampled.mean, low_MV, high_MV, strict=True)
+    ]
+
+
+def is_weak(right: Sequence[bool] | None) -> bool | None:
+    """Whether the teacher view solves less than 60 % of these samples of a problem; None of none."""
+    return None if right is None else Fraction(sum(right), len(right)) < WEAK_BELOW
 
 
 @dataclass(frozen=True)
