@@ -1,9 +1,9 @@
 """One rollout step with nothing but its host work; ``python host_step.py PROBLEMS SAMPLES LIMIT BUDGET``.
 
-The project's own callback, module, prompts, verifier and records, RLRT with correct peers as contexts. Stubs stand
-for what a card does: the engine's decoding, and the policy's layers and head. Prints JSON: the work, and
-seconds (by the clock, and of this
-process's cores) and peak GiB above the start of every stage. "stub" is what the stubs take themselves.
+The project's own callback, module, prompts, verifier and records, RLRT with correct peers as contexts.
+Stubs stand for what a card does: the engine's decoding, and the policy's layers and head. Prints JSON:
+the work, and seconds (by the clock, and of this process's cores) and peak GiB above the start of every
+stage. "stub" is what the stubs take themselves.
 """
 
 import json

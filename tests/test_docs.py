@@ -23,3 +23,13 @@ def test_every_file_it_names_exists() -> None:
 def test_no_gap_is_left_to_fill() -> None:
     for path in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
         assert "@@" not in path.read_text(encoding="utf-8"), path
+
+
+def test_the_walk_names_every_stop_once() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    stops = re.findall(r"^\| (\d+) \|.*?\| `([\w/]+\.py)` \|", text, re.MULTILINE)
+    assert [int(number) for number, _ in stops] == list(range(1, len(stops) + 1))
+    files = re.findall(r"`((?:\w+/)*\w+\.py)`", text)
+    assert len(set(files)) == len(files)
+    for name in files:
+        assert (ROOT / name).is_file() or (ROOT / "src/rlrt" / name).is_file(), name

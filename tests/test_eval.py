@@ -18,8 +18,7 @@ from safetensors.torch import load_file, save_file
 from rlrt.config.stored_policies import StoredPolicy
 from rlrt.engine.hf_engine import HFEngine
 from rlrt.eval import main
-from rlrt.evaluation.journal import Journal
-from rlrt.evaluation.lock import alone
+from rlrt.evaluation.folder import Journal, lock_folder
 from rlrt.records import read_table, rollouts_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -253,7 +252,7 @@ def test_a_second_process_is_refused_before_anything_is_read(
 ) -> None:
     sums(tmp_path)
     words = ["model=tiny", f"benchmark={tmp_path}/sums.jsonl", *SMALL]
-    with alone(tmp_path / "out"):
+    with lock_folder(tmp_path / "out"):
         said = refused(capsys, *words, f"out={tmp_path}/out")
     assert said.startswith(f"{tmp_path}/out is being written by another process: wait until")
     assert [path.name for path in tmp_path.iterdir()] == ["sums.jsonl"]

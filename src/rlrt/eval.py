@@ -19,10 +19,10 @@ def main(arguments: Sequence[str]) -> None:
         return
     grow_segments()
     with stop_with_a_sentence(advice="the same command goes on from here"):
-        words = parse(arguments)
-        from rlrt.evaluation.evaluate import evaluate
+        command = parse(arguments)
+        from rlrt.evaluation.run import evaluate
 
-        evaluate(words)
+        evaluate(command)
 
 
 if __name__ == "__main__":

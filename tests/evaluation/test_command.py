@@ -5,23 +5,23 @@ from pathlib import Path
 import pytest
 
 from rlrt.errors import UserError
-from rlrt.evaluation.command import Words, parse
+from rlrt.evaluation.command import Command, parse
 
 
 def test_its_own_words_and_those_of_hydra() -> None:
     words = parse(
         ["model=[tiny, logs/a=b]", "sampling.samples=4", "benchmark=all,x.jsonl", "out=~/an out"]
     )
-    assert words == Words(
+    assert words == Command(
         ("tiny", "logs/a=b"),
         ("all", "x.jsonl"),
         None,
         Path("~/an out").expanduser(),
         ("sampling.samples=4",),
     )
-    assert words.named == {"sampling.samples"}
-    assert not words.names("sampling")
-    assert parse(["model=a", "benchmark=b", "+sampling=tiny"]).names("sampling")
+    assert words.named_settings == {"sampling.samples"}
+    assert not words.chooses("sampling")
+    assert parse(["model=a", "benchmark=b", "+sampling=tiny"]).chooses("sampling")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rlrt.errors import UserError
 from rlrt.evaluation.questions import (
     Question,
     TeacherQuestions,
-    require_room,
+    require_prompts_fit,
     student_questions,
     teacher_questions,
 )
@@ -67,16 +67,16 @@ def test_no_problem_is_left_out_for_its_length(tokenizer: PreTrainedTokenizerBas
     prompts = Prompts(tokenizer)
     lengths = [len(prompts.student_ids(problem.question)) for problem in SUMS]
     questions = student_questions({"a": SUMS}, prompts, 4)
-    require_room(questions, max(lengths), 1024)
+    require_prompts_fit(questions, max(lengths), 1024)
     both = rf"at least {max(lengths)}, and the model takes 1024 tokens of prompt and response$"
     with pytest.raises(
         UserError, match=rf"tokens is 3, and the prompts of 2 problems are .*{both}"
     ):
-        require_room(questions, 3, 1024)
+        require_prompts_fit(questions, 3, 1024)
     with pytest.raises(
         UserError, match="and the prompt of 1 problem is longer: it must be at least"
     ):
-        require_room(questions[:4], 3, 1024)
+        require_prompts_fit(questions[:4], 3, 1024)
 
 
 def teacher_view(

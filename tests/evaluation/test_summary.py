@@ -66,7 +66,7 @@ def test_the_headline_is_the_mean_of_the_six_and_of_nothing_else() -> None:
     counts |= {"extra": by_counts([4], 4), "math500": by_counts([2, 2, 2, 2], 4)}
     mean = summarize([model("m", counts)], 0).mean
     assert mean is not None
-    assert mean.of_the_six
+    assert mean.is_headline
     assert mean.benchmarks == PAPER_BENCHMARKS
     assert mean.results[0].average.value == pytest.approx((0 + 1 + 2 + 3 + 4 + 2) / 24)
 
@@ -75,7 +75,7 @@ def test_without_all_six_it_is_the_mean_of_what_is_there() -> None:
     counts = {"math500": by_counts([1, 1], 4), "mine": by_counts([4], 8)}
     mean = summarize([model("m", counts)], 0).mean
     assert mean is not None
-    assert not mean.of_the_six
+    assert not mean.is_headline
     assert mean.benchmarks == ("math500", "mine")
     assert mean.results[0].average.value == pytest.approx((0.25 + 0.5) / 2)
     assert list(mean.results[0].pass_at) == [1, 2, 4]  # 8 is not in both
@@ -172,8 +172,10 @@ def test_a_part_of_a_benchmark_is_not_the_benchmark() -> None:
     answers = {name: by_counts([1, 2], 4) for name in PAPER_BENCHMARKS}
     whole = summarize([model("m", answers)], 0, dict.fromkeys(PAPER_BENCHMARKS, 2))
     assert whole.mean is not None
-    assert whole.mean.of_the_six
+    assert whole.mean.is_headline
     part = summarize([model("m", answers)], 0, dict.fromkeys(PAPER_BENCHMARKS, 2) | {"amc23": 40})
-    assert [one.whole for one in part.benchmarks] == [name != "amc23" for name in PAPER_BENCHMARKS]
+    assert [one.is_complete for one in part.benchmarks] == [
+        name != "amc23" for name in PAPER_BENCHMARKS
+    ]
     assert part.mean is not None
-    assert not part.mean.of_the_six
+    assert not part.mean.is_headline

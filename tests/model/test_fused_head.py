@@ -164,6 +164,30 @@ def test_a_head_whose_storage_is_freed_between_the_passes_is_read_anew() -> None
     torch.testing.assert_close(torch.autograd.grad(found.sum(), (hidden, head)), plain)
 
 
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_gradient_that_is_there_is_added_to_in_place_unless_hooks_wait_for_the_new_one(
+    hooked: bool,
+) -> None:
+    hidden, head, *_, ids = two_models(4)
+    plain, divergence = naive(hidden, head, ids, 1.0).sum(), AlphaDivergence(0.5, 3)
+    (expected,) = torch.autograd.grad(plain, head)
+    for both in (False, True):
+        head.grad = before = torch.ones_like(head)
+        seen: list[torch.Tensor] = []
+        if hooked:
+            handle = head.register_post_accumulate_grad_hook(seen.append)
+        loss = token_logprobs(hidden, head, ids, 1.0)[0].sum()
+        if both:
+            views = hidden, head, hidden, head
+            loss = loss + 0 * distilled_tokens(*views, ids, 1.0, divergence)[0].sum()
+        loss.backward()
+        torch.testing.assert_close(head.grad, 1 + expected)
+        assert head.grad is before
+        assert bool(seen) == hooked
+        if hooked:
+            handle.remove()
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_products_of_low_precision_are_not_rounded_to_it(
     temperature: float, monkeypatch: pytest.MonkeyPatch

@@ -128,7 +128,7 @@ def curve(method: str, benchmark: str, evaluations: Sequence[Answers], seed: int
         curves_SK = np.array([pass_curve(one, ks).mean(0) for one in evaluations])
         mean_K, low_K, high_K = curves_SK.mean(0), curves_SK.min(0), curves_SK.max(0)
     else:
-        # the purpose as in rlrt.evaluation.comparison, which draws the same problems
+        # the purpose as in rlrt.evaluation.summary, which draws the same problems
         drawn_by = derive_seed(seed, f"bootstrap {benchmark}")
         resampled = resample(pass_curve(first, ks), drawn_by)
         mean_K, (low_K, high_K) = resampled.mean, resampled.interval()

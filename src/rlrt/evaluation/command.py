@@ -1,4 +1,4 @@
-"""The words of the command ``eval.py``: its own, and the settings that Hydra composes."""
+"""The arguments of the command ``eval.py``: its own, and the settings that Hydra composes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ OWN = ("model", "benchmark", "benchmark_folder", "out")
 
 
 @dataclass(frozen=True)
-class Words:
-    """What the command was given; ``settings`` are Hydra's overrides."""
+class Command:
+    """The arguments of the command; ``settings`` are Hydra's overrides."""
 
     models: tuple[str, ...]
     benchmarks: tuple[str, ...]
@@ -38,23 +38,23 @@ class Words:
     settings: tuple[str, ...]
 
     @property
-    def named(self) -> set[str]:
+    def named_settings(self) -> set[str]:
         """The full names of the settings given."""
         return {word.lstrip("+~").partition("=")[0] for word in self.settings}
 
-    def names(self, group: str) -> bool:
+    def chooses(self, group: str) -> bool:
         """Whether a file of the group is chosen."""
-        return group in self.named
+        return group in self.named_settings
 
 
-def parse(arguments: Sequence[str]) -> Words:
-    """The words, or UserError where one is missing, doubled, or no word of this command."""
+def parse(arguments: Sequence[str]) -> Command:
+    """The command; UserError where an argument is missing, doubled, or unknown to it."""
     own, settings = own_words(arguments, OWN)
     for name in ("model", "benchmark"):
         if name not in own:
             raise UserError(f"{name}= is missing, as in model=tiny benchmark=arithmetic")
     out = own.get("out")
-    return Words(
+    return Command(
         listed("model", own["model"]),
         listed("benchmark", own["benchmark"]),
         own.get("benchmark_folder"),

@@ -1,34 +1,178 @@
-"""What one policy is asked, and how: everything that can be refused before weights are read."""
+"""What one policy is asked, and how: settings and parts, all that can be refused before weights load."""
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, PositiveInt
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from rlrt.config.compose import build, checked
+from rlrt.config.compose import CONFIGS, build, checked, compose
+from rlrt.config.schema import MAX_SEED
 from rlrt.config.stored_policies import StoredPolicy, find_policy
 from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts
-from rlrt.engine.engine import Engine, EngineSpec
-from rlrt.evaluation.command import Words
-from rlrt.evaluation.sampling import EvaluationSampling
-from rlrt.evaluation.settings import (
-    EvaluationSettings,
-    compose_for,
-    fit_responses,
-    model_settings,
-)
+from rlrt.engine.engine import Engine, EngineSpec, Sampling
+from rlrt.errors import UserError
+from rlrt.evaluation.command import OWN, Command
 from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
 from rlrt.reward.verifier import Verifier
-from rlrt.validation import check_settings
+from rlrt.validation import check_settings, spelled, validated
 
-JUDGING = ("extract", "tail_characters", "max_answer_characters", "timeout_s", "memory_gib")
-UNREAD = ("_name_or_path", "transformers_version", "dtype")  # of a shape: no response hangs on them
-TEACHER_WORDS = 512  # tokens of a teacher prompt beside the question and the demonstration
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+GROUPS = ("sampling", "engine", "prompts", "reward")
+VERDICT_SETTINGS = (
+    "extract",
+    "tail_characters",
+    "max_answer_characters",
+    "timeout_s",
+    "memory_gib",
+)
+# keys of a model's configuration that change no response
+IGNORED_SHAPE_KEYS = ("_name_or_path", "transformers_version", "dtype")
+TEACHER_TEMPLATE_TOKENS = 512  # of a teacher prompt beside the question and the demonstration
+
+
+@validated("sampling")
+@dataclass(frozen=True)
+class EvaluationSampling:
+    """``samples`` responses to every problem. ``thinking`` null leaves the prompts as they are."""
+
+    samples: PositiveInt
+    max_prompt_tokens: PositiveInt
+    max_response_tokens: PositiveInt
+    temperature: float
+    top_p: float
+    thinking: bool | None
+
+    def __post_init__(self) -> None:
+        _ = self.for_engine  # refuses values out of range
+
+    @property
+    def for_engine(self) -> Sampling:
+        """The part of it that the engine needs."""
+        return Sampling(self.max_response_tokens, self.temperature, self.top_p)
+
+    def __str__(self) -> str:
+        thinking = {True: ", thinking", False: ", without thinking", None: ""}[self.thinking]
+        return (
+            f"{self.samples} samples of up to {self.max_response_tokens} tokens, "
+            f"temperature {self.temperature:g}, top-p {self.top_p:g}{thinking}"
+        )
+
+
+@validated("")
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """The settings without a group."""
+
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    accelerator: Literal["auto", "cpu", "gpu"]
+    dtype: Literal["auto", "bfloat16", "float32"]
+    max_problems: PositiveInt | None
+
+    def __post_init__(self) -> None:
+        if self.accelerator == "gpu" and not torch.cuda.is_available():
+            raise ValueError("accelerator is gpu, and PyTorch finds none here: use auto or cpu")
+
+    @property
+    def device(self) -> torch.device:
+        gpu = self.accelerator == "gpu" or (
+            self.accelerator == "auto" and torch.cuda.is_available()
+        )
+        return torch.device("cuda" if gpu else "cpu")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The data type of the engine and of the policy."""
+        usual = "bfloat16" if self.device.type == "cuda" else "float32"
+        return DTYPES[usual if self.dtype == "auto" else self.dtype]
+
+
+def model_settings(stored: StoredPolicy) -> DictConfig | None:
+    """Of the run that made the policy, or of the preset that names its folder; None for others."""
+    if stored.config is not None:
+        return stored.config.model
+    for path in sorted((CONFIGS / "model").glob("*.yaml")):
+        preset = OmegaConf.load(path)
+        assert isinstance(preset, DictConfig)
+        if Path(preset.path).expanduser().resolve() == Path(stored.folder).expanduser().resolve():
+            return preset
+    return None
+
+
+def compose_for(stored: StoredPolicy, model: DictConfig | None, command: Command) -> DictConfig:
+    """The settings with what fits the policy where the command says nothing."""
+    thinking = spelled(None if model is None else model.enable_thinking)
+    given = [f"model.enable_thinking={thinking}", *command.settings]
+    config = compose(given, "eval", OWN)
+    for group in GROUPS:
+        if not config.get(group):
+            raise UserError(f"{group} is missing, it must name a file of configs/{group}")
+    prompts = _prompts(config, stored, command)
+    if not command.chooses("sampling"):
+        usual = "thinking" if prompts.student_thinking is True else "no_thinking"
+        if model is not None and model.name == "tiny":
+            usual = "tiny"
+        config = compose([f"sampling={usual}", *given], "eval")
+    OmegaConf.set_struct(config, False)
+    config.prompts = prompts
+    thinking_wanted = build(config.sampling).thinking
+    _set_thinking(config.prompts, thinking_wanted, model is not None, command)
+    del config["model"]
+    return config
+
+
+def _prompts(config: DictConfig, stored: StoredPolicy, command: Command) -> DictConfig:
+    """A run's own, but for what the command names."""
+    if stored.config is None or command.chooses("prompts"):
+        return config.prompts
+    prompts = stored.config.prompts.copy()
+    for name in command.named_settings:
+        if name.startswith("prompts."):
+            OmegaConf.update(prompts, name.removeprefix("prompts."), OmegaConf.select(config, name))
+    return prompts
+
+
+def _set_thinking(
+    prompts: DictConfig, thinking: bool | None, known: bool, command: Command
+) -> None:
+    """Have the prompts' thinking switch say what the sampling says.
+
+    A policy that is trained without the switch is asked without it.
+    """
+    own = build(prompts).student_thinking
+    named = command.chooses("prompts") or command.chooses("prompts.student_thinking")
+    if thinking is None or thinking == own or (own is None and (known or named)):
+        return
+    if named:
+        raise UserError(
+            f"prompts.student_thinking is {spelled(own)} and sampling.thinking is {spelled(thinking)}: "
+            "they must agree"
+        )
+    if prompts.teacher_thinking == own:
+        prompts.teacher_thinking = thinking
+    prompts.student_thinking = thinking
+
+
+def fit_responses(config: DictConfig, model_tokens: int, command: Command) -> None:
+    """Shorten the responses to what the model takes, unless their length was asked for."""
+    sampling = build(config.sampling)
+    longest = model_tokens - sampling.max_prompt_tokens
+    if sampling.max_response_tokens <= longest:
+        return
+    if longest < 1 or "sampling.max_response_tokens" in command.named_settings:
+        raise UserError(
+            f"sampling.max_prompt_tokens + max_response_tokens = "
+            f"{sampling.max_prompt_tokens + sampling.max_response_tokens} is more than the "
+            f"{model_tokens} tokens that the model takes"
+        )
+    config.sampling.max_response_tokens = longest
 
 
 @dataclass(frozen=True)
@@ -58,14 +202,14 @@ class Plan:
         """All that decides how a question is answered; not how many are asked. Reads the weights once."""
         config = OmegaConf.to_container(self.config, resolve=True)
         assert isinstance(config, dict)
-        shape = {k: v for k, v in self.shape.to_dict().items() if k not in UNREAD}
+        shape = {k: v for k, v in self.shape.to_dict().items() if k not in IGNORED_SHAPE_KEYS}
         return {
             "policy": self.stored.digest(),
             "model_settings": digest(shape),
             "stop_token_ids": list(self.spec.stop_token_ids),
-            "tokenizer": digest(_spelling(self.tokenizer)),
+            "tokenizer": digest(_tokenizer_identity(self.tokenizer)),
             "seed": self.settings.seed,
-            "dtype": str(self.settings.number).removeprefix("torch."),
+            "dtype": str(self.settings.torch_dtype).removeprefix("torch."),
             "engine": {"_target_": config["engine"]["_target_"]},
             "context": config["context"] or None,
             "sampling": {k: v for k, v in config["sampling"].items() if k != "samples"},
@@ -79,7 +223,9 @@ class Plan:
     @property
     def judged_by(self) -> str:
         """Of the settings that a verdict depends on."""
-        return digest({k: v for k, v in self.config.reward.items() if k in (*JUDGING, "_target_")})
+        return digest(
+            {k: v for k, v in self.config.reward.items() if k in (*VERDICT_SETTINGS, "_target_")}
+        )
 
 
 def digest(settings: object) -> str:
@@ -88,8 +234,8 @@ def digest(settings: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
-def _spelling(tokenizer: PreTrainedTokenizerBase) -> list[object]:
-    """What decides how messages become ids, and ids text."""
+def _tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> list[object]:
+    """Everything that decides how messages become ids, and ids text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)  # of all but the slow ones
     words = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
     if backend is not None:
@@ -98,12 +244,13 @@ def _spelling(tokenizer: PreTrainedTokenizerBase) -> list[object]:
     return [words, special, tokenizer.chat_template]
 
 
-def make_plan(word: str, words: Words, with_context: bool) -> Plan:
-    """The plan of the policy ``word``; UserError for the first setting that is wrong or does not fit."""
-    stored = find_policy(word)
+def make_plan(name: str, command: Command, with_context: bool) -> Plan:
+    """The plan of the policy ``name``; UserError for the first setting that is wrong or does not fit."""
+    stored = find_policy(name)
     model = model_settings(stored)
-    config = compose_for(stored, model, words)
-    shows = bool(config.context)  # to any policy of the command: one engine may serve them all
+    config = compose_for(stored, model, command)
+    # whether the command has a context for any policy: one engine may serve them all
+    has_context = bool(config.context)
     if not with_context:
         config.context = None
     names = ("seed", "accelerator", "dtype", "max_problems")
@@ -112,7 +259,7 @@ def make_plan(word: str, words: Words, with_context: bool) -> Plan:
     path = stored.local_folder()
     tokenizer = checked(load_tokenizer, path, setting="model")
     shape = checked(load_config, path, setting="model")
-    fit_responses(config, shape.max_position_embeddings, words)
+    fit_responses(config, shape.max_position_embeddings, command)
     settings, sampling = checked(EvaluationSettings, **plain), build(config.sampling)
     return Plan(
         stored,
@@ -129,8 +276,8 @@ def make_plan(word: str, words: Words, with_context: bool) -> Plan:
         EngineSpec(
             path,
             checked(stop_token_ids, path, tokenizer),
-            settings.number,
-            min(_longest(sampling, shows), shape.max_position_embeddings),
+            settings.torch_dtype,
+            min(_longest_sequence(sampling, has_context), shape.max_position_embeddings),
         ),
     )
 
@@ -142,7 +289,9 @@ def _engine(config: DictConfig, shape: PretrainedConfig) -> Engine:
     return engine
 
 
-def _longest(sampling: EvaluationSampling, shows: bool) -> int:
+def _longest_sequence(sampling: EvaluationSampling, has_context: bool) -> int:
     """Tokens of the longest sequence; a context may show a whole response in the prompt."""
     longest = sampling.max_prompt_tokens + sampling.max_response_tokens
-    return longest + sampling.max_response_tokens + TEACHER_WORDS if shows else longest
+    return (
+        longest + sampling.max_response_tokens + TEACHER_TEMPLATE_TOKENS if has_context else longest
+    )

@@ -42,6 +42,11 @@ class Question:
         digest = blake2b(repr(self.prompt_ids).encode(), digest_size=8).hexdigest()
         return Key(self.view, self.benchmark, self.problem.id, self.sample, digest)
 
+    @property
+    def slot(self) -> tuple[str, str, int]:
+        """Benchmark, problem and sample: what the question is about, however it is worded."""
+        return self.benchmark, self.problem.id, self.sample
+
     def seed(self, seed: int) -> int:
         """Depends on what is asked, and on nothing that is asked beside it."""
         purpose = f"evaluation/{self.view}/{self.benchmark}/{self.problem.id}"
@@ -78,7 +83,9 @@ def student_questions(
     return questions
 
 
-def require_room(questions: Sequence[Question], max_prompt_tokens: int, model_tokens: int) -> None:
+def require_prompts_fit(
+    questions: Sequence[Question], max_prompt_tokens: int, model_tokens: int
+) -> None:
     """UserError where a prompt is longer than ``max_prompt_tokens``: an evaluation leaves nothing out."""
     lengths = [len(question.prompt_ids) for question in questions if not question.sample]
     if too_long := sum(length > max_prompt_tokens for length in lengths):
@@ -91,7 +98,10 @@ def require_room(questions: Sequence[Question], max_prompt_tokens: int, model_to
 
 @dataclass(frozen=True)
 class TeacherQuestions:
-    """The teacher view's questions, and of how many rollouts it has none or a shortened context."""
+    """The teacher view's questions.
+
+    ``without``: rollouts for which there is no context; ``shortened``: questions whose context was cut.
+    """
 
     questions: tuple[Question, ...]
     without: int
@@ -105,30 +115,30 @@ def teacher_questions(
     max_prompt_tokens: int,
 ) -> TeacherQuestions:
     """One question for every rollout of the student view that the context shows something for."""
-    found = list(_shown(rollouts, context, prompts, max_prompt_tokens))
+    asked = list(_with_context(rollouts, context, prompts, max_prompt_tokens))
     return TeacherQuestions(
-        tuple(question for question, _ in found),
-        sum(map(len, rollouts.values())) - len(found),
-        sum(shortened for _, shortened in found),
+        tuple(question for question, _ in asked),
+        sum(map(len, rollouts.values())) - len(asked),
+        sum(shortened for _, shortened in asked),
     )
 
 
-def _shown(
+def _with_context(
     rollouts: Mapping[str, Sequence[Rollout]],
     context: Context,
     prompts: Prompts,
     max_prompt_tokens: int,
 ) -> Iterator[tuple[Question, bool]]:
-    for benchmark, asked in rollouts.items():
-        for rollout, shown in zip(asked, context(asked, 0), strict=True):
-            if shown is None:
+    for benchmark, answered in rollouts.items():
+        for rollout, demonstration in zip(answered, context(answered, 0), strict=True):
+            if demonstration is None:
                 continue
             prompt = prompts.teacher_ids(
                 rollout.problem.question,
-                shown.template,
-                shown.text,
+                demonstration.template,
+                demonstration.text,
                 max_prompt_tokens,
-                shown.keep_start,
+                demonstration.keep_start,
             )
             if prompt is not None:
                 question = Question(

@@ -15,9 +15,8 @@ from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rlrt.evaluation.notes import notes
-from rlrt.evaluation.sheets import Sheet, sheets
 from rlrt.evaluation.summary import Summary
+from rlrt.evaluation.tables import TableData, notes, printable, tables_of
 
 LEAST_NAME = 14  # characters of a column of names
 PIECE = re.compile(r"[^/_\- ]*[/_\- ]?")
@@ -27,51 +26,46 @@ Columns = list[list[list[str]]]  # lines of every cell, heading first
 def screen(summary: Summary, width: int) -> list[RenderableType]:
     """For a console of so many characters; narrower than about 60 they are cut off."""
     parts: list[RenderableType] = []
-    for sheet in sheets(summary):
-        parts.append(Text(f"\n{plain(sheet.title)}", style="bold"))
-        parts += [_table(columns, sheet.names) for columns in _laid_out(sheet, width)]
-    return [*parts, *(Text(plain(note)) for note in notes(summary))]
+    for table in tables_of(summary):
+        parts.append(Text(f"\n{printable(table.title)}", style="bold"))
+        parts += [_table(columns, table.names) for columns in _laid_out(table, width)]
+    return [*parts, *(Text(printable(note)) for note in notes(summary))]
 
 
-def plain(text: str) -> str:
-    """Without what a terminal obeys."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
-
-
-def _laid_out(sheet: Sheet, width: int) -> list[Columns]:
+def _laid_out(table: TableData, width: int) -> list[Columns]:
     """The columns of one table, or of the fewest with the same names that fit."""
-    stacked = _columns(sheet)
+    stacked = _columns(table)
     beside = [[[" ".join(cell)] for cell in column] for column in stacked]
     if _width(beside) <= width:
         return [beside]
-    for tables in range(1, len(stacked) - sheet.names + 1):
+    for tables in range(1, len(stacked) - table.names + 1):
         for columns in (beside, stacked) if tables > 1 else (stacked,):
-            names, parts = columns[: sheet.names], _shared_out(columns[sheet.names :], tables)
-            room = min(width - _width(part) for part in parts) - 2 * len(names)
-            if room >= LEAST_NAME * len(names):
+            names, parts = columns[: table.names], _shared_out(columns[table.names :], tables)
+            width_left = min(width - _width(part) for part in parts) - 2 * len(names)
+            if width_left >= LEAST_NAME * len(names):
                 break
         else:
             continue
         break
-    narrow = _narrowed(names, room)
+    narrow = _narrowed(names, width_left)
     return [[*narrow, *part] for part in parts]
 
 
-def _columns(sheet: Sheet) -> Columns:
+def _columns(table: TableData) -> Columns:
     return [
-        [[plain(line) for line in cell.split("\n")] for cell in cells]
-        for cells in zip(sheet.headings, *sheet.rows, strict=True)
+        [[printable(line) for line in cell.split("\n")] for cell in cells]
+        for cells in zip(table.headings, *table.rows, strict=True)
     ]
 
 
 def _shared_out(numbers: Columns, tables: int) -> list[Columns]:
-    """Nearly equally many for each."""
+    """The columns divided among so many tables, nearly equally many for each."""
     ends = [round(len(numbers) * table / tables) for table in range(tables + 1)]
     return [numbers[start:end] for start, end in pairwise(ends)]
 
 
 def _width(columns: Columns) -> int:
-    """Of the table: every column has a space on its right and a line beside it, of spaces here."""
+    """Characters of the table: rich puts a space to the right of every column and a border beside it."""
     return sum(_longest(column) + 2 for column in columns) + 1
 
 
@@ -79,10 +73,10 @@ def _longest(column: Sequence[Sequence[str]]) -> int:
     return max(cell_len(line) for cell in column for line in cell)
 
 
-def _narrowed(names: Columns, room: int) -> Columns:
-    """Columns of names that take ``room`` together: the widest give way first."""
+def _narrowed(names: Columns, width_left: int) -> Columns:
+    """Columns of names that take ``width_left`` characters together: the widest give way first."""
     widths = [_longest(column) for column in names]
-    while sum(widths) > room and max(widths) > 1:
+    while sum(widths) > width_left and max(widths) > 1:
         widths[widths.index(max(widths))] -= 1
     return [
         [[part for line in cell for part in folded(line, width)] for cell in column]

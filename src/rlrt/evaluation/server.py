@@ -1,14 +1,18 @@
-"""The engine of an evaluation: started where something has to be sampled, kept where it can be."""
+"""The engine of an evaluation, started where something has to be sampled, and the progress of sampling."""
 
 import gc
 import json
 import time
 from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
 
 import torch
 from omegaconf import OmegaConf
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rlrt.config.commands import say
+from rlrt.batch import Response
+from rlrt.config.commands import console, say
 from rlrt.engine.engine import Engine, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
 from rlrt.evaluation.plan import Plan
@@ -17,7 +21,7 @@ from rlrt.model.policy import Policy, score_responses
 TOKEN_BUDGET = 8192  # of a pass of the probe
 
 
-class Server:
+class EngineServer:
     """Serves one policy after the other. Policies of one shape share an engine, which gets the new
     weights and proves that it has them.
     """
@@ -88,3 +92,53 @@ def _kind(plan: Plan) -> str:
     rest = [plan.spec.stop_token_ids, str(plan.spec.dtype), plan.spec.max_model_tokens]
     settings = OmegaConf.to_container(plan.config.engine, resolve=True)
     return json.dumps([shape, rest, settings], sort_keys=True, default=str)
+
+
+class ProgressCounter:
+    """Counts responses as they end: a bar on a terminal, and one line at the end."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._name = name
+        self._total = total
+        self._responses = self._tokens = 0
+        self._began: float | None = None
+        self._bar = Progress(
+            TextColumn(name),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[tokens]} tokens"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(name, total=total, tokens=0)
+
+    def begin(self) -> None:
+        """Sampling begins; what came before does not count."""
+        self._began = time.perf_counter()
+        self._bar.start()
+
+    def add(self, response: Response) -> None:
+        """One more response has ended."""
+        self._responses += 1
+        self._tokens += len(response.ids)
+        self._bar.update(self._task, completed=self._responses, tokens=self._tokens)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        if self._began is None or error is not None:
+            return
+        seconds = time.perf_counter() - self._began
+        say(
+            f"{self._name}: {self._responses} responses and their verdicts in {seconds:.1f} s, "
+            f"{self._tokens / seconds:.0f} tokens/s"
+        )

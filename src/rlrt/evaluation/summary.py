@@ -1,27 +1,148 @@
-"""Everything that an evaluation of one or several models reports, as numbers."""
+"""What an evaluation of one or several models reports, as numbers.
 
-from collections.abc import Mapping, Sequence
+Differences between models are paired over problems: both models are measured on the same drawn problems,
+so that how hard these happen to be drops out.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from statistics import fmean
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlrt.batch import Rollout
-from rlrt.bootstrap import Resampled, mean_of
+from rlrt.batch import Rollout, Verdict
+from rlrt.bootstrap import Resampled, mean_of, resample
 from rlrt.data.benchmarks import PAPER_BENCHMARKS
 from rlrt.errors import UserError
-from rlrt.evaluation.comparison import (
-    Estimate,
-    Result,
-    estimates,
-    is_weak,
-    over_first,
-    resample_measures,
-    results,
-)
 from rlrt.evaluation.paper import PaperRow
-from rlrt.evaluation.scores import Scores, measures, right_answers, score
-from rlrt.pass_at_k import powers_of_two
+from rlrt.pass_at_k import Answers, by_problem, count_answers, pass_curve, powers_of_two
+from rlrt.seeds import derive_seed
+
+Answered = Iterable[tuple[str, int, bool]]
+Read = TypeVar("Read")
+WEAK_BELOW = Fraction(3, 5)  # of its samples right: there the teacher view is weak
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Correct answers per problem, and of all responses: mean length in tokens, two shares."""
+
+    answers: Answers
+    tokens: float
+    truncated: float  # cut at the limit
+    undecided: float  # by the verifier; they count as wrong
+
+
+def score(whose: str, rollouts: Sequence[Rollout]) -> Scores:
+    """The scores of one model on one benchmark; what counts is the verdict, not the reward.
+
+    UserError, naming ``whose`` they are, where ``count_answers`` refuses them.
+    """
+    return Scores(
+        _read(whose, count_answers, rollouts),
+        fmean(len(rollout.response.ids) for rollout in rollouts),
+        fmean(rollout.response.truncated for rollout in rollouts),
+        fmean(rollout.verdict is Verdict.UNDECIDED for rollout in rollouts),
+    )
+
+
+def right_answers(whose: str, rollouts: Sequence[Rollout]) -> dict[str, list[bool]]:
+    """By problem, whether each of its samples is right; problems may have unequal numbers of them."""
+    answers = _read(whose, by_problem, rollouts) if rollouts else {}
+    return {problem: list(samples.values()) for problem, samples in answers.items()}
+
+
+def _read(whose: str, read: Callable[[Answered], Read], rollouts: Sequence[Rollout]) -> Read:
+    try:
+        return read((r.problem.id, r.sample, r.verdict is Verdict.RIGHT) for r in rollouts)
+    except ValueError as error:
+        raise UserError(f"{whose} {error}") from error
+
+
+def measures(answers: Answers, ks: Sequence[int]) -> NDArray[np.float64]:
+    """``[P, 2 + K]``: avg@n, pass@n (any of n right), and unbiased pass@k."""
+    curve_PK = pass_curve(answers, ks)
+    average_P = answers.correct_P / answers.samples
+    solved_P = (answers.correct_P > 0).astype(np.float64)
+    return np.column_stack([average_P, solved_P, curve_PK])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share of 1, or a difference of two, and its 95 % interval; None where one problem is all."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether all problems are alike: the bootstrap cannot say how sure the value is."""
+        return self.low is not None and self.low == self.high
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model on a benchmark, or on the mean of several; the gains are over the first model."""
+
+    average: Estimate  # avg@n
+    solved: Estimate  # pass@n, any of n right
+    pass_at: Mapping[int, Estimate]  # unbiased
+    gain: Estimate | None  # of avg@n; None of the first model itself
+    solved_gain: Estimate | None  # of pass@n
+
+
+def resample_measures(measures_PMV: NDArray[np.float64], seed: int, name: str) -> Resampled:
+    """Means ``[M, V]`` of all models; problems are drawn for all models together.
+
+    Every ``name`` has draws of its own.
+    """
+    return resample(measures_PMV, derive_seed(seed, f"bootstrap {name}"))
+
+
+def results(resampled: Resampled, problems: int, ks: Sequence[int]) -> tuple[Result, ...]:
+    """A result per model, of means ``[M, 2 + K]`` in the order of ``measures``."""
+    values, gains = (
+        estimates(resampled, problems),
+        estimates(differences_to_first(resampled), problems),
+    )
+    return tuple(
+        Result(
+            average=row[0],
+            solved=row[1],
+            pass_at=dict(zip(ks, row[2:], strict=True)),
+            gain=gain[0] if model else None,
+            solved_gain=gain[1] if model else None,
+        )
+        for model, (row, gain) in enumerate(zip(values, gains, strict=True))
+    )
+
+
+def differences_to_first(resampled: Resampled) -> Resampled:
+    """Paired differences to the first model."""
+    return Resampled(resampled.mean - resampled.mean[:1], resampled.draws - resampled.draws[:, :1])
+
+
+def estimates(resampled: Resampled, problems: int) -> list[list[Estimate]]:
+    """Estimates ``[M][V]`` of means ``[M, V]`` over so many ``problems``.
+
+    With several strata ``problems`` is the number of the smallest: one problem alone has no interval.
+    """
+    if problems == 1:
+        return [[Estimate(float(value), None, None) for value in row] for row in resampled.mean]
+    low_MV, high_MV = resampled.interval()
+    return [
+        [Estimate(*map(float, three)) for three in zip(*rows, strict=True)]
+        for rows in zip(resampled.mean, low_MV, high_MV, strict=True)
+    ]
+
+
+def is_weak(right: Sequence[bool] | None) -> bool | None:
+    """Whether the teacher view solves less than 60 % of these samples of a problem; None of none."""
+    return None if right is None else Fraction(sum(right), len(right)) < WEAK_BELOW
 
 
 @dataclass(frozen=True)
@@ -29,7 +150,7 @@ class EvaluatedModel:
     """A model with all samples of all problems, by benchmark.
 
     ``paper``: its row of the paper, where it has one. ``teacher``: the same problems asked to its
-    teacher view; those without a context may be missing, or stand there behind the student's prompt.
+    teacher view; those without a context may be missing, or stand there with the student's prompt.
     """
 
     name: str
@@ -53,8 +174,8 @@ class BenchmarkResult:
     results: tuple[Result, ...]
 
     @property
-    def whole(self) -> bool:
-        """Whether all its problems were asked: else it is another benchmark."""
+    def is_complete(self) -> bool:
+        """Whether all its problems were asked: else the score is none on this benchmark."""
         return self.problems == self.size
 
 
@@ -63,13 +184,13 @@ class Mean:
     """The plain mean over ``benchmarks``; of pass@k those k that all of them have."""
 
     benchmarks: tuple[str, ...]
-    whole: bool  # every one of them
+    is_complete: bool  # whether every one of them is
     results: tuple[Result, ...]
 
     @property
-    def of_the_six(self) -> bool:
-        """Whether it is the paper's headline."""
-        return self.whole and self.benchmarks == PAPER_BENCHMARKS
+    def is_headline(self) -> bool:
+        """Whether it is the paper's headline: the mean over all of its six benchmarks."""
+        return self.is_complete and self.benchmarks == PAPER_BENCHMARKS
 
 
 @dataclass(frozen=True)
@@ -91,7 +212,7 @@ class TeacherSplit:
 
 @dataclass(frozen=True)
 class Summary:
-    """Of models, the first of which the others are compared with."""
+    """The results of models; all others are compared with the first."""
 
     models: tuple[str, ...]
     papers: tuple[PaperRow | None, ...]
@@ -105,7 +226,7 @@ def summarize(
 ) -> Summary:
     """Everything that is reported; a function of the arguments, with the seed of the bootstrap.
 
-    ``sizes``: how many problems each benchmark has; None: so many as the models answered.
+    ``sizes``: how many problems each benchmark has; None: as many as the models answered.
     UserError where the models did not answer the same problems equally often.
     """
     names = _benchmark_names(models)
@@ -118,8 +239,8 @@ def summarize(
         drawn[name] = resample_measures(values_PMV[name], seed, name)
         asked, samples = len(answers[0].problem_ids), answers[0].samples
         size = asked if sizes is None else sizes[name]
-        found = results(drawn[name], asked, ks)
-        benchmarks.append(BenchmarkResult(name, asked, size, samples, scores[name], found))
+        per_model = results(drawn[name], asked, ks)
+        benchmarks.append(BenchmarkResult(name, asked, size, samples, scores[name], per_model))
     averages = {name: values[:, :, :1] for name, values in values_PMV.items()}
     return Summary(
         models=tuple(model.name for model in models),
@@ -133,46 +254,46 @@ def summarize(
 def _benchmark_names(models: Sequence[EvaluatedModel]) -> tuple[str, ...]:
     first = models[0]
     for model in models[1:]:
-        if alone := sorted(first.rollouts.keys() ^ model.rollouts.keys()):
+        if only_one := sorted(first.rollouts.keys() ^ model.rollouts.keys()):
             raise UserError(
                 f"{first.name} and {model.name} cannot be compared: only one of them answered "
-                f"{', '.join(alone)}"
+                f"{', '.join(only_one)}"
             )
     return tuple(first.rollouts)
 
 
 def _scores(models: Sequence[EvaluatedModel], name: str) -> tuple[Scores, ...]:
-    found = [score(f"{model.name} on {name}", model.rollouts[name]) for model in models]
-    first = found[0].answers
-    for model, other in zip(models, found, strict=True):
+    scores = [score(f"{model.name} on {name}", model.rollouts[name]) for model in models]
+    first = scores[0].answers
+    for model, other in zip(models, scores, strict=True):
         if other.answers.problem_ids != first.problem_ids:
-            alone = sorted(set(first.problem_ids) ^ set(other.answers.problem_ids))
+            only_one = sorted(set(first.problem_ids) ^ set(other.answers.problem_ids))
             raise UserError(
                 f"{models[0].name} and {model.name} cannot be compared on {name}: only one of them "
-                f"answered {len(alone)} of the problems, as {alone[0]}"
+                f"answered {len(only_one)} of the problems, as {only_one[0]}"
             )
         if other.answers.samples != first.samples:
             raise UserError(
                 f"{models[0].name} and {model.name} cannot be compared on {name}: they have "
                 f"{first.samples} and {other.answers.samples} samples of a problem"
             )
-    return tuple(found)
+    return tuple(scores)
 
 
 def _mean(benchmarks: Sequence[BenchmarkResult], drawn: Mapping[str, Resampled]) -> Mean:
-    """Over the six where all are there, and whatever else is; over all else."""
-    there = {benchmark.name: benchmark for benchmark in benchmarks}
-    names = PAPER_BENCHMARKS if there.keys() >= set(PAPER_BENCHMARKS) else tuple(there)
-    kept = [list(there[name].results[0].pass_at) for name in names]
-    ks = [k for k in kept[0] if all(k in others for others in kept)]
+    """Over the paper's six where all of them are here; else over all that are here."""
+    by_name = {benchmark.name: benchmark for benchmark in benchmarks}
+    names = PAPER_BENCHMARKS if by_name.keys() >= set(PAPER_BENCHMARKS) else tuple(by_name)
+    ks_of = [list(by_name[name].results[0].pass_at) for name in names]
+    ks = [k for k in ks_of[0] if all(k in others for others in ks_of)]
     parts = []
-    for name, found in zip(names, kept, strict=True):
-        columns = [0, 1, *(2 + found.index(k) for k in ks)]
+    for name, own_ks in zip(names, ks_of, strict=True):
+        columns = [0, 1, *(2 + own_ks.index(k) for k in ks)]  # as ``measures`` orders them
         resampled = drawn[name]
         parts.append(Resampled(resampled.mean[:, columns], resampled.draws[:, :, columns]))
-    fewest = min(there[name].problems for name in names)
-    whole = all(there[name].whole for name in names)
-    return Mean(names, whole, results(mean_of(parts), fewest, ks))
+    fewest = min(by_name[name].problems for name in names)
+    is_complete = all(by_name[name].is_complete for name in names)
+    return Mean(names, is_complete, results(mean_of(parts), fewest, ks))
 
 
 def _split(
@@ -185,8 +306,8 @@ def _split(
     weak: dict[str | None, list[bool | None]] = {}
     for name, rollouts in (first.teacher or {}).items():
         if name in scores:
-            shown = _with_context(rollouts, first.rollouts[name])
-            right = right_answers(f"the teacher view of {first.name} on {name}", shown)
+            informed = _with_context(rollouts, first.rollouts[name])
+            right = right_answers(f"the teacher view of {first.name} on {name}", informed)
             weak[name] = [is_weak(right.get(one)) for one in scores[name][0].answers.problem_ids]
     groups: dict[str | None, NDArray[np.float64]] = {
         name: averages_PM1[name] for name in averages_PM1 if name in weak
@@ -203,9 +324,13 @@ def _split(
 
 
 def _with_context(teacher: Sequence[Rollout], student: Sequence[Rollout]) -> list[Rollout]:
-    """The teacher view's rollouts but those that saw no more than the student: its own, once more."""
-    plain = {(one.problem.id, one.sample): one.prompt_ids for one in student}
-    return [one for one in teacher if plain.get((one.problem.id, one.sample)) != one.prompt_ids]
+    """The teacher view's rollouts without those that have the student's own prompt: no context."""
+    student_prompts = {(one.problem.id, one.sample): one.prompt_ids for one in student}
+    return [
+        one
+        for one in teacher
+        if student_prompts.get((one.problem.id, one.sample)) != one.prompt_ids
+    ]
 
 
 def _part(
@@ -213,7 +338,7 @@ def _part(
 ) -> TeacherSplit:
     drawn = resample_measures(averages_PM1, seed, f"{name or ''} {weak}")
     problems = len(averages_PM1)
-    averages, gains = estimates(drawn, problems), estimates(over_first(drawn), problems)
+    averages, gains = estimates(drawn, problems), estimates(differences_to_first(drawn), problems)
     return TeacherSplit(
         name,
         weak,

@@ -1,24 +1,239 @@
-"""The tables of an evaluation as Markdown and as JSON.
+"""The tables of an evaluation, cell by cell, as Markdown and as JSON.
 
-Names come from files and folders: they are shown as they are, never interpreted.
+Laid out as Tables 1 and 3 of the paper (arXiv:2605.10781): a row per model or method, a column per
+benchmark, cells ``avg@n / pass@n`` in per cent. Beside it stand the figures of the paper's Table 1; those
+of its Table 3 are not known here. Names come from files and folders: they are printed as they are, never
+interpreted.
 """
 
 import html
 import re
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
-from rlrt.evaluation.comparison import WEAK_BELOW, Result
-from rlrt.evaluation.notes import notes
-from rlrt.evaluation.paper import PaperRow
-from rlrt.evaluation.screen import plain
-from rlrt.evaluation.sheets import Sheet, paper_cell, sheets
-from rlrt.evaluation.summary import BenchmarkResult, Mean, Summary, TeacherSplit
+from rlrt.data.benchmarks import PAPER_BENCHMARKS
+from rlrt.evaluation.paper import PaperCell, PaperRow
+from rlrt.evaluation.summary import (
+    WEAK_BELOW,
+    BenchmarkResult,
+    Estimate,
+    Mean,
+    Result,
+    Summary,
+    TeacherSplit,
+)
+
+NONE = "–"
+PAPER_CELLS = "avg@16 / pass@16"
+WEAK = {True: f"< {float(WEAK_BELOW):.0%}", False: f"≥ {float(WEAK_BELOW):.0%}", None: "no context"}
+
+
+@dataclass(frozen=True)
+class TableData:
+    """A table before it is laid out. The first ``names`` columns hold names.
+
+    A cell's lines may also stand beside each other, with a space between.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    names: int
+
+
+def tables_of(summary: Summary) -> Iterator[TableData]:
+    """Table 1's layout first, then what it has no room for, and the split where there is one."""
+    yield _overview(summary)
+    yield _details(summary)
+    yield _passes(summary)
+    yield _responses(summary)
+    if summary.split:
+        yield _weak_and_strong(summary)
+
+
+def _overview(summary: Summary) -> TableData:
+    columns = columns_of(summary)
+    counts = {benchmark.samples for benchmark in summary.benchmarks}
+    n = counts.pop() if len(counts) == 1 else "n"
+    rows = []
+    for model, (name, paper) in enumerate(zip(summary.models, summary.papers, strict=True)):
+        own = [group.results[model] for group in columns]
+        rows.append([name, *(_pair(one.average.value, one.solved.value) for one in own)])
+        cells = [paper_cell(paper, group) for group in columns]
+        if paper and any(cells):
+            pairs = [_pair(cell.average, cell.solved) if cell else NONE for cell in cells]
+            rows.append([f"{paper.model} {paper.method}: {PAPER_CELLS} of the paper", *pairs])
+    return TableData(f"avg@{n} / pass@{n}", ["model", *map(_heading, columns)], rows, 1)
+
+
+def _details(summary: Summary) -> TableData:
+    rows = [
+        [*names, _cell(result.average), _cell(result.gain, "+"), _cell(result.solved)]
+        for names, result in _results(summary)
+    ]
+    return TableData("with intervals", ["benchmark", "model", "avg@n", "gain", "pass@n"], rows, 2)
+
+
+def _passes(summary: Summary) -> TableData:
+    ks = sorted({k for _, result in _results(summary) for k in result.pass_at})
+    rows = [
+        [*names, *(_percent(pass_at[k].value) if k in pass_at else NONE for k in ks)]
+        for names, pass_at in ((names, result.pass_at) for names, result in _results(summary))
+    ]
+    return TableData("unbiased pass@k", ["benchmark", "model", *(f"k={k}" for k in ks)], rows, 2)
+
+
+def _responses(summary: Summary) -> TableData:
+    headings = ["benchmark", "model", "problems", "samples", "tokens", "cut", "undecided"]
+    rows = [
+        [
+            *(_heading(one) if number == 0 else "", model),
+            *(str(one.problems), str(one.samples), f"{score.tokens:.0f}"),
+            *(_percent(score.truncated), _percent(score.undecided)),
+        ]
+        for one in summary.benchmarks
+        for number, (model, score) in enumerate(zip(summary.models, one.scores, strict=True))
+    ]
+    title = "responses: mean length, share cut at the limit, share undecided"
+    return TableData(title, headings, rows, 2)
+
+
+def _weak_and_strong(summary: Summary) -> TableData:
+    rows = []
+    for part in summary.split:
+        names = [_display_name(part.benchmark or "all"), WEAK[part.weak]]
+        gains = [None, *part.gains]
+        for model, average, gain in zip(summary.models, part.averages, gains, strict=True):
+            rows.append([*names, model, str(part.problems), _cell(average), _cell(gain, "+")])
+            names = ["", ""]
+    headings = ["benchmark", "teacher view", "model", "problems", "avg@n", "gain"]
+    title = f"by the share of its samples that the teacher view of {summary.models[0]} solves"
+    return TableData(title, headings, rows, 3)
+
+
+def _results(summary: Summary) -> Iterator[tuple[list[str], Result]]:
+    """Benchmark and model, and the result; the benchmark's name stands before its first model."""
+    for group in columns_of(summary):
+        for number, (model, result) in enumerate(zip(summary.models, group.results, strict=True)):
+            yield [_heading(group) if number == 0 else "", model], result
+
+
+def columns_of(summary: Summary) -> list[BenchmarkResult | Mean]:
+    """All that has a column of Table 1: the benchmarks, and their mean where there are several."""
+    return [*summary.benchmarks, *([summary.mean] if summary.mean else [])]
+
+
+def _heading(group: BenchmarkResult | Mean) -> str:
+    if isinstance(group, Mean):
+        return "mean of\nthe six" if group.is_headline else f"mean of\n{len(group.benchmarks)}"
+    cut = "" if group.is_complete else f"\n({group.problems} of {group.size})"
+    return f"{_display_name(group.name)}{cut}"
+
+
+def _display_name(benchmark: str) -> str:
+    """As the paper writes its six, and any other as it is."""
+    return benchmark.upper() if benchmark in PAPER_BENCHMARKS else benchmark
+
+
+def paper_cell(row: PaperRow | None, group: BenchmarkResult | Mean) -> PaperCell | None:
+    """The paper's figures for the same benchmark or mean; None where it has none, or asked more."""
+    if row is None or not group.is_complete:
+        return None
+    return row.mean(group.benchmarks) if isinstance(group, Mean) else row.cells.get(group.name)
+
+
+def _percent(share: float, sign: str = "") -> str:
+    return format(round(100 * share, 1) + 0.0, f"{sign}.1f")  # + 0.0: no minus before a zero
+
+
+def _pair(average: float, solved: float) -> str:
+    return f"{_percent(average)}\n/ {_percent(solved)}"
+
+
+def _cell(estimate: Estimate | None, sign: str = "") -> str:
+    """An estimate with its interval, in two lines."""
+    if estimate is None:
+        return NONE
+    value, low, high = estimate.value, estimate.low, estimate.high
+    if low is None or high is None:
+        return f"{_percent(value, sign)}\n{NONE}"
+    return f"{_percent(value, sign)}\n[{_percent(low, sign)}, {_percent(high, sign)}]"
+
+
+def notes(summary: Summary) -> list[str]:
+    """Sentences that a reader of the numbers needs; those that always hold come first."""
+    return [
+        "Per cent; in brackets 95 % bootstrap intervals over problems. "
+        "An undecided response counts as wrong.",
+        *_intervals(summary),
+        *_models(summary),
+        *_paper(summary),
+    ]
+
+
+def _intervals(summary: Summary) -> Iterator[str]:
+    estimates = list(_estimates(summary))
+    if any(one.low is None for one in estimates):
+        yield "One problem alone has no interval, and neither has a mean over it and others."
+    if any(one.is_flat for one in estimates):
+        yield (
+            "Where all problems of a cell are alike its interval has width 0: that is no certainty, "
+            "the bootstrap knows nothing of other problems."
+        )
+
+
+def _estimates(summary: Summary) -> Iterator[Estimate]:
+    """All that stand in tables beside an interval."""
+    for result in chain.from_iterable(group.results for group in columns_of(summary)):
+        yield from (result.average, result.solved, *([result.gain] if result.gain else []))
+    for part in summary.split:
+        yield from (*part.averages, *part.gains)
+
+
+def _models(summary: Summary) -> Iterator[str]:
+    if len(summary.models) > 1:
+        yield f"Gains are over {summary.models[0]}, paired over problems."
+    if (
+        summary.mean
+        and summary.mean.benchmarks == PAPER_BENCHMARKS
+        and not summary.mean.is_complete
+    ):
+        yield "The mean is over parts of the six benchmarks: it is not the paper's."
+    elif summary.mean and not summary.mean.is_headline:
+        yield (
+            f"The mean is over the {len(summary.mean.benchmarks)} benchmarks that are here, "
+            "not over the paper's six."
+        )
+    if any(part.weak is None for part in summary.split):
+        yield (
+            "No context: the teacher view saw no more than the student. Where contexts are the first "
+            "model's own right samples, it has none there, and gains over it are too large."
+        )
+
+
+def _paper(summary: Summary) -> Iterator[str]:
+    compared = [
+        group
+        for group in columns_of(summary)
+        if any(paper_cell(row, group) for row in summary.papers)
+    ]
+    if not compared:
+        return
+    yield (
+        f"Rows of the paper: arXiv:2605.10781, Table 1, {PAPER_CELLS}; same model and method, your "
+        "settings may differ."
+    )
+    samples = {benchmark.samples for benchmark in summary.benchmarks if benchmark in compared}
+    if others := sorted(samples - {16}):
+        counts = ", ".join(map(str, others))
+        yield f"Here n is {counts}, in the paper 16: pass@n cannot be compared, it grows with n."
 
 
 def markdown(summary: Summary) -> str:
     """All tables and notes, a heading over each table."""
-    tables = [f"### {_escaped(sheet.title)}\n\n{_pipes(sheet)}" for sheet in sheets(summary)]
+    tables = [f"### {_escaped(table.title)}\n\n{_pipes(table)}" for table in tables_of(summary)]
     return "\n\n".join([*tables, *(_escaped(note) for note in notes(summary))]) + "\n"
 
 
@@ -41,31 +256,36 @@ def as_json(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _pipes(sheet: Sheet) -> str:
+def _pipes(table: TableData) -> str:
     rows = [
-        list(map(_escaped, sheet.headings)),
-        ["---"] * sheet.names + ["---:"] * (len(sheet.headings) - sheet.names),
+        list(map(_escaped, table.headings)),
+        ["---"] * table.names + ["---:"] * (len(table.headings) - table.names),
         *(
             [
-                *map(_escaped, row[: sheet.names]),
-                *(" ".join(c.split("\n")) for c in row[sheet.names :]),
+                *map(_escaped, row[: table.names]),
+                *(" ".join(c.split("\n")) for c in row[table.names :]),
             ]
-            for row in sheet.rows
+            for row in table.rows
         ),
     ]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
+def printable(text: str) -> str:
+    """The text without control characters, which a terminal would obey."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
 def _escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line. An underscore within a word is no markup."""
-    safe = html.escape(plain(text), quote=False)
+    safe = html.escape(printable(text), quote=False)
     return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", safe)
 
 
 def _benchmark(benchmark: BenchmarkResult, summary: Summary) -> dict[str, Any]:
-    models = _results(benchmark, summary)
-    for found, score in zip(models, benchmark.scores, strict=True):
-        found |= {
+    models = _results_as_json(benchmark, summary)
+    for values, score in zip(models, benchmark.scores, strict=True):
+        values |= {
             "tokens_mean": score.tokens,
             "truncated": score.truncated,
             "undecided": score.undecided,
@@ -82,12 +302,12 @@ def _benchmark(benchmark: BenchmarkResult, summary: Summary) -> dict[str, Any]:
 def _mean(mean: Mean, summary: Summary) -> dict[str, Any]:
     return {
         "benchmarks": list(mean.benchmarks),
-        "of_the_six": mean.of_the_six,
-        "models": _results(mean, summary),
+        "of_the_six": mean.is_headline,
+        "models": _results_as_json(mean, summary),
     }
 
 
-def _results(group: BenchmarkResult | Mean, summary: Summary) -> list[dict[str, Any]]:
+def _results_as_json(group: BenchmarkResult | Mean, summary: Summary) -> list[dict[str, Any]]:
     def row(name: str, paper: PaperRow | None, result: Result) -> dict[str, Any]:
         cell = paper_cell(paper, group)
         values = asdict(result)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class MicroBatch:
     advantages_N: Tensor
     distillation_N: Tensor
 
-    @property
+    @cached_property
     def credited_N(self) -> Tensor:
         """``[N]`` bool: the sampled tokens of responses that have an advantage.
 
@@ -36,7 +37,7 @@ class MicroBatch:
         """
         return self.of_responses(self.advantages_N != 0) & self.sampled_N
 
-    @property
+    @cached_property
     def distilled_N(self) -> Tensor:
         """``[N]`` bool: the tokens whose divergence is part of the loss."""
         return self.distillation_N != 0

@@ -60,9 +60,7 @@ class FusedHead(torch.autograd.Function):
         hidden_NH, head_VH, ids_N, lse_N = ctx.saved_tensors
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         slope_N1 = grad_N[:, None] / -ctx.temperature
-        # A gradient that is there already takes up this one's tiles: no other of the head's size is
-        # made, which would stand beside all activations.
-        existing_VH = head_VH.grad if needs_head and head_VH.is_leaf else None
+        existing_VH = _adoptable_grad(head_VH) if needs_head else None
         grad_VH = existing_VH
         if needs_head and grad_VH is None:
             grad_VH = torch.zeros_like(head_VH)
@@ -84,6 +82,17 @@ class FusedHead(torch.autograd.Function):
                 grad_VH[block] = sum_vH
         grad_NH = None if sum_NH is None else sum_NH.mul_(slope_N1).to(hidden_NH.dtype)
         return grad_NH, grad_VH if existing_VH is None else None, None, None, None
+
+
+def _adoptable_grad(head_VH: Tensor) -> Tensor | None:
+    """The head's gradient so far, where a backward may add to it in place and return none of its own.
+
+    So no second tensor of the head's size is made, which would stand beside all activations: at a
+    vocabulary of 150,000 that is gigabytes. Autograd then learns nothing of this gradient, and hooks on
+    the head would not run: with any of them it gets a tensor of its own.
+    """
+    hooked = head_VH._backward_hooks or head_VH._post_accumulate_grad_hooks
+    return head_VH.grad if head_VH.is_leaf and not hooked else None
 
 
 class _Running:
@@ -295,7 +304,7 @@ class _InChunks(torch.autograd.Function):
         needs_hidden, needs_head = ctx.needs_input_grad[4:6]
         hidden_N, heads = views[::2], views[1::2]
         head_VH = views[1]
-        existing_VH = head_VH.grad if needs_head and head_VH.is_leaf else None  # as in FusedHead
+        existing_VH = _adoptable_grad(head_VH) if needs_head else None
         sum_VH = existing_VH
         if needs_head and (sum_VH is None or sum_VH.dtype != raised(sum_VH.dtype)):
             existing_VH, sum_VH = None, torch.zeros_like(head_VH, dtype=raised(head_VH.dtype))

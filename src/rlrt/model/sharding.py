@@ -36,7 +36,7 @@ def shard(policy: Policy, mesh: DeviceMesh, dtype: torch.dtype) -> None:
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
     policy.compute_dtype = dtype
     register_fsdp_forward_method(policy, "generate")
-    policy.register_forward_hook(_free_after_reading)  # behind FSDP2's own hooks
+    policy.register_forward_hook(_free_after_reading)  # runs after FSDP2's own hooks
 
 
 def _free_after_reading(policy: Any, inputs: Any, output: Any) -> None:

@@ -1,9 +1,15 @@
 """A rank that dies ends the others, within seconds and with one sentence.
 
-A process blocked in a collective with a dead one waits for the group's timeout, half an hour. So
-every rank keeps a connection to rank 0, on which nothing is sent while all is well: the kernel of a
-dead process closes its end. There is no heartbeat that a long generation could miss; a host that is
-gone is noticed by TCP's own keepalive.
+A process blocked in a collective with a dead one waits for the group's timeout, which is long, since a
+rank may wait hours for another one's sampling. So every rank keeps a connection to rank 0, on which
+nothing is sent while all is well: the kernel of a dead process closes its end. There is no heartbeat
+that a long generation could miss; a host that is gone is noticed by TCP's own keepalive.
+
+This is ours, since each launcher does a part of it alone. torchrun ends the processes of a machine when
+one of them has ended, Lightning's own launcher those that it has started, srun and mpirun as they are
+set. None of them says in one sentence which rank stopped the run, why, and how to go on, and none ends
+a rank that is blocked while another one still unwinds its error. Nothing else of the project knows
+this module: the run puts the callback around its fit.
 """
 
 import hashlib

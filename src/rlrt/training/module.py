@@ -203,31 +203,24 @@ class PolicyModule(L.LightningModule):
         self.scoring_work += work_of_pack(packed, policy.config, self.device)
 
     def training_step(self, update: Update, index: int) -> UpdateOutcome:
-        with self._within_memory("an update"):
-            return self._update(update)
-
-    def _update(self, update: Update) -> UpdateOutcome:
         weights_BT = self.objective.aggregation(update.counted_BT, update.advantages_BT.dtype)
         # Without credit a response adds exactly 0 to loss and gradient; its tokens stay in weights_BT,
         # whose denominator is that of the whole update, whatever micro-batches and ranks it is cut into.
         credited_BT = (update.advantages_BT != 0) | (update.distillation_BT != 0)
         active = credited_BT.any(1).nonzero().flatten().tolist()
-
-        optimizer: Any = self.optimizers()
-        optimizer.zero_grad(set_to_none=False)
-        for parameter in self.policy.parameters():  # not None: without credit AdamW still coasts
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
         done = Accumulated(torch.zeros(len(SUMS), dtype=torch.float64, device=self.device))
-        for rows in passes(update.prompts, update.responses, active, self.token_budget):
-            self._accumulate(update, weights_BT, rows, done)
-        counts = torch.tensor([len(active), len(update.responses)], dtype=torch.float64)
-        *summed, kept, rollouts = distributed.all_reduce_sum(
-            torch.cat([done.sums.cpu(), counts])
-        ).tolist()
-        totals = dict(zip(SUMS, summed, strict=True))
-        norm = self._clipped_norm(totals["surrogate"] + totals["distillation"], done)
-        optimizer.step()
+        with self._within_memory("an update"):
+            self._zero_gradients()
+            for rows in passes(update.prompts, update.responses, active, self.token_budget):
+                self._accumulate(update, weights_BT, rows, done)
+            # one message for all sums, in float64: divided once, by what all ranks have together
+            counts = torch.tensor([len(active), len(update.responses)], dtype=torch.float64)
+            parts = torch.cat([done.sums.cpu(), counts])
+            *summed, kept, rollouts = distributed.all_reduce_sum(parts).tolist()
+            totals = dict(zip(SUMS, summed, strict=True))
+            norm = self._clipped_norm(totals["surrogate"] + totals["distillation"], done)
+            optimizer: Any = self.optimizers()
+            optimizer.step()
         scheduler: Any = self.lr_schedulers()
         metrics = {
             **self.objective.metrics(totals),
@@ -236,6 +229,16 @@ class PolicyModule(L.LightningModule):
             "update/skipped_rollouts": 1 - kept / rollouts,
         }
         return {"metrics": metrics, "readings": done.readings, "work": done.work}
+
+    def _zero_gradients(self) -> None:
+        """Zeros for every parameter, not None: AdamW coasts on where nothing has credit, and the head's
+        backward adds to a gradient that is there in place.
+        """
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad(set_to_none=False)
+        for parameter in self.policy.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
     def _clipped_norm(self, loss: float, done: Accumulated) -> float:
         """Clip the gradient and return its norm before that; NonFiniteError ahead of the weights' change."""

@@ -56,6 +56,7 @@ def rollout_metrics(
 
 def _over_ranks(means: Sums, totals: Mapping[str, float]) -> dict[str, float]:
     """Means and totals over all ranks in one message; their names are the same on each."""
+    # sums and counts apart: a mean of the ranks' means would weigh a rank of few tokens like any other
     numbers = [number for sum_and_count in means.values() for number in sum_and_count]
     sums = all_reduce_sum(torch.tensor([*numbers, *totals.values()], dtype=torch.float64)).tolist()
     pairs = zip(means, sums[0 : len(numbers) : 2], sums[1 : len(numbers) : 2], strict=True)

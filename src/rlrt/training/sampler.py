@@ -154,6 +154,7 @@ class Sampler:
         rollouts_of = self._groups(groups, step, 0, clock)
         resampled = discarded = 0
         for turn in range(1, self.settings.resample_rounds + 1):
+            # all ranks see all silent groups and hand out the spare problems in one order
             own = [group for group, rollouts in rollouts_of.items() if not _differ(rollouts)]
             silent = sorted(group for part in distributed.all_gather_object(own) for group in part)
             replaced = list(zip(silent, spare, strict=False))
@@ -207,6 +208,8 @@ class Sampler:
         return rollouts_of
 
     def _seed(self, purpose: str, step: int, turn: int, group: int, sample: int) -> int:
+        # Of what a response is, never of where it is sampled: a resumed run and any number of ranks draw
+        # the same. The first turn's word has no number, so that runs without resampling share its seeds.
         word = f"{purpose} again {turn}" if turn else purpose
         return derive_seed(self.settings.seed, word, step, group, sample)
 

@@ -146,6 +146,7 @@ def _rows_of_updates(group_B: Tensor, problems_per_update: int) -> list[slice]:
     """Where each update's rollouts stand, as many updates on every rank; collective."""
     update_B = group_B // problems_per_update
     assert bool((update_B.diff() >= 0).all()), "rollouts come group after group"
+    # a rank that has lost all groups of an update to others makes it all the same, with no rows
     count = distributed.largest(int(update_B.max()) + 1 if len(update_B) else 0)
     ends = torch.searchsorted(update_B, torch.arange(count + 1)).tolist()
     return [slice(*pair) for pair in pairwise(ends)]

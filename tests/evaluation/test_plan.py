@@ -8,9 +8,11 @@ from omegaconf import DictConfig
 
 from rlrt.config.compose import CONFIGS, compose
 from rlrt.config.stored_policies import StoredPolicy, find_policy
+from rlrt.engine.engine import Sampling
 from rlrt.errors import UserError
 from rlrt.evaluation.command import parse
-from rlrt.evaluation.settings import (
+from rlrt.evaluation.plan import (
+    EvaluationSampling,
     EvaluationSettings,
     compose_for,
     fit_responses,
@@ -133,3 +135,36 @@ def test_out_of_range(changed: dict[str, Any], said: str) -> None:
     sound = {"seed": 0, "accelerator": "auto", "dtype": "auto", "max_problems": None}
     with pytest.raises(ValueError, match=said):
         EvaluationSettings(**sound | changed)
+
+
+SOUND: dict[str, Any] = {
+    "samples": 16,
+    "max_prompt_tokens": 2048,
+    "max_response_tokens": 38912,
+    "temperature": 0.6,
+    "top_p": 0.95,
+    "thinking": True,
+}
+
+
+def test_says_what_the_engine_is_told() -> None:
+    sampling = EvaluationSampling(**SOUND)
+    assert sampling.for_engine == Sampling(38912, 0.6, 0.95)
+    assert str(sampling) == (
+        "16 samples of up to 38912 tokens, temperature 0.6, top-p 0.95, thinking"
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("samples", 0, "sampling.samples is 0, it must be at least 1"),
+        ("max_prompt_tokens", 0, "sampling.max_prompt_tokens is 0"),
+        ("max_response_tokens", -1, "sampling.max_response_tokens is -1"),
+        ("temperature", -0.1, "temperature is -0.1"),
+        ("top_p", 0.0, "top_p is 0.0"),
+    ],
+)
+def test_sampling_out_of_range(setting: str, value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        EvaluationSampling(**SOUND | {setting: value})

@@ -1,4 +1,4 @@
-"""The journal keeps what has ended, whatever ends the process."""
+"""A folder is written by one process at a time."""
 
 import json
 import resource
@@ -12,8 +12,56 @@ import pytest
 
 from rlrt.batch import Response
 from rlrt.errors import UserError
-from rlrt.evaluation.journal import Journal
+from rlrt.evaluation.folder import LOCK, Journal, is_leftover, lock_folder
 from rlrt.evaluation.questions import Key
+
+OTHER = """
+import sys; from pathlib import Path; from rlrt.evaluation.folder import lock_folder
+with lock_folder(Path(sys.argv[1])): pass
+"""
+
+
+def another(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", OTHER, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_second_process_is_told_and_the_first_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    with lock_folder(folder):
+        said = another(folder).stderr
+        assert f"UserError: {folder} is being written by another process: wait until" in said
+        assert another(folder).stderr == said, "to be refused lifts no lock"
+        (folder / "kept").touch()
+    assert another(folder).returncode == 0
+    assert [path.name for path in folder.iterdir()] == ["kept"]
+
+
+def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / LOCK).touch()
+    with lock_folder(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+    assert is_leftover(tmp_path / LOCK)
+    assert is_leftover(tmp_path / ".config.yaml.partial")
+    assert not is_leftover(tmp_path / "config.yaml")
+    assert not is_leftover(tmp_path / ".hidden")
+
+
+def test_folders_that_stay_empty_go_again(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), lock_folder(tmp_path / "a" / "b"):
+        _ = 1 / 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for place, why in ((file, "File exists"), (file / "below" / "it", "Not a directory")):
+        with pytest.raises(UserError, match=rf"cannot be written to \({why}\)"), lock_folder(place):
+            pass
+    assert list(tmp_path.iterdir()) == [file]
+
 
 KEYS = [Key("student", "sums", "p/1", sample, "ab12") for sample in range(4)]
 RESPONSES = [
@@ -95,7 +143,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from rlrt.config.commands import stop_with_a_sentence
-        from tests.evaluation.test_journal import KEYS, RESPONSES, Journal
+        from tests.evaluation.test_folder import KEYS, RESPONSES, Journal
 
         with stop_with_a_sentence(advice="again"), Journal(Path(sys.argv[1]), "f00d") as journal:
             journal.append(KEYS[3], RESPONSES[3])
