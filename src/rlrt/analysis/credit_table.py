@@ -207,7 +207,7 @@ def padded(rollouts: Sequence[Handwritten], name: str, kept_B: Tensor | None = N
     return values_BT
 
 
-def scored_batch(
+def handwritten_batch(
     rollouts: Sequence[Handwritten], assigner: CreditAssigner, step: int
 ) -> ScoredBatch:
     """The batch of a run: values of either view only in rows where the method says that it reads
@@ -386,7 +386,7 @@ def _assign(
     rollouts: Sequence[Handwritten], assigner: CreditAssigner, step: int
 ) -> tuple[ScoredBatch, Credit]:
     """The batch and its credit; UserError where the method read something that is not known."""
-    batch = scored_batch(rollouts, assigner, step)
+    batch = handwritten_batch(rollouts, assigner, step)
     watched = WatchedBatch(**vars(batch))
     credit = assigner(watched, step)
     seen, method = vars(watched)["seen"], type(assigner).__name__
