@@ -104,7 +104,7 @@ def counted(policy: PreTrainedModel, load: Workload) -> tuple[float, float]:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """Medians of the rounds."""
-    found = Table(
+    output = Table(
         *("model", "rollouts", "no signal", "GRPO s", "RLRT s", "extra s", "floor s"),
         "extra over floor (95 %)",
         title=TITLE,
@@ -117,14 +117,14 @@ def table(rows: list[dict[str, Any]]) -> Table:
         extra = median(turn["rlrt_s"] - turn["grpo_s"] for turn in row["turns"])
         floor = row["floor_flops"] * update / row["grpo_update_flops"]
         low, high = row["interval"]
-        found.add_row(
+        output.add_row(
             row["shape"],
             str(row["rollouts"]),
             f"{row['zero_signal']:.0%}",
             *(f"{seconds:.2f}" for seconds in (grpo, rlrt, extra, floor)),
             marked(f"{row['over_floor']:.2f} ({low:.2f}–{high:.2f})", row["over_floor"] <= ASKED),
         )
-    return found
+    return output
 
 
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:

@@ -192,19 +192,21 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     ]
 
 
-def apart(found: Tensor, whole: Tensor) -> float:
-    """``‖found - whole‖ / ‖whole‖``."""
-    return float((found - whole).norm() / whole.norm())
+def apart(gradient: Tensor, reference: Tensor) -> float:
+    """``‖gradient - reference‖ / ‖reference‖``."""
+    return float((gradient - reference).norm() / reference.norm())
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """Drift by rollouts per micro-batch."""
     same = rows[0]["same_loss_apart"]
-    caption = f"The same loss, whole: rlrt and TRL differ by {marked(f'{same:.0e}', same < ASKED)}."
-    found = Table("rollouts per micro-batch", *rows[0]["drift"], title=TITLE, caption=caption)
+    caption = (
+        f"The same loss in one piece: rlrt and TRL differ by {marked(f'{same:.0e}', same < ASKED)}."
+    )
+    output = Table("rollouts per micro-batch", *rows[0]["drift"], title=TITLE, caption=caption)
     for row in rows:
-        found.add_row(row["case"], *(f"{value:.1e}" for value in row["drift"].values()))
-    return found
+        output.add_row(row["case"], *(f"{value:.1e}" for value in row["drift"].values()))
+    return output
 
 
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:

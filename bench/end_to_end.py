@@ -37,8 +37,8 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     ]
     rows = []
     for engine in ("hf",) if quick else ("hf", "vllm"):
-        found = training_rows(["credit=grpo", f"engine={engine}", *sizes], steps)[warm_up:]
-        rows.append(summary(f"rlrt, engine={engine}", [by_stage(row) for row in found]))
+        steps_measured = training_rows(["credit=grpo", f"engine={engine}", *sizes], steps)[warm_up:]
+        rows.append(summary(f"rlrt, engine={engine}", [by_stage(row) for row in steps_measured]))
     for engine in ("generate",) if quick else ("generate", "vllm"):
         numbers = map(str, (steps, problems, samples, tokens, BUDGET))
         rows.append(trl_row(engine, list(numbers), warm_up))
@@ -76,25 +76,25 @@ def summary(side: str, steps: list[dict[str, float]]) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """Medians of each stage, in seconds."""
-    found = Table("", *STAGES, "step", "tokens", "tokens/s", title=f"{TITLE} (s)")
+    output = Table("", *STAGES, "step", "tokens", "tokens/s", title=f"{TITLE} (s)")
     for row in rows:
         if "note" in row:
-            found.add_row(row["side"], escape(f"did not run: {row['note']}"))
+            output.add_row(row["side"], escape(f"did not run: {row['note']}"))
             continue
         seconds = (f"{row[name]:.3f}" for name in (*STAGES, "step"))
         speed = f"{row['tokens'] / row['step']:,.0f}"
-        found.add_row(row["side"], *seconds, f"{row['tokens']:,.0f}", speed)
-    return found
+        output.add_row(row["side"], *seconds, f"{row['tokens']:,.0f}", speed)
+    return output
 
 
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """A bar for each side, its stages one on the other."""
-    shown = [row for row in rows if "note" not in row]
-    names = [row["side"].replace(", ", "\n") for row in shown]
-    bottom = [0.0] * len(shown)
+    measured = [row for row in rows if "note" not in row]
+    names = [row["side"].replace(", ", "\n") for row in measured]
+    bottom = [0.0] * len(measured)
     colors = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#aa3377", "#ee6677", "#bbbbbb")
     for stage, color in zip(STAGES, colors, strict=True):
-        heights = [row[stage] for row in shown]
+        heights = [row[stage] for row in measured]
         axes.bar(names, heights, bottom=bottom, color=color, label=stage)
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
     axes.set_ylabel("s per rollout step")

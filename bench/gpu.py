@@ -175,17 +175,17 @@ def figures(
 def table(rows: list[dict[str, Any]]) -> Table:
     """A line per shape, length and stage."""
     head = ("model", "T", "rollouts", "stage", "tokens/s", "MFU", "peak GiB")
-    found = Table(*head, title=TITLE)
+    output = Table(*head, title=TITLE)
     for row in rows:
         if "note" in row:
-            found.add_row(row["shape"], f"{row['tokens']:,}", "", row["note"])
+            output.add_row(row["shape"], f"{row['tokens']:,}", "", row["note"])
             continue
         for stage in ("update", "score"):
             one = row[stage]
             speed = (f"{one['tokens_per_s']:,.0f}", f"{one['mfu']:.1%}", f"{one['peak_gib']:.1f}")
             place = (row["shape"], f"{row['tokens']:,}", str(row["rollouts"]), stage)
-            found.add_row(*place, *speed)
-    return found
+            output.add_row(*place, *speed)
+    return output
 
 
 def picture(axes: "Axes", rows: list[dict[str, Any]]) -> None:

@@ -130,7 +130,7 @@ def check(stages: Sequence[Stage], seconds: float, device: str, out: Path) -> in
         result = with_memory_left(result, used)
         (out / f"{stage.name}.json").write_text(json.dumps(result, indent=1) + "\n")
         results.append(result)
-        console.print(f"{stage.name}: {shown(result['verdict'])} after {result['seconds']:.0f} s")
+        console.print(f"{stage.name}: {colored(result['verdict'])} after {result['seconds']:.0f} s")
     passed = all(result["verdict"] in (PASSED, SKIPPED) for result in results)
     summary |= {"passed": passed, "seconds": time.monotonic() - began, "stages": results}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
@@ -223,13 +223,13 @@ def end_group(child: subprocess.Popen[bytes]) -> None:
 
 def own_children() -> list[int]:
     """Process ids, from /proc; none where there is no /proc."""
-    found = []
+    processes = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             parent = int(status.read_text().rpartition(")")[2].split()[1])
             if parent == os.getpid():
-                found.append(int(status.parent.name))
-    return found
+                processes.append(int(status.parent.name))
+    return processes
 
 
 def children_cpu_s() -> float:
@@ -299,21 +299,21 @@ def table(results: Sequence[dict[str, Any]], device: str) -> Table:
     """A line per stage."""
     head = ("stage", "verdict", "s", "GiB left", "figures", "reason")
     small = ": toy sizes, which show nothing of a card" if device == "cpu" else ""
-    found = Table(*head, title=f"GPU check on {device}{small}", show_lines=True)
+    output = Table(*head, title=f"GPU check on {device}{small}", show_lines=True)
     for result in results:
         left = result["left_gib"]
-        found.add_row(
+        output.add_row(
             result["stage"],
-            shown(result["verdict"]),
+            colored(result["verdict"]),
             f"{result['seconds']:.0f}",
             "" if left is None else f"{left:.1f}",
             escape("\n".join(result["told"])),
             escape(result.get("reason") or ""),
         )
-    return found
+    return output
 
 
-def shown(verdict: str) -> str:
+def colored(verdict: str) -> str:
     """In the color of a verdict."""
     color = {PASSED: "green", FAILED: "red"}.get(verdict, "yellow")
     return f"[{color}]{verdict}[/]"

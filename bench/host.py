@@ -46,13 +46,13 @@ def table(rows: list[dict[str, Any]]) -> Table:
     """Seconds and GiB of each stage at both sizes; how it grows is told from the cores' seconds."""
     small, large = rows
     times = large["tokens"] / small["tokens"]
-    found = Table("", "s", "cores' s", "cores' s at 1/4", f"growth (tokens {times:.1f})", "GiB")
-    found.title = f"{TITLE}: {large['tokens']:,} response tokens, {large['answers']}"
+    output = Table("", "s", "cores' s", "cores' s at 1/4", f"growth (tokens {times:.1f})", "GiB")
+    output.title = f"{TITLE}: {large['tokens']:,} response tokens, {large['answers']}"
     for name, one in large["stages"].items():
         less = small["stages"].get(name, {"cpu_s": 0.0})["cpu_s"]
         growth = one["cpu_s"] / less if less else 0.0
         telling = one["cpu_s"] > NEGLIGIBLE_S
-        found.add_row(
+        output.add_row(
             name,
             f"{one['seconds']:.2f}",
             f"{one['cpu_s']:.2f}",
@@ -60,7 +60,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             marked(f"{growth:.1f}", growth < FASTER * times) if telling else "",
             f"{one['gib']:.2f}",
         )
-    found.add_row(
+    output.add_row(
         "all but the stubs",
         marked(f"{large['seconds']:.1f}", large["seconds"] <= ASKED_S),
         f"{large['cpu_s']:.1f}",
@@ -68,7 +68,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
         f"{large['cpu_s'] / small['cpu_s']:.1f}",
         marked(f"{large['gib']:.2f}", large["gib"] <= ASKED_GIB),
     )
-    return found
+    return output
 
 
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:

@@ -89,13 +89,13 @@ def table(rows: list[dict[str, Any]]) -> Table:
         "over V = 32k",
         "grad. apart",
     )
-    found = Table(*head, "rlrt s", "naive s", title=TITLE)
+    output = Table(*head, "rlrt s", "naive s", title=TITLE)
     low = {(r["what"], r["tokens"]): r["rlrt"]["gib"] for r in rows if r["vocabulary"] == LOW}
     for row in rows:
         ours, naive = row["rlrt"], row.get("naive")
         times = naive["gib"] / ours["gib"] if naive else None
         base = low.get((row["what"], row["tokens"]))
-        found.add_row(
+        output.add_row(
             row["what"],
             f"{row['vocabulary']:,}",
             f"{row['tokens']:,}",
@@ -107,7 +107,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             f"{ours['seconds']:.1f}",
             f"{naive['seconds']:.1f}" if naive else "",
         )
-    return found
+    return output
 
 
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:

@@ -1,11 +1,11 @@
-"""The computation that holds [T, V] logits whole. It is kind: nothing lives longer than it must."""
+"""The computation that holds all [T, V] logits at once. It is kind: nothing lives longer than it must."""
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from workload import Workload
 
-TOP_K = 100  # ids told apart by the divergence, which is a Jensen-Shannon one
+TOP_K = 100  # ids that the divergence tells apart, which is a Jensen-Shannon one
 
 
 def score(policy: PreTrainedModel, load: Workload) -> None:

@@ -98,8 +98,10 @@ def teacher_prompts(rollouts: list[Rollout], credit: CreditAssigner) -> TeacherV
     """Behind the first correct peer, where the credit has a use for the teacher."""
     outcomes = outcomes_of(rollouts)
     used_B = credit.reads_teacher(outcomes, 0) | credit.distils(outcomes, 0)
-    shown = CorrectPeer()(rollouts, 0) if used_B.any() else [None] * len(rollouts)
-    return teacher_views(rollouts, shown, used_B, Prompts(tokenizer()), max_model_tokens=2**20)
+    demonstrations = CorrectPeer()(rollouts, 0) if used_B.any() else [None] * len(rollouts)
+    return teacher_views(
+        rollouts, demonstrations, used_B, Prompts(tokenizer()), max_model_tokens=2**20
+    )
 
 
 @cache

@@ -14,17 +14,17 @@ COLUMNS = 3
 
 def draw_all(results: dict[str, Any], modules: dict[str, str], path: Path) -> None:
     """Write ``path``.svg and .png."""
-    shown = [name for name in modules if name in results and results[name]["rows"]]
-    if not shown:
+    drawn = [name for name in modules if name in results and results[name]["rows"]]
+    if not drawn:
         return
-    lines = -(-len(shown) // COLUMNS)
-    columns = min(COLUMNS, len(shown))
+    lines = -(-len(drawn) // COLUMNS)
+    columns = min(COLUMNS, len(drawn))
     figure, axes = pyplot.subplots(
         lines, columns, figsize=(5.2 * columns, 3.8 * lines), squeeze=False, layout="constrained"
     )
-    for spare in axes.flat[len(shown) :]:
+    for spare in axes.flat[len(drawn) :]:
         spare.remove()
-    for name, one in zip(shown, axes.flat, strict=False):
+    for name, one in zip(drawn, axes.flat, strict=False):
         part = importlib.import_module(modules[name])
         part.picture(one, results[name]["rows"])
         note = " (toy size)" if results[name]["quick"] else ""

@@ -41,8 +41,8 @@ def interval(
     """A statistic of the rounds and its 95 % interval, by drawing whole rounds anew."""
     chance = random.Random(0)
     drawn = (chance.choices(rounds, k=len(rounds)) for _ in range(draws))
-    found = sorted(map(statistic, drawn))
-    return statistic(rounds), found[int(0.025 * draws)], found[int(0.975 * draws)]
+    statistics = sorted(map(statistic, drawn))
+    return statistic(rounds), statistics[int(0.025 * draws)], statistics[int(0.975 * draws)]
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:

@@ -105,13 +105,13 @@ def first_beyond_linear(rows: list[dict[str, Any]]) -> str:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """Seconds and exponents of every point."""
-    found = Table(
+    output = Table(
         *("grows", "size", "model", "seconds", "tokens/s", "exponent", "counted", "attention"),
         title=TITLE,
         caption=first_beyond_linear(rows),
     )
     for row in rows:
-        found.add_row(
+        output.add_row(
             row["series"],
             f"{row['size']:,}",
             row["model"],
@@ -121,7 +121,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             f"{row['counted_exponent']:.2f}" if "counted_exponent" in row else "",
             f"{row['attention']:.0%}" if "attention" in row else "",
         )
-    return found
+    return output
 
 
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:

@@ -80,12 +80,12 @@ def timed(act: Callable[[], None]) -> float:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """Medians."""
-    found = Table("model", "parameters", "MB", "sync s", "copy s", "sync / copy", title=TITLE)
+    output = Table("model", "parameters", "MB", "sync s", "copy s", "sync / copy", title=TITLE)
     for row in rows:
         sync, copy = (median(row["seconds"][name]) for name in ("sync", "copy"))
         size = (f"{row['parameters'] / 1e6:.1f} M", f"{row['bytes'] / 1e6:.0f}")
-        found.add_row(row["model"], *size, f"{sync:.4f}", f"{copy:.4f}", f"{sync / copy:.1f}")
-    return found
+        output.add_row(row["model"], *size, f"{sync:.4f}", f"{copy:.4f}", f"{sync / copy:.1f}")
+    return output
 
 
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:

@@ -31,22 +31,22 @@ class TimedTrainer(GRPOTrainer):
 
     def _generate(self, prompts: list[Any]) -> Any:
         began = time.perf_counter()
-        found = super()._generate(prompts)
+        result = super()._generate(prompts)
         self.stage("rollout", began)
-        self.row["tokens"] = float(sum(map(len, found[1])))
-        return found
+        self.row["tokens"] = float(sum(map(len, result[1])))
+        return result
 
     def _calculate_rewards(self, *args: Any) -> Any:
         began = time.perf_counter()
-        found = super()._calculate_rewards(*args)
+        result = super()._calculate_rewards(*args)
         self.stage("reward", began)
-        return found
+        return result
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         began = time.perf_counter()
-        found = super()._generate_and_score_completions(inputs)
+        result = super()._generate_and_score_completions(inputs)
         self.stage("before_update", began)
-        return found
+        return result
 
 
 class Steps(TrainerCallback):

@@ -88,7 +88,7 @@ def apart_at_start(shape: Shape, load: Workload, budget: int) -> float:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """Response tokens of the update per second, skipped ones included: the same work on both sides."""
-    found = Table(
+    output = Table(
         *("model", "rollouts", "tokens", "no signal", "rlrt tokens/s", "TRL tokens/s"),
         *("times TRL (95 %)", "gradients apart"),
         title=TITLE,
@@ -100,7 +100,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
         )
         low, high = row["interval"]
         enough = low > ASKED[row["zero_signal"]]
-        found.add_row(
+        output.add_row(
             row["shape"],
             str(row["rollouts"]),
             f"{row['response_tokens']:,}",
@@ -110,7 +110,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             marked(f"{row['times_trl']:.2f} ({low:.2f}–{high:.2f})", enough),
             marked(f"{row['gradient_apart']:.0e}", row["gradient_apart"] < ASKED_APART),
         )
-    return found
+    return output
 
 
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:

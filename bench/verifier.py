@@ -78,10 +78,10 @@ def graded(answers: str, rows: list[dict[str, Any]], repeats: int) -> list[dict[
         for turn in range(repeats + 1):  # the first turn starts workers and imports libraries
             for name, grader in graders.items():
                 began = time.perf_counter()
-                found = grader(responses, golds)
+                verdicts = grader(responses, golds)
                 if turn:
                     seconds[name].append(time.perf_counter() - began)
-                same = sum(a == row["correct"] for a, row in zip(found, rows, strict=True))
+                same = sum(a == row["correct"] for a, row in zip(verdicts, rows, strict=True))
                 agreement[name] = same / len(rows)
     return [
         {
@@ -99,10 +99,10 @@ def graded(answers: str, rows: list[dict[str, Any]], repeats: int) -> list[dict[
 def table(rows: list[dict[str, Any]]) -> Table:
     """Answers per second and agreement with the labels."""
     title = f"{TITLE}: {rows[0]['count']} {rows[0]['answers']}"
-    found = Table("", "answers/s", "agreement", title=title)
+    output = Table("", "answers/s", "agreement", title=title)
     for row in rows:
-        found.add_row(row["grader"], f"{row['answers_per_s']:.0f}", f"{row['agreement']:.2%}")
-    return found
+        output.add_row(row["grader"], f"{row['answers_per_s']:.0f}", f"{row['agreement']:.2%}")
+    return output
 
 
 def picture(axes: Axes, rows: list[dict[str, Any]]) -> None:

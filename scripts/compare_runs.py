@@ -28,10 +28,10 @@ COLUMNS = {  # heading -> column of metrics.csv, format
 def over_seeds(runs: Sequence[Run], value: Callable[[Run], float], form: str) -> str:
     """``mean (lowest–highest)`` of a value; the value alone where there is one seed."""
     values = [value(run) for run in runs]
-    told = form.format(fmean(values))
+    mean = form.format(fmean(values))
     if len(values) == 1:
-        return told
-    return f"{told} ({form.format(min(values))}–{form.format(max(values))})"
+        return mean
+    return f"{mean} ({form.format(min(values))}–{form.format(max(values))})"
 
 
 def row(name: str, runs: Sequence[Run], score: str, window: int) -> list[str]:
@@ -54,8 +54,8 @@ def require_equal_lengths(methods: Methods) -> None:
     """UserError where the runs of a method ended after different steps: their ends have no mean."""
     for name, runs in methods.items():
         if len(steps := sorted({run.evaluations[-1]["step"] for run in runs})) > 1:
-            told = " and ".join(f"{step:g}" for step in steps)
-            raise UserError(f"runs of {name} ended after {told} rollout steps: not comparable")
+            lengths = " and ".join(f"{step:g}" for step in steps)
+            raise UserError(f"runs of {name} ended after {lengths} rollout steps: not comparable")
 
 
 def table(methods: Methods, score: str, window: int) -> str:

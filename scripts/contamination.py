@@ -60,7 +60,7 @@ def marked_rows(data: DictConfig) -> dict[str, str] | None:
 
 
 def counts_table(
-    found: Sequence[Overlap], sizes: Mapping[str, int], marks: Mapping[str, str] | None
+    matches: Sequence[Overlap], sizes: Mapping[str, int], marks: Mapping[str, str] | None
 ) -> Table:
     """Training problems per benchmark and kind, and of the marked ones how many are found."""
     table = Table(title="training problems by the problem of a benchmark that they resemble")
@@ -70,7 +70,7 @@ def counts_table(
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "benchmark" else "right")
     for name, size in sizes.items():
-        pairs = [overlap for overlap in found if overlap.benchmark == name]
+        pairs = [overlap for overlap in matches if overlap.benchmark == name]
         best = {overlap.train_id: overlap.kind for overlap in reversed(pairs)}
         cells = [Counter(best.values())[kind] for kind in KINDS]
         if marks is not None:
@@ -82,15 +82,15 @@ def counts_table(
 
 
 def print_examples(
-    console: Console, found: Sequence[Overlap], rows: Sequence[Mapping[str, object]], most: int
+    console: Console, matches: Sequence[Overlap], rows: Sequence[Mapping[str, object]], most: int
 ) -> None:
     """The least alike pairs of each benchmark and kind: those worth a look."""
-    pairs = sorted(zip(found, rows, strict=True), key=lambda pair: pair[0].similarity)
-    shown: Counter[tuple[str, str]] = Counter()
+    pairs = sorted(zip(matches, rows, strict=True), key=lambda pair: pair[0].similarity)
+    printed: Counter[tuple[str, str]] = Counter()
     for overlap, row in pairs:
         group = (overlap.benchmark, overlap.kind)
-        shown[group] += 1
-        if overlap.kind == "exact" or shown[group] > most:
+        printed[group] += 1
+        if overlap.kind == "exact" or printed[group] > most:
             continue
         console.print(
             f"\n{overlap.benchmark} {overlap.benchmark_id} {overlap.kind} {overlap.similarity:.3f}:"
@@ -104,7 +104,7 @@ def print_examples(
 
 
 def rows_of(
-    found: Sequence[Overlap],
+    matches: Sequence[Overlap],
     train: Sequence[Problem],
     evaluated: Sequence[Problem],
     marks: Mapping[str, str] | None,
@@ -113,7 +113,7 @@ def rows_of(
     ours = {problem.id: problem for problem in train}
     theirs = {(problem.source, problem.id): problem for problem in evaluated}
     rows: list[dict[str, object]] = []
-    for overlap in found:
+    for overlap in matches:
         one, other = ours[overlap.train_id], theirs[overlap.benchmark, overlap.benchmark_id]
         row: dict[str, object] = {
             "train_id": one.id,
@@ -168,15 +168,15 @@ def main(arguments: Sequence[str]) -> None:
     evaluated = [problem for problems in sets.values() for problem in problems]
     train = training_problems(data)
     marks = marked_rows(data)
-    found = overlaps(train, evaluated, similarity)
-    rows = rows_of(found, train, evaluated, marks)
+    matches = overlaps(train, evaluated, similarity)
+    rows = rows_of(matches, train, evaluated, marks)
     if "out" in own:
         write_csv(rows, Path(own["out"]))
     console = Console(width=120)
     console.print(f"{len(train)} training problems, {len(evaluated)} of benchmarks", markup=False)
     sizes = Counter(problem.source for problem in evaluated)
-    console.print(counts_table(found, sizes, marks))
-    print_examples(console, found, rows, most)
+    console.print(counts_table(matches, sizes, marks))
+    print_examples(console, matches, rows, most)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def print_table(rollouts: Sequence[Handwritten], trial: Trial) -> None:
         columns["divergence"] = trial.divergence_BT
     table = Table("rollout", "token", "student", "teacher", "credit", *columns, box=None)
 
-    def shown(values: Tensor | None, *index: int) -> str:
+    def formatted(values: Tensor | None, *index: int) -> str:
         value = float("nan") if values is None else float(values[index])
         return "-" if isnan(value) else f"{value:.4f}"
 
@@ -65,10 +65,10 @@ def print_table(rollouts: Sequence[Handwritten], trial: Trial) -> None:
             table.add_row(
                 f"{row} (reward {rollout.reward:g})" if t == 0 else "",
                 escape(f"{t} {rollout.tokens[t]!r}") if rollout.tokens else str(t),
-                shown(rollout.values["student_logprobs"], t),
-                shown(rollout.values.get("teacher_logprobs"), t),
+                formatted(rollout.values["student_logprobs"], t),
+                formatted(rollout.values.get("teacher_logprobs"), t),
                 f"{trial.credit.advantages_BT[row, t]:+.4f}",
-                *(shown(values_BT, row, t) for values_BT in columns.values()),
+                *(formatted(values_BT, row, t) for values_BT in columns.values()),
             )
     console = Console(width=120)
     console.print(table)

@@ -1,6 +1,6 @@
 """Builds models/tiny from nothing: tokenizer, chat template and a small Qwen3-shaped policy.
 
-The policy learns sums from generated solutions. Behind the plain prompt a share of the steps slips,
+The policy learns sums from generated solutions. Given the plain prompt a share of the steps slips,
 so that reinforcement learning has something to unlearn; given a peer solution or an answer none
 does, so that the teacher view knows more than the student view. The loss is on responses only.
 """
@@ -125,11 +125,11 @@ def example(
         prompt = prompts.student_ids(problem.question)
     else:
         slip_rate = 0.0
-        template, shown = {
+        template, hint = {
             "peer": (PEER_TEMPLATE, solution(slip_rate=0.0)),
             "answer": (ANSWER_TEMPLATE, problem.answer),
         }[view]
-        hinted = prompts.teacher_ids(problem.question, template, shown, MAX_POSITIONS)
+        hinted = prompts.teacher_ids(problem.question, template, hint, MAX_POSITIONS)
         assert hinted is not None
         prompt = hinted.ids
     return prompt, tuple(prompts.tokenizer(solution(slip_rate) + END)["input_ids"])

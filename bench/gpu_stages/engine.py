@@ -26,7 +26,7 @@ ROUNDS = 3
 ASLEEP_GIB = 3.0  # that a sleeping engine may keep: CUDA graphs, its kernels, what torch holds
 GROWTH_GIB = 0.2  # that it may keep more from round to round
 ALTERED = "layers.1.mlp.down_proj.weight"  # of which the engine gets one weight wrong, once
-CHANGE = 1.01  # factor of all weights between two rounds: an engine that stays behind is told
+CHANGE = 1.01  # factor of all weights between two rounds, so that old ones are noticed
 
 
 def run(check: Check) -> None:
@@ -150,7 +150,7 @@ class Turns:
         self.keep(free_asleep_gib=self.free())
 
     def control(self, module: PolicyModule) -> None:
-        """An engine that was sent one wrong weight of one layer is told, by the name of its tensor."""
+        """An engine that was sent one wrong weight of one layer is noticed, by the name of its tensor."""
 
         def right() -> Iterable[tuple[str, Tensor]]:
             return engine_weights(module.policy, self.spec.dtype)

@@ -32,7 +32,7 @@ def run(check: Check) -> None:
 
 def describe(check: Check) -> None:
     """Card, driver and libraries."""
-    told = f"PyTorch {torch.__version__}"
+    versions = f"PyTorch {torch.__version__}"
     if check.card:
         card = torch.cuda.get_device_properties(0)
         check.note(
@@ -43,8 +43,10 @@ def describe(check: Check) -> None:
             nccl=".".join(map(str, torch.cuda.nccl.version())),
             cudnn=torch.backends.cudnn.version(),
         )
-        told = f"{card.name}, {card.total_memory / GIB:.0f} GiB, {told}, CUDA {torch.version.cuda}"
-    check.tell(told)
+        versions = (
+            f"{card.name}, {card.total_memory / GIB:.0f} GiB, {versions}, CUDA {torch.version.cuda}"
+        )
+    check.tell(versions)
 
 
 def import_vllm(check: Check) -> None:

@@ -60,8 +60,8 @@ def attention(check: Check, dtype: torch.dtype) -> None:
         )
         for what, *pair in zip(("output", "query", "key", "value"), found, wanted, strict=True):
             check.near(f"attention_{name}_{what}", relative(*pair), ROUNDED[dtype])
-    told = max(v for k, v in check.content["figures"].items() if k.split("_")[-1] in OF_ATTENTION)
-    check.tell(f"attention: relative error up to {told:.1e}")
+    note = max(v for k, v in check.content["figures"].items() if k.split("_")[-1] in OF_ATTENTION)
+    check.tell(f"attention: relative error up to {note:.1e}")
 
 
 OF_ATTENTION = ("output", "query", "key", "value")
@@ -163,16 +163,16 @@ def optimizer(check: Check, _: torch.dtype) -> None:
         weights = Weights(start)
         adamw = settings.build(weights)["optimizer"]
         peak_gib[moments] = stepped(adamw, weights, gradients)
-        found[moments] = weights.whole()
+        found[moments] = weights.all_weights()
         del adamw, weights
     check.expect(
         torch.equal(found["device"], found["host"]),
         "AdamW with its moments on the host makes other weights than with them on the device",
     )
-    told = ""
+    note = ""
     if check.card:
         check.note(optimizer_peak_gib=peak_gib)
-        told = (
+        note = (
             f"; takes {peak_gib['device']:.2f} GiB, {peak_gib['host']:.2f} with moments on the host"
         )
         check.expect(
@@ -184,9 +184,9 @@ def optimizer(check: Check, _: torch.dtype) -> None:
     rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     reference = torch.optim.AdamW(plain.parameters(), betas=settings.betas, **rates, foreach=False)
     stepped(reference, plain, [gradient.double() for gradient in gradients])
-    moved, wanted = (one.double() - start.double() for one in (found["host"], plain.whole()))
+    moved, wanted = (one.double() - start.double() for one in (found["host"], plain.all_weights()))
     check.near("optimizer_apart", relative(moved, wanted), 1e-3)  # of the way that the weights went
-    check.tell(f"AdamW: {relative(moved, wanted):.1e} off its way{told}")
+    check.tell(f"AdamW: {relative(moved, wanted):.1e} off its way{note}")
 
 
 class Weights(nn.Module):
@@ -196,7 +196,7 @@ class Weights(nn.Module):
         super().__init__()
         self.parts = nn.ParameterList(nn.Parameter(part.clone()) for part in start)
 
-    def whole(self) -> Tensor:
+    def all_weights(self) -> Tensor:
         return torch.stack([part.detach() for part in self.parts])
 
 

@@ -1,4 +1,4 @@
-"""Lemma 1 and Theorem 2 of arXiv:2605.10781 on worlds that are known whole, and on a real policy.
+"""Lemma 1 and Theorem 2 of arXiv:2605.10781 on worlds that are known completely, and on a real policy.
 
 python scripts/figures/theory.py logs/rlrt_tiny/<time> --out docs/figures/theory
 
@@ -171,7 +171,7 @@ def policy_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def as_sentence(found: dict[str, Any]) -> str:
+def as_sentence(summary: dict[str, Any]) -> str:
     """The summary as a sentence."""
     return (
         "{positions} positions, {covered:.4f} of the probability covered (median). Medians with the "
@@ -179,7 +179,7 @@ def as_sentence(found: dict[str, Any]) -> str:
         "{ratio:.3f} and {ratio_real:.3f}; rank correlation of Inf with D̄ {rank:.2f} and "
         "{rank_real:.2f}. With the real teacher the bound holds at {holds:.0%} (by the low estimate "
         "of Inf {holds_low:.0%}) and is broken beyond two standard errors at {broken:.0%}."
-    ).format(**found)
+    ).format(**summary)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
