@@ -108,7 +108,7 @@ class Journal:
             except (ValueError, LookupError, TypeError, AssertionError) as error:
                 raise UserError(
                     f"{self.path} is damaged in line {number + 1} ({type(error).__name__}): cut it "
-                    "off before that line, and what stood behind is asked again"
+                    "off before that line, and what stood after it is asked again"
                 ) from error
             if not number and isinstance(entry, dict) and entry.get("journal") != FORMAT:
                 raise UserError(
