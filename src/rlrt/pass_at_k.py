@@ -21,6 +21,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
         )
     if samples - correct < k:
         return 1.0
+    # as a product of ratios: the binomial coefficients themselves exceed a float for large n
     return 1.0 - prod(1.0 - k / n for n in range(samples - correct + 1, samples + 1))
 
 

@@ -50,7 +50,7 @@ def _check(config: DictConfig, overrides: list[str], folder: Path) -> None:
 
 
 def main(words: list[str]) -> None:
-    """The command with these words behind it."""
+    """The command, called with these words."""
     require_versions()
     if any(word.startswith("-") for word in words):
         train()

@@ -136,7 +136,7 @@ def test_the_split_of_several_benchmarks_pools_their_problems() -> None:
 
 
 def test_a_teacher_view_without_a_context_is_no_teacher_view() -> None:
-    """Its rollouts are the student's own: choosing problems by them would favour the other model."""
+    """Its rollouts are the student's own: choosing problems by them would favor the other model."""
     asked = model("a", {"b": by_counts([0, 1], 4)}, {"b": {"p001": "1111"}})
     assert asked.teacher is not None
     own = [one for one in asked.rollouts["b"] if one.problem.id == "p000"]

@@ -207,7 +207,7 @@ def padded(rollouts: Sequence[Handwritten], name: str, kept_B: Tensor | None = N
     return values_BT
 
 
-def scored_batch(
+def handwritten_batch(
     rollouts: Sequence[Handwritten], assigner: CreditAssigner, step: int
 ) -> ScoredBatch:
     """The batch of a run: values of either view only in rows where the method says that it reads
@@ -374,7 +374,7 @@ class WatchedBatch(ScoredBatch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "seen", set())
+        object.__setattr__(self, "seen", set())  # the dataclass is frozen
 
     def __getattribute__(self, name: str) -> Any:
         if "seen" in (own := object.__getattribute__(self, "__dict__")):
@@ -386,7 +386,8 @@ def _assign(
     rollouts: Sequence[Handwritten], assigner: CreditAssigner, step: int
 ) -> tuple[ScoredBatch, Credit]:
     """The batch and its credit; UserError where the method read something that is not known."""
-    batch = scored_batch(rollouts, assigner, step)
+    batch = handwritten_batch(rollouts, assigner, step)
+    # What is not known is 0 in the batch: a method that reads it would return credit that looks right.
     watched = WatchedBatch(**vars(batch))
     credit = assigner(watched, step)
     seen, method = vars(watched)["seen"], type(assigner).__name__

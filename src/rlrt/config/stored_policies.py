@@ -171,7 +171,7 @@ def _step_of(checkpoint: Path) -> int:
 
 @user_errors()
 def policies_by_step(folder: Path) -> dict[int, str]:
-    """The words for ``find_policy`` of a run's policies, by the rollout steps behind them.
+    """The words for ``find_policy`` of a run's policies, by the rollout steps that made them.
 
     So each is the one that sampled the step of its number: an export, which holds what the engine was
     given, or a checkpoint that is left. Step 0 is what the run began with; where its weights were

@@ -13,7 +13,7 @@ TEMPLATE = (
 
 
 class Answer(Context):
-    """The problem's answer behind every rollout, as in RLSD (arXiv:2605.10781, Table 4)."""
+    """The problem's answer for every rollout, as in RLSD (arXiv:2605.10781, Table 4)."""
 
     def __call__(self, rollouts: Sequence[Rollout], step: int) -> list[Demonstration | None]:
         return [Demonstration(TEMPLATE, rollout.problem.answer) for rollout in rollouts]

@@ -46,10 +46,10 @@ def has_signal(rewards_B: Tensor, group_B: Tensor) -> Tensor:
 class CreditAssigner(ABC):
     """Turns the scored rollouts of a step into credit per token.
 
-    A subclass states what it needs; the house computes only that. ``uses_context`` says that the
+    A subclass states what it needs; only that is computed. ``uses_context`` says that the
     teacher view plays a part at some step (the context itself is chosen in the method's YAML);
     ``reads_teacher`` and ``distils`` narrow it to rollouts and steps. ``credited`` and
-    ``reads_student`` have safe defaults: a method that overrides them spares the house the work on
+    ``reads_student`` have safe defaults: a method that overrides them spares the work on
     rollouts that they leave out. The contract test checks these promises, and that of
     ``zero_on_equal_rewards``: a group whose shaped rewards are all equal gets no credit.
 

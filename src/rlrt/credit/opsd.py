@@ -1,4 +1,4 @@
-"""OPSD: the policy learns from itself behind a reference solution, on its own responses."""
+"""OPSD: the policy learns from itself given a reference solution, on its own responses."""
 
 from typing import Annotated
 

@@ -8,7 +8,7 @@ from rlrt.credit.reweighting import Reweighting
 
 
 class OutcomeRouted(Reweighting):
-    """RLRT's weight where r = 1, RLSD's where r = 0, both behind a correct peer. Beyond the paper.
+    """RLRT's weight where r = 1, RLSD's where r = 0, both given a correct peer. Beyond the paper.
 
     A success says that the student's own way was good, so what the teacher would not have written
     earns more. A failure says nothing good of it, so the teacher is followed: its tokens are blamed

@@ -1,4 +1,4 @@
-"""SDPO: the policy learns from itself behind a correct peer's solution."""
+"""SDPO: the policy learns from itself given a correct peer's solution."""
 
 from typing import Annotated
 

@@ -7,7 +7,7 @@ from rlrt.credit.reweighting import Reweighting
 
 
 class TeacherFavoring(Reweighting):
-    """``w_t = exp(sign(A) · (τ_t - s_t))`` where r = 1, behind a correct peer (arXiv:2605.10781, Fig. 1a).
+    """``w_t = exp(sign(A) · (τ_t - s_t))`` where r = 1, given a correct peer (arXiv:2605.10781, Fig. 1a).
 
     The control for RLRT: same context, same gate, opposite direction.
     """

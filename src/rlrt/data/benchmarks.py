@@ -1,4 +1,4 @@
-"""Evaluation problems by the name of their benchmark, whole or not at all."""
+"""Evaluation problems by the name of their benchmark: all of them, or an error."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

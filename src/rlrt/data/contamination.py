@@ -78,7 +78,7 @@ class Overlap:
 @dataclass(frozen=True)
 class _Text:
     words: tuple[str, ...]  # all of them but the drawing's
-    core: tuple[str, ...]  # the words before it is said how to answer
+    core: tuple[str, ...]  # the words before the instruction how to answer
     drawing: tuple[str, ...]
 
 
@@ -123,9 +123,9 @@ def _read(question: str) -> _Text:
     text = _DRAWING.sub(" ", question)
     words = _words(text)
     core = words
-    if found := _HOW_TO_ANSWER.search(text):
-        before = _words(text[: found.start()])
-        # said at once, it is part of the problem: "N can be written as a sum of ... Find ..."
+    if instruction := _HOW_TO_ANSWER.search(text):
+        before = _words(text[: instruction.start()])
+        # at the beginning of the text it is part of the problem: "N can be written as a sum of ... Find ..."
         core = before if len(before) >= _LEAST_CORE * len(words) else words
     return _Text(words, core, _words(drawing))
 
@@ -151,8 +151,8 @@ def _index(texts: Sequence[_Text]) -> Callable[[_Text], list[int]]:
     """Which of ``texts`` share enough runs of words with a text to be compared with it."""
     runs = [_runs(text.core) for text in texts]
     holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for number, found in enumerate(runs):
-        for run in found:
+    for number, own_runs in enumerate(runs):
+        for run in own_runs:
             holders[run].append(number)
 
     def candidates(text: _Text) -> list[int]:

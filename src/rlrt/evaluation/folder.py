@@ -108,7 +108,7 @@ class Journal:
             except (ValueError, LookupError, TypeError, AssertionError) as error:
                 raise UserError(
                     f"{self.path} is damaged in line {number + 1} ({type(error).__name__}): cut it "
-                    "off before that line, and what stood behind is asked again"
+                    "off before that line, and what stood after it is asked again"
                 ) from error
             if not number and isinstance(entry, dict) and entry.get("journal") != FORMAT:
                 raise UserError(
@@ -223,9 +223,15 @@ class EvaluationFolder:
         valid = (table.schema.metadata or {}).get(JUDGED_BY) == self._judged_by
         saved = {}
         for rollout in rollouts_of(table):
-            asked = (rollout.problem, rollout.group, rollout.sample, rollout.prompt_ids)
             judged = JudgedResponse(rollout.text, rollout.verdict, rollout.reward)
-            question = Question(view, benchmark, *asked)
+            question = Question(
+                view,
+                benchmark,
+                rollout.problem,
+                rollout.group,
+                rollout.sample,
+                rollout.prompt_ids,
+            )
             saved[question.key] = SavedResponse(
                 rollout.response, judged if valid else None, question
             )
@@ -239,10 +245,11 @@ class EvaluationFolder:
     ) -> None:
         """The records of a view, a file for each benchmark; a file that would be equal stays untouched."""
         for benchmark, answered in rollouts.items():
-            asked = sorted(answered, key=lambda one: (one.group, one.problem.id, one.sample))
+            ordered = sorted(answered, key=lambda one: (one.group, one.problem.id, one.sample))
             schema = pa.schema(FIELDS, metadata={JUDGED_BY: self._judged_by})
-            table = pa.table(columns(asked, prompt_texts(asked, tokenizer)), schema=schema)
+            table = pa.table(columns(ordered, prompt_texts(ordered, tokenizer)), schema=schema)
             path = self._records(view, benchmark)
+            # rewriting an equal file would change its time, by which a reader sees what is new
             if not path.exists() or not _equal_records(read_table(path), table):
                 write_atomically(path, partial(write_table, table))
 

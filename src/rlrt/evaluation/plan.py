@@ -107,7 +107,7 @@ def model_settings(stored: StoredPolicy) -> DictConfig | None:
 
 
 def compose_for(stored: StoredPolicy, model: DictConfig | None, command: Command) -> DictConfig:
-    """The settings with what fits the policy where the command says nothing."""
+    """The settings of the command; what it leaves open is chosen to fit the policy."""
     thinking = spelled(None if model is None else model.enable_thinking)
     given = [f"model.enable_thinking={thinking}", *command.settings]
     config = compose(given, "eval", OWN)
@@ -129,7 +129,7 @@ def compose_for(stored: StoredPolicy, model: DictConfig | None, command: Command
 
 
 def _prompts(config: DictConfig, stored: StoredPolicy, command: Command) -> DictConfig:
-    """A run's own, but for what the command names."""
+    """The prompts that the policy was trained with, except for what the command names."""
     if stored.config is None or command.chooses("prompts"):
         return config.prompts
     prompts = stored.config.prompts.copy()
@@ -142,9 +142,10 @@ def _prompts(config: DictConfig, stored: StoredPolicy, command: Command) -> Dict
 def _set_thinking(
     prompts: DictConfig, thinking: bool | None, known: bool, command: Command
 ) -> None:
-    """Have the prompts' thinking switch say what the sampling says.
+    """Set the prompts' thinking switch to what the sampling settings want.
 
-    A policy that is trained without the switch is asked without it.
+    A policy that was trained without the switch is asked without it. UserError where the command sets
+    both, and differently.
     """
     own = build(prompts).student_thinking
     named = command.chooses("prompts") or command.chooses("prompts.student_thinking")
@@ -199,7 +200,10 @@ class Plan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that decides how a question is answered; not how many are asked. Reads the weights once."""
+        """Everything that decides how a question is answered, but not how many are asked.
+
+        Reads the weights once, for their digest.
+        """
         config = OmegaConf.to_container(self.config, resolve=True)
         assert isinstance(config, dict)
         shape = {k: v for k, v in self.shape.to_dict().items() if k not in IGNORED_SHAPE_KEYS}
@@ -222,7 +226,7 @@ class Plan:
 
     @property
     def judged_by(self) -> str:
-        """Of the settings that a verdict depends on."""
+        """Digest of the settings that a verdict depends on."""
         return digest(
             {k: v for k, v in self.config.reward.items() if k in (*VERDICT_SETTINGS, "_target_")}
         )
@@ -239,7 +243,10 @@ def _tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> list[object]:
     backend = getattr(tokenizer, "backend_tokenizer", None)  # of all but the slow ones
     words = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
     if backend is not None:
-        words |= {"truncation": None, "padding": None}  # of the last call
+        words |= {
+            "truncation": None,
+            "padding": None,
+        }  # they depend on the last call, not on the model
     special = sorted(map(str, tokenizer.all_special_ids))
     return [words, special, tokenizer.chat_template]
 

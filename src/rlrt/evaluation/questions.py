@@ -17,7 +17,7 @@ STUDENT, TEACHER = "student", "teacher"
 
 
 class Key(NamedTuple):
-    """What a response answers; the same key with the same settings has the same response."""
+    """Identifies a question; the same key with the same settings has the same response."""
 
     view: str
     benchmark: str
@@ -48,7 +48,7 @@ class Question:
         return self.benchmark, self.problem.id, self.sample
 
     def seed(self, seed: int) -> int:
-        """Depends on what is asked, and on nothing that is asked beside it."""
+        """The seed of its response: it depends on this question alone, not on others asked beside it."""
         purpose = f"evaluation/{self.view}/{self.benchmark}/{self.problem.id}"
         return derive_seed(seed, purpose, self.sample)
 

@@ -22,8 +22,10 @@ TOKEN_BUDGET = 8192  # of a pass of the probe
 
 
 class EngineServer:
-    """Serves one policy after the other. Policies of one shape share an engine, which gets the new
-    weights and proves that it has them.
+    """Serves one policy after the other.
+
+    Policies of one shape share an engine, since starting one takes minutes: it receives the new weights,
+    and a probe proves that it samples with them.
     """
 
     def __init__(self) -> None:
@@ -33,9 +35,9 @@ class EngineServer:
         self._served: Plan | None = None
 
     def serve(self, plan: Plan, probed: Sequence[Sequence[int]]) -> Engine:
-        """The engine with the plan's policy; ``probed`` are prompts to prove it with.
+        """The engine with the plan's policy; ``probed`` are prompts for the probe.
 
-        UserError where the weights do not load, StaleEngineError where it serves others.
+        UserError where the weights do not load, StaleEngineError where the engine keeps other weights.
         """
         if self._engine is not None and self._served is plan:
             return self._engine
@@ -61,6 +63,7 @@ class EngineServer:
     def _sync(self, plan: Plan, probed: Sequence[Sequence[int]]) -> float:
         assert self._engine is not None
         assert self._policy is not None
+        # greedy sampling (temperature 0) has no log-probs to compare: prove the sync at 1
         policy, temperature = self._policy, plan.sampling.temperature or 1.0
         synced = sync_and_prove(
             self._engine,
@@ -77,7 +80,7 @@ class EngineServer:
         return synced.gap.max
 
     def close(self) -> None:
-        """Give the engine and the policy back."""
+        """Free the engine and the policy."""
         if self._engine is not None:
             self._engine.close()
         self._engine = self._policy = self._served = None
@@ -87,7 +90,7 @@ class EngineServer:
 
 
 def _kind(plan: Plan) -> str:
-    """Equal for plans that one engine can serve with nothing but other weights."""
+    """Equal for plans that one engine can serve if only its weights are exchanged."""
     shape = {k: v for k, v in plan.shape.to_dict().items() if k != "_name_or_path"}
     rest = [plan.spec.stop_token_ids, str(plan.spec.dtype), plan.spec.max_model_tokens]
     settings = OmegaConf.to_container(plan.config.engine, resolve=True)

@@ -48,8 +48,8 @@ def last_boxed(text: str) -> str | None:
     Of nested boxes the innermost counts, being the one that starts last.
     """
     starts = [match.start() for match in _BOX.finditer(text)]
-    found = _boxed_at(text, starts[-1], len(text)) if starts else None
-    return found[0] if found else None
+    box = _boxed_at(text, starts[-1], len(text)) if starts else None
+    return box[0] if box else None
 
 
 def joined_boxes(text: str) -> str | None:
@@ -58,17 +58,17 @@ def joined_boxes(text: str) -> str | None:
     ``\boxed{1} and \boxed{2}`` gives ``1,2``; ``\boxed{1} then \boxed{2}`` gives ``2``. A repeated
     box counts once.
     """
-    found: list[str] = []
+    contents: list[str] = []
     stop = len(text)
     gap_end: int | None = None
     for start in reversed([match.start() for match in _BOX.finditer(text)]):
         box = _boxed_at(text, start, stop)
         if box is None or (gap_end is not None and not _is_separator(text[box[1] : gap_end])):
             break
-        if box[0] not in found:
-            found.append(box[0])
+        if box[0] not in contents:
+            contents.append(box[0])
         stop = gap_end = start
-    return ",".join(reversed(found)) if found else None
+    return ",".join(reversed(contents)) if contents else None
 
 
 def _is_separator(gap: str) -> bool:

@@ -120,6 +120,7 @@ class Grading:
         if answer is None or verdict is not None:
             return partial(self._grade, verdict or Verdict.WRONG, 0.0)
         task = Task(answer.text[-limit:], gold, answer.free_text)
+        # the rollouts of a group often give the same answer: it is compared once
         if task not in self._asked:
             self._asked[task] = self._submit(task)
         return partial(self._awaited, self._asked[task])

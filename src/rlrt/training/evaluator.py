@@ -99,25 +99,26 @@ class Evaluator:
 
         Every rank asks an equal share of the problems, and every rank returns the metrics of all.
         """
+        # problems go to the ranks in turn; seeds name the problem, so that no score depends on the ranks
         own = range(distributed.get_rank(), len(problems), distributed.get_world_size())
-        asked = [(problem, sample) for problem in own for sample in range(self.samples)]
+        requests = [(problem, sample) for problem in own for sample in range(self.samples)]
         answered = sample_and_judge(
             engine,
-            [prompt_ids[problem] for problem, _ in asked],
-            [derive_seed(seed, "evaluation", problem, sample) for problem, sample in asked],
-            [problems[problem].answer for problem, _ in asked],
+            [prompt_ids[problem] for problem, _ in requests],
+            [derive_seed(seed, "evaluation", problem, sample) for problem, sample in requests],
+            [problems[problem].answer for problem, _ in requests],
             Sampling(max_response_tokens, self.temperature, self.top_p),
             judge,
         )
         measured = [
-            _Sample(problem, seen.verdict, len(response.ids), response.truncated)
-            for (problem, _), (response, seen) in zip(asked, answered, strict=True)
+            _Sample(problem, judged.verdict, len(response.ids), response.truncated)
+            for (problem, _), (response, judged) in zip(requests, answered, strict=True)
         ]
-        everywhere = [sample for part in distributed.all_gather_object(measured) for sample in part]
-        return self._metrics(sorted(everywhere, key=lambda sample: sample.problem))
+        all_samples = [one for part in distributed.all_gather_object(measured) for one in part]
+        return self._metrics(sorted(all_samples, key=lambda sample: sample.problem))
 
     def _metrics(self, samples: Sequence[_Sample]) -> dict[str, float]:
-        """Of all samples, problem after problem."""
+        """Metrics of all samples, problem after problem; an undecided response counts as wrong."""
         right_P = [
             sum(one.verdict is Verdict.RIGHT for one in samples[first : first + self.samples])
             for first in range(0, len(samples), self.samples)

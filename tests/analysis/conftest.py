@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.analysis.report.folders import CONFIG, EVALUATIONS, METRICS, Make
+from tests.analysis.run_folders import CONFIG, EVALUATIONS, METRICS, Make
 
 
 @pytest.fixture

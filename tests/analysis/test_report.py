@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.analysis.report.folders import Make, seeded, whole_page
+from tests.analysis.run_folders import Make, seeded, whole_page
 from transformers import PreTrainedTokenizerBase
 
 from rlrt.analysis.pages import pieces_of

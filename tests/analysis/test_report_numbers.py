@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.analysis.report.folders import CONFIG, EVALUATIONS, METRICS, Make, one, whole_page
+from tests.analysis.run_folders import CONFIG, EVALUATIONS, METRICS, Make, one, whole_page
 
 from rlrt.analysis.report_numbers import (
     checks,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.analysis.report.folders import (
+from tests.analysis.run_folders import (
     CONFIG,
     EVALUATIONS,
     METRICS,
