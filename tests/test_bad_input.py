@@ -122,7 +122,7 @@ REFUSED = {
     "trainer.accelerator=tpu": 'trainer.accelerator is "tpu", it must be one of cpu, gpu',
     "trainer.devices=2": "trainer.devices is 2, it must be 1 with strategy=single",
     "trainer.strategy=ddp": 'trainer.strategy is "ddp", it must be auto',
-    "model.kind=large": 'model.kind is "large", it must be one of base, instruct, thinking',
+    "model.kind=large": "model.kind is large, it must be one of base, instruct, thinking",
     "model.random_init_seed=-1": "model.random_init_seed is -1",
     "model.kernels=triton": 'model.kernels is "triton", it must be one of auto, liger, torch',
     "model.attention=fa3": 'model.attention is "fa3", it must be one of auto, fa4, torch',
