@@ -374,7 +374,7 @@ class WatchedBatch(ScoredBatch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "seen", set())
+        object.__setattr__(self, "seen", set())  # the dataclass is frozen
 
     def __getattribute__(self, name: str) -> Any:
         if "seen" in (own := object.__getattribute__(self, "__dict__")):
@@ -387,6 +387,7 @@ def _assign(
 ) -> tuple[ScoredBatch, Credit]:
     """The batch and its credit; UserError where the method read something that is not known."""
     batch = handwritten_batch(rollouts, assigner, step)
+    # What is not known is 0 in the batch: a method that reads it would return credit that looks right.
     watched = WatchedBatch(**vars(batch))
     credit = assigner(watched, step)
     seen, method = vars(watched)["seen"], type(assigner).__name__

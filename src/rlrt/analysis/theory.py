@@ -143,6 +143,7 @@ def make_worlds(
     # from nearly deterministic students to nearly uniform ones
     peaks = [10 ** rng.uniform(-1, 1, (*size, 1)) for size in sizes]
     draws = [rng.standard_gamma(np.broadcast_to(p, (*p.shape[:2], vocabulary))) for p in peaks]
+    # + 1e-12: gamma draws of a small shape may underflow, to 0 for every token of a node
     students = [torch.from_numpy((g + 1e-12) / (g + 1e-12).sum(-1, keepdims=True)) for g in draws]
     shape = (count, vocabulary**depth)
     loss = 10 ** rng.uniform(-4, 0, (count, 1))  # how far from sure success
