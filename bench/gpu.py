@@ -18,7 +18,7 @@ from rich.table import Table
 from transformers import PreTrainedModel
 from workload import SHAPES, Workload, draw
 
-from rlrt.config.memory import CONTEXT, GB, Demand, Sizes, estimate, settled
+from rlrt.config.memory import CONTEXT, GB, Demand, ModelSize, estimate, resolve_moments
 from rlrt.credit.grpo import GRPO
 from rlrt.training.performance import peak_flops
 
@@ -78,7 +78,7 @@ def measured(shape: str, load: Workload, last: L.Callback | None = None) -> dict
     policy.gradient_checkpointing_enable({"use_reentrant": False})
     budget = max(BUDGET, load.longest)
     tokens = min(budget, load.response_tokens + sum(map(len, load.prompts)))  # of a pass, at most
-    demand = settled(demand_of(policy, tokens, load.longest), device_bytes())
+    demand = resolve_moments(demand_of(policy, tokens, load.longest), device_bytes())
     module = ours.module_of(policy, budget, moments=demand.moments)
     scoring, memory = Stage(), Stage()
 
@@ -116,7 +116,7 @@ def measured(shape: str, load: Workload, last: L.Callback | None = None) -> dict
 def demand_of(policy: PreTrainedModel, tokens: int, longest: int, engine: bool = False) -> Demand:
     """What the memory table is asked: one card, bf16-mixed, passes of so many tokens."""
     return Demand(
-        policy=Sizes.of(policy.config),
+        policy=ModelSize.from_config(policy.config),
         cards=1,
         hosts=1,
         gathers=True,

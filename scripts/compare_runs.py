@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from rlrt.analysis.runs import Methods, Run, group_runs, read_run, require_columns, score_of
-from rlrt.config.commands import stop_with_a_sentence
+from rlrt.config.commands import report_errors
 from rlrt.errors import UserError
 
 COLUMNS = {  # heading -> column of metrics.csv, format
@@ -86,5 +86,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main()

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rlrt.batch import Problem
-from rlrt.config.commands import helped, listed, own_words, stop_with_a_sentence
-from rlrt.config.compose import checked, compose
+from rlrt.config.commands import command_options, parse_list, print_help, report_errors
+from rlrt.config.compose import compose, user_errors
 from rlrt.config.problems import build_source, read_benchmarks
 from rlrt.data.contamination import DEFAULT_SIMILARITY, Kind, Overlap, check_similarity, overlaps
 from rlrt.data.rows import check_file, read_file, row_id, value_at
@@ -33,6 +33,7 @@ KINDS: tuple[Kind, ...] = ("exact", "near", "variant")
 SHOWN_CHARACTERS = 220
 
 
+@user_errors()
 def training_problems(data: DictConfig) -> list[Problem]:
     """All problems that could be trained on, overlaps and later held-out ones included."""
     everything = data.copy()
@@ -43,14 +44,15 @@ def training_problems(data: DictConfig) -> list[Problem]:
         everything.leave_out_overlaps = False
     source = build_source(everything)
     read = source.read_train if isinstance(source, Source) else source.train
-    return list(checked(read).problems)
+    return list(read().problems)
 
 
+@user_errors()
 def marked_rows(data: DictConfig) -> dict[str, str] | None:
     """Benchmark of each row that its file marks, by the row's id; None where no row is marked."""
     if data.get("path") is None:
         return None
-    rows = read_file(checked(check_file, data.path, "data.path"))
+    rows = read_file(check_file(data.path, "data.path"))
     marks = {
         row_id(row, data.get("id_column", "id")): str(mark).split(":")[0]
         for row in rows
@@ -152,18 +154,19 @@ def count(words: Mapping[str, str], name: str, default: int) -> int:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the command; UserError for a word, a file or a setting that cannot be used."""
-    if helped(arguments, __doc__ or ""):
+    if print_help(arguments, __doc__ or ""):
         return
-    own, rest = own_words(arguments, OWN)
+    own, rest = command_options(arguments, OWN)
     if "benchmark" not in own:
         raise UserError("benchmark=<names, all or files> is missing")
     if not any(word.startswith("data=") for word in rest):
         raise UserError("data=<file of configs/data> is missing")
-    names = listed("benchmark", own["benchmark"])
+    names = parse_list("benchmark", own["benchmark"])
     similarity = number(own, "similarity", DEFAULT_SIMILARITY)
-    checked(check_similarity, similarity)
+    with user_errors():
+        check_similarity(similarity)
     most = count(own, "examples", 3)
-    data = compose(list(rest), own_words=OWN).data
+    data = compose(list(rest), command_options=OWN).data
     sets = read_benchmarks(names, own.get("benchmark_folder"))
     evaluated = [problem for problems in sets.values() for problem in problems]
     train = training_problems(data)
@@ -180,5 +183,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main(sys.argv[1:])

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from rlrt.analysis.credit_table import Handwritten, Trial, read_rollouts, try_out
 from rlrt.analysis.token_picture import Panel, require_picture_path, save_picture
-from rlrt.config.commands import helped, own_words, stop_with_a_sentence
+from rlrt.config.commands import command_options, print_help, report_errors
 from rlrt.config.compose import build, compose
 from rlrt.errors import UserError
 
@@ -104,16 +104,16 @@ def draw(path: Path, rollouts: Sequence[Handwritten], trial: Trial) -> None:
 
 def main(words: list[str]) -> None:
     """Run the command; UserError for a word or an input that cannot be used."""
-    if helped(words, __doc__ or ""):
+    if print_help(words, __doc__ or ""):
         return
-    own, rest = own_words(words, OWN)
+    own, rest = command_options(words, OWN)
     if "input" not in own:
         raise UserError("input=<file.json> is missing")
     as_json = own.get("json", "false").lower()
     if as_json not in ("true", "false"):
         raise UserError(f"json is {own['json']}, it must be true or false")
     picture = require_picture_path(Path(own["picture"])) if "picture" in own else None
-    config = compose(list(rest), own_words=OWN)
+    config = compose(list(rest), command_options=OWN)
     assigner, loss = build(config.credit), build(config.loss)
     step, rollouts = read_rollouts(Path(own["input"]), build(config.training).temperature)
     trial = try_out(rollouts, assigner, loss, step)
@@ -136,5 +136,5 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main(sys.argv[1:])

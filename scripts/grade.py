@@ -11,13 +11,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
 
 from rlrt.errors import RunStoppedError
-from rlrt.reward.extraction import EXTRACTS
+from rlrt.reward.extraction import Extract
 from rlrt.reward.verifier import Grade, Verifier
 
 Case = dict[str, Any]
@@ -60,7 +60,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Grade answers with the training verifier.")
     parser.add_argument("cases", type=Path, help="JSON Lines of prediction and gold")
     parser.add_argument("--out", type=Path, help="write each line back with its verdict")
-    parser.add_argument("--extract", choices=EXTRACTS, default="boxed_or_text")
+    parser.add_argument("--extract", choices=get_args(Extract), default="boxed_or_text")
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds per answer")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     return parser.parse_args(arguments)

@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 from rlrt.analysis.pages import Pieces, pieces_of, save_page
 from rlrt.analysis.report import Defaults, page, samples_of
 from rlrt.analysis.reported_runs import ReportedRun, flat, read_runs
-from rlrt.config.commands import quiet_libraries, say, stop_with_a_sentence
-from rlrt.config.compose import CONFIGS, checked, compose
+from rlrt.config.commands import print_once, quiet_libraries, report_errors
+from rlrt.config.compose import CONFIGS, compose, user_errors
 from rlrt.errors import UserError
 from rlrt.model.load import load_tokenizer, policy_folder
 
@@ -41,9 +41,10 @@ def defaults_of(run: ReportedRun) -> Defaults | None:
 
 
 @cache
+@user_errors()
 def pieces_from(word: str) -> Pieces:
     """What splits responses by the tokenizer of a model folder; UserError where there is none."""
-    return pieces_of(checked(load_tokenizer, checked(policy_folder, word, weights=False)))
+    return pieces_of(load_tokenizer(policy_folder(word, weights=False)))
 
 
 def tokens_of(run: ReportedRun) -> Pieces | None:
@@ -84,9 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     samples = [samples_of(run.folder, tokens_of(run)) for run in runs]
     save_page(page(runs, samples, [defaults_of(run) for run in runs]), options.out)
     size = options.out.stat().st_size / 1e6
-    say(f"{options.out}: {', '.join(run.name for run in runs)}; {size:.1f} MB")
+    print_once(f"{options.out}: {', '.join(run.name for run in runs)}; {size:.1f} MB")
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main()

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from rlrt.config.build import build_components
 from rlrt.config.compose import compose
-from rlrt.config.resume import resumption
+from rlrt.config.resume import find_resume_point
 from rlrt.config.run import build_run
 from rlrt.errors import UserError
 from rlrt.training.checkpoint import is_whole
@@ -428,7 +428,7 @@ def test_interrupted_then_out_of_disk_then_resumed_to_the_end(tmp_path: Path) ->
     assert (folder / "export" / "model.safetensors").exists()
 
     with pytest.raises(UserError, match=r"already holds a run: go on with it by resume="):
-        resumption(compose(SIZES), SIZES, folder)
+        find_resume_point(compose(SIZES), SIZES, folder)
     check_resume_settings(folder)
 
 
@@ -437,7 +437,7 @@ def check_resume_settings(folder: Path) -> None:
 
     def resumed(*settings: str) -> Any:
         overrides = [f"resume={folder}", *settings]
-        return resumption(compose(overrides), overrides, folder).config
+        return find_resume_point(compose(overrides), overrides, folder).config
 
     assert resumed().training.problems_per_step == 2
     free = resumed("checkpoint.keep=5", "logger=tensorboard", "trainer.max_epochs=900")
@@ -462,11 +462,11 @@ def test_a_checkpoint_of_something_else(tmp_path: Path, content: object) -> None
         other = tmp_path / "other.zip"
     overrides = [f"resume={other}"]
     with pytest.raises(UserError, match=r"resume is .*other\..*, which is no checkpoint of a run"):
-        resumption(compose(overrides), overrides, tmp_path / "run")
+        find_resume_point(compose(overrides), overrides, tmp_path / "run")
 
 
 def test_resuming_nothing(tmp_path: Path) -> None:
     for named, said in ((tmp_path / "gone", "no such run folder"), (tmp_path, "holds no run")):
         overrides = [f"resume={named}"]
         with pytest.raises(UserError, match=said):
-            resumption(compose(overrides), overrides, tmp_path / "run")
+            find_resume_point(compose(overrides), overrides, tmp_path / "run")

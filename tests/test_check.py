@@ -82,7 +82,7 @@ def test_every_preset_without_card_hub_and_cache(
         ("card_gb=many", 'card_gb is "many", it must be a finite number or null'),
         ("check=maybe", 'check is "maybe", it must be true or false'),
         ("training.max_response_tokens=40000 training.token_budget=50000", "more than the 32768"),
-        ("training.optimization.moments=disk", "moments is disk, it must be one of auto, device"),
+        ("training.optimization.moments=disk", 'moments is "disk", it must be one of auto, device'),
         ("data=jsonl data.path=/nowhere.jsonl", "data.path is '/nowhere.jsonl', which does not"),
     ],
 )

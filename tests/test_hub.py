@@ -21,7 +21,7 @@ from tests.runs import SIZES
 
 from rlrt.config.build import build_components
 from rlrt.config.compose import compose
-from rlrt.config.resume import with_commits
+from rlrt.config.resume import config_with_commits
 from rlrt.config.stored_policies import find_policy, policies_by_step
 from rlrt.errors import UserError
 
@@ -190,7 +190,7 @@ def test_a_revision_of_a_local_copy_is_refused(settings: str, sentence: str) -> 
 
 def test_the_start_of_a_run_is_read_at_the_commit_that_it_began_with(tmp_path: Path) -> None:
     config = compose(["engine=hf", "model.path=o/m", "model.revision=v1", f"model.commit={OLD}"])
-    OmegaConf.save(with_commits(config, build_components(config)), tmp_path / "config.yaml")
+    OmegaConf.save(config_with_commits(config, build_components(config)), tmp_path / "config.yaml")
     assert policies_by_step(tmp_path) == {0: f"o/m@{OLD}"}
     start = find_policy(f"o/m@{OLD}")
     assert (start.folder, start.revision) == ("o/m", OLD)

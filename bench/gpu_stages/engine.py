@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from workload import TINY, Workload, draw
 
-from rlrt.config.memory import settled
+from rlrt.config.memory import resolve_moments
 from rlrt.credit.grpo import GRPO
 from rlrt.engine.engine import EngineSpec, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
@@ -56,7 +56,7 @@ def serve(
     longest, budget = load.longest + 1, max(8192, load.longest)
     spec = EngineSpec(folder, (2,), dtype, longest)
     turns = Turns(check, engine, spec, load, syncs_per_update)
-    demand = settled(demand_of(policy, budget, longest, engine=True), device_bytes())
+    demand = resolve_moments(demand_of(policy, budget, longest, engine=True), device_bytes())
     check.note(moments=demand.moments)
     module = ours.module_of(policy, budget, moments=demand.moments)
     precision = "bf16-mixed" if check.card else "32-true"

@@ -26,8 +26,8 @@ from rlrt.analysis.critical_positions import (
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.pages import save_page
 from rlrt.batch import Verdict
-from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
-from rlrt.config.loaded_run import Study, open_study
+from rlrt.config.commands import print_once, quiet_libraries, report_errors, require_at_least
+from rlrt.config.loaded_run import LoadedRun, load_run
 from rlrt.config.stored_policies import policies_by_step
 from rlrt.errors import UserError
 from rlrt.records import read_table, rollouts_of, step_files
@@ -44,7 +44,7 @@ def recorded_ratio(record: dict[str, Any]) -> float:
     return (sum(student) - sum(teacher)) / len(student)
 
 
-def choose(study: Study, path: Path, step: int, count: int, top: int) -> list[Trajectory]:
+def choose(study: LoadedRun, path: Path, step: int, count: int, top: int) -> list[Trajectory]:
     """The correct rollouts with a teacher view and the largest mean D̄, one of each problem.
 
     Read are the ``SCANNED`` whose recorded D̂ is largest. UserError where there are none.
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = step_files(options.folder, () if options.step is None else (options.step,))
     step = max(files) if options.step is None else options.step
     model = options.model or policies_by_step(options.folder).get(step)
-    study = open_study(options.folder, model, options.context)
+    study = load_run(options.folder, model, options.context)
     trajectories = choose(study, files[step], step, options.rollouts, options.top)
     about = (
         f"{options.folder.name}, rollout step {step}, both views read by {study.stored.name} at "
@@ -121,10 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     page = heat_map_page(trajectories, "Critical positions", about)
     made.append(save_page(page, made[0].with_suffix(".html")))
     for file in made:
-        say(str(file))
+        print_once(str(file))
     for one in trajectories:
         t, candidates = next(iter(one.candidates.items()))
-        say(
+        print_once(
             f"{one.label}: mean D̄ {float(one.positions.divergence_T.mean()):.4f}, largest "
             f"{float(one.positions.divergence_T[t]):.4f} at {t}, {candidates[0].text!r} against "
             f"{candidates[len(candidates) // 2].text!r}"
@@ -132,5 +132,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main()

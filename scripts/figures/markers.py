@@ -25,8 +25,8 @@ from rlrt.analysis.markers import (
     word,
 )
 from rlrt.batch import Verdict
-from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
-from rlrt.config.loaded_run import Study, open_study
+from rlrt.config.commands import print_once, quiet_libraries, report_errors, require_at_least
+from rlrt.config.loaded_run import LoadedRun, load_run
 from rlrt.errors import UserError
 from rlrt.records import read_table, record_files, rollouts_of, step_files
 
@@ -68,7 +68,7 @@ def parsed(steps: str) -> list[int]:
 class Trajectories:
     """All views of the chosen records one after the other, counted on the way."""
 
-    def __init__(self, study: Study, files: dict[Path, int]) -> None:
+    def __init__(self, study: LoadedRun, files: dict[Path, int]) -> None:
         self.study = study
         self.files = files
         self.seen = dict.fromkeys(Verdict, 0)
@@ -96,7 +96,7 @@ class Trajectories:
         )
 
 
-def labels(study: Study, kind: str) -> Callable[[int], str | None]:
+def labels(study: LoadedRun, kind: str) -> Callable[[int], str | None]:
     """How an id is named: as a word or not at all, or for ``any`` quoted, and by number if it must be."""
 
     def any_token(token: int) -> str:
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = options_of(arguments)
     require_place(options.out)
     files = wanted_files(options.folder, options.steps, options.run)
-    study = open_study(options.run or options.folder, options.model, options.context)
+    study = load_run(options.run or options.folder, options.model, options.context)
     views = Trajectories(study, files).pairs()
     corpora = read_corpora(study.policy, views, study.temperature, study.token_budget)
     named = as_texts(corpora, labels(study, options.tokens))
@@ -157,13 +157,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     title = f"{options.folder.name}, read by {study.stored.name}"
     for path in save_figure(draw(scored, title, caption), table(scored), options.out):
-        say(str(path))
-    say(caption.replace("\n", " "))
+        print_once(str(path))
+    print_once(caption.replace("\n", " "))
     for role in ("explore", "exploit"):
         named_markers = [f"{row.token} ({row.z:+.1f})" for row in scored if row.role == role]
-        say(f"{role}: {', '.join(named_markers[:: 1 if role == 'explore' else -1]) or 'none'}")
+        print_once(
+            f"{role}: {', '.join(named_markers[:: 1 if role == 'explore' else -1]) or 'none'}"
+        )
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main()

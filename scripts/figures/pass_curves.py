@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.pass_curves import curves, draw, evaluations_of, read_answers, rows
-from rlrt.config.commands import say, stop_with_a_sentence
+from rlrt.config.commands import print_once, report_errors
 
 
 def named(words: Sequence[str]) -> dict[str, list[Path]]:
@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     made = curves(methods, options.benchmark, options.seed)
     for path in save_figure(draw(made), rows(made), options.out):
-        say(str(path))
+        print_once(str(path))
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main()

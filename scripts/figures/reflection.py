@@ -29,8 +29,8 @@ from rlrt.analysis.reflection import (
     turnable,
 )
 from rlrt.batch import Problem, Response, Verdict
-from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
-from rlrt.config.loaded_run import StudyEngine, held_out_problems, open_study, started
+from rlrt.config.commands import print_once, quiet_libraries, report_errors, require_at_least
+from rlrt.config.loaded_run import RunEngine, held_out_problems, load_run, started
 from rlrt.config.stored_policies import StoredPolicy, find_policy, policies_by_step
 from rlrt.errors import UserError
 from rlrt.model.policy import score_divergence
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     require_place(options.out)
     quiet_libraries()
     policies = policies_of(options.run, options.steps)
-    study = open_study(options.run, context=options.context)
+    study = load_run(options.run, context=options.context)
     if study.context is None:
         study.teacher_prompts([], 0)  # says what is missing
     sentence = tuple(study.tokenizer(options.sentence, add_special_tokens=False)["input_ids"])
@@ -60,11 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for step, stored in policies.items():
             served.serve(stored, problems, step)
             checkpoints.append(judge_checkpoint(served, problems, step, sentence, limit))
-            say(as_lines(rates(checkpoints[-1:])))
+            print_once(as_lines(rates(checkpoints[-1:])))
     rows = rates(checkpoints)
     title = f"“{options.sentence}” put into responses of {study.stored.name}"
     for path in save_figure(draw(rows, title), rows, options.out):
-        say(str(path))
+        print_once(str(path))
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -100,7 +100,7 @@ def policies_of(run: Path, steps: Sequence[int] | None) -> dict[int, StoredPolic
 
 
 def judge_checkpoint(
-    served: StudyEngine,
+    served: RunEngine,
     problems: Sequence[Problem],
     step: int,
     sentence: tuple[int, ...],
@@ -142,7 +142,7 @@ def seed_of(seed: int, step: int, purpose: str, case: Case) -> int:
 
 
 def judge(
-    served: StudyEngine, asked: Sequence[Injection], seeds: Sequence[int], limit: int
+    served: RunEngine, asked: Sequence[Injection], seeds: Sequence[int], limit: int
 ) -> list[Verdict]:
     """The verdict of each complete response; all are sampled in one call."""
     if not asked:
@@ -175,5 +175,5 @@ def as_lines(rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main()

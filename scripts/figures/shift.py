@@ -19,11 +19,11 @@ from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run
 from rlrt.analysis.shift import Row, Shift, draw, hardest, shift_of, shift_rows
 from rlrt.batch import Problem, Verdict
-from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
-from rlrt.config.compose import checked
-from rlrt.config.loaded_run import StudyEngine, held_out_problems, open_study, placed, started
+from rlrt.config.commands import print_once, quiet_libraries, report_errors, require_at_least
+from rlrt.config.compose import user_errors
+from rlrt.config.loaded_run import RunEngine, held_out_problems, load_on_device, load_run, started
 from rlrt.config.problems import build_source
-from rlrt.config.stored_policies import StoredPolicy, find_policy, read_config, start_of
+from rlrt.config.stored_policies import StoredPolicy, find_policy, initial_policy, read_config
 from rlrt.errors import UserError
 from rlrt.model.load import load_tokenizer
 from rlrt.seeds import derive_seed
@@ -40,24 +40,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quiet_libraries()
     tuned = labeled(options.runs)
     configs = [read_config(folder) for folder in options.runs]
-    base = find_policy(options.base or start_of(configs[0]), "--base")
+    base = find_policy(options.base or initial_policy(configs[0]), "--base")
     require_alike(options.runs, configs)
     require_tokenizer(base, list(tuned.values()))
-    study = open_study(options.runs[0])
+    study = load_run(options.runs[0])
     problems = held_out_problems(study, options.problems)
     longest = study.config.training.max_prompt_tokens + study.config.training.max_response_tokens
     with started(study, options.engine, longest, derive_seed(study.config.seed, "shift")) as served:
         served.serve(base, problems, 0)
         asked = served.rollouts(problems, BASE_SAMPLES, 0)
         hard = [problems[group] for group in hardest(asked, options.hard)]
-        say(f"{len(hard)} hard problems of {len(problems)}; {base.name} is the base")
+        print_once(f"{len(hard)} hard problems of {len(problems)}; {base.name} is the base")
         shifts = read_shifts(served, base, tuned, hard, options.samples)
     rows = shift_rows(shifts)
     for row in empty(rows):
-        say(f"{row['policy']}: no position has moved so far, its lines in b and c are empty")
+        print_once(f"{row['policy']}: no position has moved so far, its lines in b and c are empty")
     title = f"responses to {len(hard)} hard problems, compared with {base.name}"
     for path in save_figure(draw(rows, base.name, title), rows, options.out):
-        say(str(path))
+        print_once(str(path))
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -83,6 +83,7 @@ def labeled(folders: Sequence[Path]) -> dict[str, StoredPolicy]:
     }
 
 
+@user_errors()
 def require_alike(folders: Sequence[Path], configs: Sequence[DictConfig]) -> None:
     """UserError where a run asked another way than the first: its responses are not comparable.
 
@@ -93,7 +94,7 @@ def require_alike(folders: Sequence[Path], configs: Sequence[DictConfig]) -> Non
         pairs: dict[str, tuple[Any, Any]] = {"prompts": (first.prompts, config.prompts)}
         pairs["data"] = (first.data, config.data)
         if config.data != first.data and unseeded(config.data) == unseeded(first.data):
-            one, other = (checked(build_source(c.data).held_out).problems for c in (first, config))
+            one, other = (build_source(c.data).held_out().problems for c in (first, config))
             pairs["data"] = (one, other)
         pairs |= {f"training.{n}": (first.training[n], config.training[n]) for n in ALIKE}
         for name, (one, other) in pairs.items():
@@ -109,11 +110,12 @@ def unseeded(data: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in data.items() if name != "seed"}
 
 
+@user_errors()
 def require_tokenizer(base: StoredPolicy, tuned: Sequence[StoredPolicy]) -> None:
     """UserError where a policy's ids mean something else than the base's."""
 
     def ids(stored: StoredPolicy) -> dict[str, int]:
-        vocabulary: dict[str, int] = checked(load_tokenizer, stored.local_folder()).get_vocab()
+        vocabulary: dict[str, int] = load_tokenizer(stored.local_folder()).get_vocab()
         return vocabulary
 
     known = ids(base)
@@ -126,7 +128,7 @@ def require_tokenizer(base: StoredPolicy, tuned: Sequence[StoredPolicy]) -> None
 
 
 def read_shifts(
-    served: StudyEngine,
+    served: RunEngine,
     base: StoredPolicy,
     tuned: dict[str, StoredPolicy],
     hard: Sequence[Problem],
@@ -134,7 +136,7 @@ def read_shifts(
 ) -> list[Shift]:
     """Every tuned policy's own responses, read by it and by the base."""
     study = served.study
-    base_policy = placed(base)
+    base_policy = load_on_device(base)
     shifts = []
     for label, stored in tuned.items():
         served.serve(stored, hard, 0)
@@ -143,7 +145,7 @@ def read_shifts(
             label, served.policy, base_policy, rollouts, study.temperature, study.token_budget
         )
         right = sum(rollout.verdict is Verdict.RIGHT for rollout in rollouts) / len(rollouts)
-        say(
+        print_once(
             f"{label}: {right:.3f} right, {len(shift.js_N)} positions, mean JS "
             f"{float(shift.js_N.mean()):.4f} nats, {float(shift.shifted_N.float().mean()):.4f} above 0.1"
         )
@@ -157,5 +159,5 @@ def empty(rows: Sequence[Row]) -> list[Row]:
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main()

@@ -35,8 +35,8 @@ from rlrt.analysis.theory import (
     world_summary,
 )
 from rlrt.batch import Response, Rollout, Verdict
-from rlrt.config.commands import quiet_libraries, require_at_least, say, stop_with_a_sentence
-from rlrt.config.loaded_run import Study, open_study, started
+from rlrt.config.commands import print_once, quiet_libraries, report_errors, require_at_least
+from rlrt.config.loaded_run import LoadedRun, load_run, started
 from rlrt.config.stored_policies import policies_by_step
 from rlrt.errors import UserError
 from rlrt.model.policy import compare
@@ -62,7 +62,7 @@ def tabular_rows(count: int, seed: int) -> list[dict[str, Any]]:
             rows += world_rows(kind, part, DRAWN)
         sentence = "{nodes} nodes, D̄ infinite at {infinite}; Lemma 1 off by {gap:.1e} at most, "
         sentence += "Theorem 2 broken at {broken}, Inf² / (2 D̄) up to {ratio:.5f}"
-        say(f"{label}: {sentence.format(**world_summary(parts))}")
+        print_once(f"{label}: {sentence.format(**world_summary(parts))}")
     return rows
 
 
@@ -77,7 +77,7 @@ def policy_of_step(folder: Path, step: int) -> str:
     return policies[step]
 
 
-def find_places(study: Study, rollouts: Sequence[Rollout], options: Any) -> list[Place]:
+def find_places(study: LoadedRun, rollouts: Sequence[Rollout], options: Any) -> list[Place]:
     """Positions drawn by chance among those where the student hesitates and a teacher view exists."""
     prompts = study.teacher_prompts(rollouts, options.step)
     rows = [row for row, prompt in enumerate(prompts) if prompt is not None]
@@ -101,7 +101,7 @@ def find_places(study: Study, rollouts: Sequence[Rollout], options: Any) -> list
     return Random(options.seed + 1).sample(places, min(len(places), options.positions))
 
 
-def count_right(study: Study, places: Sequence[Place], options: Any) -> "list[Tensor]":
+def count_right(study: LoadedRun, places: Sequence[Place], options: Any) -> "list[Tensor]":
     """Of each place the correct ends after each candidate token, ``[halves, tokens]``.
 
     A continuation may be as long as the response might still have become in the run.
@@ -118,7 +118,7 @@ def count_right(study: Study, places: Sequence[Place], options: Any) -> "list[Te
 
 
 def go_on(
-    study: Study, places: Sequence[Place], asked: Sequence[Start], options: Any
+    study: LoadedRun, places: Sequence[Place], asked: Sequence[Start], options: Any
 ) -> list[Verdict]:
     """The verdict of each complete response; all continuations are sampled in one call of the engine."""
     limit = int(study.config.training.max_response_tokens)
@@ -159,7 +159,7 @@ def policy_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     path = step_files(options.run, [options.step])[options.step]
     rollouts = rollouts_of(read_table(path))
     word = options.model or policy_of_step(options.run, options.step)
-    study = open_study(options.run, word, options.context)
+    study = load_run(options.run, word, options.context)
     study.require_tokenizer(rollouts)
     places = find_places(study, rollouts, options)
     counts = count_right(study, places, options)
@@ -219,11 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = tabular_rows(options.worlds, options.seed) + sampled
     title = f"positions of {options.run.name}, step {options.step}" if options.run else ""
     for path in save_figure(draw(rows, title), rows, options.out):
-        say(str(path))
+        print_once(str(path))
     if sampled:
-        say(as_sentence(summary(sampled)))
+        print_once(as_sentence(summary(sampled)))
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main()

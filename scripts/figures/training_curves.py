@@ -17,7 +17,7 @@ from pathlib import Path
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run, score_of
 from rlrt.analysis.training_curves import curve_rows, draw
-from rlrt.config.commands import require_at_least, say, stop_with_a_sentence
+from rlrt.config.commands import print_once, report_errors, require_at_least
 
 COLUMNS = ("reward/mean", "rollout/response_tokens_mean", "rollout/engine_entropy")
 
@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     columns = options.columns.split(",") if options.columns else [score_of(runs), *COLUMNS]
     rows = curve_rows(group_runs(runs), columns, options.window)
     for path in save_figure(draw(rows, options.window), rows, options.out):
-        say(str(path))
+        print_once(str(path))
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main()

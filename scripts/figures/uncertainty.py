@@ -15,7 +15,7 @@ from statistics import fmean
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run
 from rlrt.analysis.uncertainty import PANELS, draw, uncertainty
-from rlrt.config.commands import require_at_least, say, stop_with_a_sentence
+from rlrt.config.commands import print_once, report_errors, require_at_least
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     methods = group_runs([read_run(folder) for folder in options.runs])
     rows = uncertainty(methods)
     for path in save_figure(draw(rows, options.smooth), rows, options.out):
-        say(str(path))
+        print_once(str(path))
     for name, runs in methods.items():
         steps = max(row["step"] for row in rows if row["method"] == name)
         ends = range(options.smooth), range(steps + 1 - options.smooth, steps + 1)
@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for end in ends
             )
             seeds = ", ".join(str(run.seed) for run in runs)
-            say(f"{name} (seeds {seeds}): {title} {first:.2f} → {last:.2f}")
+            print_once(f"{name} (seeds {seeds}): {title} {first:.2f} → {last:.2f}")
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main()

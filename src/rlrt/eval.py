@@ -9,16 +9,16 @@ import sys
 from collections.abc import Sequence
 
 from rlrt.allocator import grow_segments
-from rlrt.config.commands import helped, stop_with_a_sentence
+from rlrt.config.commands import print_help, report_errors
 from rlrt.evaluation.command import USAGE, parse
 
 
 def main(arguments: Sequence[str]) -> None:
     """One evaluation, from the start or from where it was killed."""
-    if helped(arguments, USAGE):
+    if print_help(arguments, USAGE):
         return
     grow_segments()
-    with stop_with_a_sentence(advice="the same command goes on from here"):
+    with report_errors(advice="the same command goes on from here"):
         command = parse(arguments)
         from rlrt.evaluation.run import evaluate
 

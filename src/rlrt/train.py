@@ -14,10 +14,10 @@ from omegaconf import DictConfig
 
 from rlrt.allocator import grow_segments
 from rlrt.config.commands import (
-    no_empty_folder,
+    remove_empty_folder,
+    report_errors,
     require_driver,
     require_versions,
-    stop_with_a_sentence,
 )
 from rlrt.config.compose import CONFIGS, compose
 
@@ -29,14 +29,14 @@ grow_segments()
 def train(config: DictConfig) -> None:
     """One training in its run folder, from the start or from where it was killed."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with stop_with_a_sentence(folder), no_empty_folder(folder):
+    with report_errors(folder), remove_empty_folder(folder):
         if config.get("check"):
             _check(config, HydraConfig.get().overrides.task, folder)
             return
-        from rlrt.config.resume import resumption
+        from rlrt.config.resume import find_resume_point
         from rlrt.config.run import build_run
 
-        going_on = resumption(config, HydraConfig.get().overrides.task, folder)
+        going_on = find_resume_point(config, HydraConfig.get().overrides.task, folder)
         run = build_run(going_on.config, folder, going_on.first_step)
         run.fit_and_finish(going_on.checkpoint, going_on.verified)
 
@@ -44,9 +44,9 @@ def train(config: DictConfig) -> None:
 def _check(config: DictConfig, overrides: list[str], folder: Path) -> None:
     """What the run, or the one that it would go on with, comes to on its cards."""
     from rlrt.config.check import check_run
-    from rlrt.config.resume import resumption
+    from rlrt.config.resume import find_resume_point
 
-    check_run(resumption(config, overrides, folder).config)
+    check_run(find_resume_point(config, overrides, folder).config)
 
 
 def main(words: list[str]) -> None:
@@ -65,5 +65,5 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with stop_with_a_sentence():
+    with report_errors():
         main(sys.argv[1:])

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from rlrt.config.commands import stop_with_a_sentence
-from rlrt.config.compose import PROJECT, leaves, load_yaml
+from rlrt.config.commands import report_errors
+from rlrt.config.compose import PROJECT, flatten, load_yaml
 from rlrt.errors import RunStoppedError, UserError
 
 
 def test_a_file_is_resolved_by_the_words_of_this_project(tmp_path: Path) -> None:
     path = tmp_path / "some.yaml"
     path.write_text("a: {b: 2, c: [1, 2]}\nd: ${a.b}\ne: ${project:models}\n")
-    found = leaves(load_yaml(path))
+    found = flatten(load_yaml(path))
     assert found == {"a.b": 2, "a.c": [1, 2], "d": 2, "e": str(PROJECT / "models")}
 
 
@@ -81,7 +81,7 @@ def run(tmp_path: Path) -> Path:
 def test_a_bug_is_raised_as_it_is_and_kept(
     bug: Callable[[], None], run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises((KeyError, ValueError)), stop_with_a_sentence(run):
+    with pytest.raises((KeyError, ValueError)), report_errors(run):
         bug()
     assert capsys.readouterr().err == ""  # Python shows it
     kept = (run / "error.txt").read_text()
@@ -108,14 +108,14 @@ def test_what_stops_a_run_is_a_sentence_that_names_the_traceback(
     run: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit) as ended, stop_with_a_sentence(run):
+    with pytest.raises(SystemExit) as ended, report_errors(run):
         trouble()
     assert ended.value.code == status
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"error: {sentence}")
     assert said.endswith(f"; traceback in {run}/error.txt")
     assert f"in {trouble.__name__}" in (run / "error.txt").read_text()
-    with stop_with_a_sentence(run):  # gone on with, and ended well
+    with report_errors(run):  # gone on with, and ended well
         pass
     assert not (run / "error.txt").exists()
 
@@ -124,10 +124,10 @@ def test_nothing_is_kept_of_a_start_that_was_refused(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder in (run, run / "none", None):
-        with pytest.raises(SystemExit), stop_with_a_sentence(folder):
+        with pytest.raises(SystemExit), report_errors(folder):
             wrong()
         assert capsys.readouterr().err == "error: seed is -1\n"
-    with pytest.raises(SystemExit), stop_with_a_sentence(run / "none"):
+    with pytest.raises(SystemExit), report_errors(run / "none"):
         stopped()
     assert sorted(path.name for path in run.iterdir()) == ["config.yaml"]
 
@@ -137,7 +137,7 @@ def test_a_wrong_setting_that_is_found_after_the_run_began_is_kept(tmp_path: Pat
         (tmp_path / "config.yaml").touch()
         wrong()
 
-    with pytest.raises(SystemExit), stop_with_a_sentence(tmp_path):
+    with pytest.raises(SystemExit), report_errors(tmp_path):
         begin_and_fail()
     assert "in wrong" in (tmp_path / "error.txt").read_text()
 
@@ -146,7 +146,7 @@ def test_a_switch_shows_every_traceback_at_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RLRT_TRACEBACK", "1")
-    with pytest.raises(SystemExit), stop_with_a_sentence():
+    with pytest.raises(SystemExit), report_errors():
         wrong()
     said = capsys.readouterr().err
     assert "in wrong" in said
@@ -158,7 +158,7 @@ def test_ranks_keep_their_tracebacks_apart_and_one_speaks(
 ) -> None:
     for rank in ("1", "0", "2"):
         monkeypatch.setenv("RANK", rank)
-        with pytest.raises(SystemExit), stop_with_a_sentence(run):
+        with pytest.raises(SystemExit), report_errors(run):
             stopped()
     assert capsys.readouterr().err.count("error:") == 1
     kept = ["config.yaml", "error-rank-1.txt", "error-rank-2.txt", "error.txt"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlrt.config.loaded_run import open_study
+from rlrt.config.loaded_run import load_run
 from rlrt.errors import UserError
 
 
@@ -13,7 +13,7 @@ def test_stop_tokens_are_read_once_and_a_lost_file_is_one_sentence(
     run_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(run_folder / "export", tmp_path / "export")
-    study, again = (open_study(run_folder, str(tmp_path / "export")) for _ in range(2))
+    study, again = (load_run(run_folder, str(tmp_path / "export")) for _ in range(2))
     assert study.tokenizer.eos_token_id in study.stop_token_ids
     shutil.rmtree(tmp_path / "export")
     assert study.tokenizer.eos_token_id in study.stop_token_ids

@@ -13,26 +13,26 @@ from rlrt.config.compose import CONFIGS
 from rlrt.config.memory import (
     GB,
     Demand,
-    Sizes,
+    ModelSize,
     estimate,
+    fitting_changes,
     memory_table,
-    remedies,
-    require_room,
-    settled,
+    require_memory,
+    resolve_moments,
 )
 from rlrt.errors import UserError
 from rlrt.model.load import load_config, parameter_count
 
 
-def sizes(preset: str) -> Sizes:
+def sizes(preset: str) -> ModelSize:
     shape: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"model/{preset}.yaml").shape)
-    return Sizes.of(AutoConfig.for_model(**shape))
+    return ModelSize.from_config(AutoConfig.for_model(**shape))
 
 
 FOUR, EIGHT = (sizes(f"qwen3_{billions}b_base") for billions in (4, 8))
 
 
-def demand(policy: Sizes = FOUR, **settings: Any) -> Demand:
+def demand(policy: ModelSize = FOUR, **settings: Any) -> Demand:
     """The study's run of a policy."""
     asked: dict[str, Any] = {
         "policy": policy,
@@ -65,7 +65,7 @@ def test_parameters_are_counted_once_where_they_are_tied() -> None:
     [(FOUR, 16.1, 32.2, 4.5, 6.0, 8.8), (EIGHT, 32.8, 65.5, 7.2, 7.7, 16.4)],
 )
 def test_rows_are_the_planned_ones(
-    policy: Sizes, weights: float, moments: float, inputs: float, layer: float, engine: float
+    policy: ModelSize, weights: float, moments: float, inputs: float, layer: float, engine: float
 ) -> None:
     """The recomputed layer comes out 3 to 4 % larger: norms are counted with their float32 copies."""
     found = estimate(demand(policy, moments="device"), 141 * GB)
@@ -113,13 +113,13 @@ def test_moments_go_to_the_host_where_the_card_does_not_hold_them() -> None:
         (EIGHT, 141, "host"),
         (EIGHT, 1000, "device"),
     ):
-        asked = settled(demand(policy), gb * GB)
+        asked = resolve_moments(demand(policy), gb * GB)
         assert asked.moments == where
-        require_room(asked, gb * GB, 128)
+        require_memory(asked, gb * GB, 128)
         assert (estimate(asked, gb * GB).on_host > 0) == (where == "host")
-    spread = settled(demand(EIGHT, cards=8), 80 * GB)
+    spread = resolve_moments(demand(EIGHT, cards=8), 80 * GB)
     assert spread.moments == "device"
-    require_room(spread, 80 * GB, 128)
+    require_memory(spread, 80 * GB, 128)
 
 
 @pytest.mark.parametrize(
@@ -150,10 +150,10 @@ def test_moments_go_to_the_host_where_the_card_does_not_hold_them() -> None:
     ],
 )
 def test_what_would_fit_is_computed(asked: Demand, gb: float, cures: list[str]) -> None:
-    asked = settled(asked, gb * GB)
-    assert remedies(asked, gb * GB, 128) == cures
+    asked = resolve_moments(asked, gb * GB)
+    assert fitting_changes(asked, gb * GB, 128) == cures
     with pytest.raises(UserError, match=f"one card of {gb} GB cannot hold this run") as caught:
-        require_room(asked, gb * GB, 128)
+        require_memory(asked, gb * GB, 128)
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith(
         f"what fits: {', or '.join(cures)}" if cures else "a smaller model or larger cards"
@@ -162,7 +162,7 @@ def test_what_would_fit_is_computed(asked: Demand, gb: float, cures: list[str]) 
 
 def test_the_nearest_budget_fits_and_the_next_does_not() -> None:
     asked = demand(token_budget=200_000, moments="host")
-    (cure,) = remedies(asked, 80 * GB, 1)
+    (cure,) = fitting_changes(asked, 80 * GB, 1)
     budget = int(cure.removeprefix("training.token_budget="))
     assert budget % 1024 == 0
     assert estimate(replace(asked, token_budget=budget), 80 * GB).fits
@@ -182,7 +182,9 @@ def test_a_teacher_of_its_own_and_an_engine_that_is_none() -> None:
 
 
 def test_the_table_fits_a_terminal() -> None:
-    kinds = [(settled(demand(EIGHT, cards=n), gb * GB), gb * GB) for n, gb in ((1, 80), (8, 80))]
+    kinds = [
+        (resolve_moments(demand(EIGHT, cards=n), gb * GB), gb * GB) for n, gb in ((1, 80), (8, 80))
+    ]
     screen = Console(width=80, file=io.StringIO())
     screen.print(memory_table(kinds, "memory of x"))
     assert isinstance(screen.file, io.StringIO)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from rlrt.config.commands import listed, own_words
+from rlrt.config.commands import command_options, parse_list
 from rlrt.errors import UserError
 
 
 def test_own_words_and_the_rest_in_their_order() -> None:
     words = ["seed=1", "out=a=b", "output=c", "+data.out=2", "benchmark=x", "data"]
-    assert own_words(words, ("out", "benchmark", "examples")) == (
+    assert command_options(words, ("out", "benchmark", "examples")) == (
         {"out": "a=b", "benchmark": "x"},
         ("seed=1", "output=c", "+data.out=2", "data"),
     )
@@ -25,12 +25,12 @@ def test_own_words_and_the_rest_in_their_order() -> None:
 )
 def test_own_words_that_cannot_be_meant(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        own_words(words, ("out",))
+        command_options(words, ("out",))
 
 
 @pytest.mark.parametrize("value", ["a,b=c", "[a,b=c]", " a , b=c "])
 def test_lists_with_and_without_brackets(value: str) -> None:
-    assert listed("model", value) == ("a", "b=c")
+    assert parse_list("model", value) == ("a", "b=c")
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_lists_with_and_without_brackets(value: str) -> None:
 )
 def test_lists_that_cannot_be_meant(value: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        listed("model", value)
+        parse_list("model", value)

@@ -142,10 +142,10 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     script = """
         import sys
         from pathlib import Path
-        from rlrt.config.commands import stop_with_a_sentence
+        from rlrt.config.commands import report_errors
         from tests.evaluation.test_folder import KEYS, RESPONSES, Journal
 
-        with stop_with_a_sentence(advice="again"), Journal(Path(sys.argv[1]), "f00d") as journal:
+        with report_errors(advice="again"), Journal(Path(sys.argv[1]), "f00d") as journal:
             journal.append(KEYS[3], RESPONSES[3])
     """
     done = subprocess.run(

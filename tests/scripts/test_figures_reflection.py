@@ -11,7 +11,7 @@ from tests.scripts.commands import load_script, read_csv
 
 from rlrt.analysis.reflection import CheckpointVerdicts
 from rlrt.batch import Response, Verdict
-from rlrt.config.loaded_run import Study, StudyEngine, held_out_problems, open_study, started
+from rlrt.config.loaded_run import LoadedRun, RunEngine, held_out_problems, load_run, started
 from rlrt.config.stored_policies import find_policy
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.hf_engine import HFEngine
@@ -44,32 +44,32 @@ class SpyingEngine(HFEngine):
 
 
 @pytest.fixture(scope="module")
-def study(run_folder: Path) -> Study:
-    return open_study(run_folder, str(run_folder / "checkpoints" / "step-000003.ckpt"))
+def study(run_folder: Path) -> LoadedRun:
+    return load_run(run_folder, str(run_folder / "checkpoints" / "step-000003.ckpt"))
 
 
 @pytest.fixture(scope="module")
 def seen(
-    script: ModuleType, study: Study
-) -> Iterator[tuple[StudyEngine, SpyingEngine, CheckpointVerdicts]]:
+    script: ModuleType, study: LoadedRun
+) -> Iterator[tuple[RunEngine, SpyingEngine, CheckpointVerdicts]]:
     """One checkpoint looked at, by the spying engine."""
     with started(study, "hf", 400, seed=5) as served:
         spy = SpyingEngine()
         stops = study.stop_token_ids
         spy.start(study.policy, EngineSpec(study.stored.folder, stops, torch.float32, 400))
         spy.calls = []
-        served = StudyEngine(study, spy, served.judge, served.seed)
+        served = RunEngine(study, spy, served.judge, served.seed)
         problems = held_out_problems(study, PROBLEMS)
         served.serve(find_policy(str(study.stored.checkpoint)), problems, 3)
         yield served, spy, script.judge_checkpoint(served, problems, 3, sentence(study), ROOM)
 
 
-def sentence(study: Study) -> tuple[int, ...]:
+def sentence(study: LoadedRun) -> tuple[int, ...]:
     return tuple(study.tokenizer("Wait, let me reconsider.", add_special_tokens=False)["input_ids"])
 
 
 def test_the_engine_is_asked_prompt_kept_tokens_and_sentence_in_one_call(
-    seen: tuple[StudyEngine, SpyingEngine, CheckpointVerdicts], study: Study
+    seen: tuple[RunEngine, SpyingEngine, CheckpointVerdicts], study: LoadedRun
 ) -> None:
     _, spy, look = seen
     _probe, sampled, continued = spy.calls  # all continuations are one call
@@ -89,7 +89,7 @@ def test_the_engine_is_asked_prompt_kept_tokens_and_sentence_in_one_call(
 
 
 def test_all_arms_of_a_rollout_share_their_random_numbers(
-    seen: tuple[StudyEngine, SpyingEngine, CheckpointVerdicts],
+    seen: tuple[RunEngine, SpyingEngine, CheckpointVerdicts],
 ) -> None:
     _, spy, look = seen
     asked = zip(look.judged, *spy.calls[2][:2], strict=True)
@@ -102,7 +102,7 @@ def test_all_arms_of_a_rollout_share_their_random_numbers(
 
 
 def test_the_places_are_the_extremes_of_the_divergence(
-    seen: tuple[StudyEngine, SpyingEngine, CheckpointVerdicts],
+    seen: tuple[RunEngine, SpyingEngine, CheckpointVerdicts],
 ) -> None:
     _, _, look = seen
     checked = 0
@@ -119,7 +119,7 @@ def test_the_places_are_the_extremes_of_the_divergence(
 
 
 def test_the_divergence_is_that_of_both_views_over_the_vocabulary(
-    script: ModuleType, seen: tuple[StudyEngine, SpyingEngine, CheckpointVerdicts], study: Study
+    script: ModuleType, seen: tuple[RunEngine, SpyingEngine, CheckpointVerdicts], study: LoadedRun
 ) -> None:
     served, _, look = seen
     problems = held_out_problems(study, PROBLEMS)
@@ -141,7 +141,7 @@ def test_the_divergence_is_that_of_both_views_over_the_vocabulary(
 
 
 def test_the_verdict_is_that_of_the_whole(
-    seen: tuple[StudyEngine, SpyingEngine, CheckpointVerdicts], study: Study
+    seen: tuple[RunEngine, SpyingEngine, CheckpointVerdicts], study: LoadedRun
 ) -> None:
     _, spy, look = seen
     texts, answers = [], []
@@ -157,7 +157,7 @@ def test_the_verdict_is_that_of_the_whole(
 
 
 def test_rollouts_that_the_teacher_sees_nothing_for_are_counted(
-    seen: tuple[StudyEngine, SpyingEngine, CheckpointVerdicts],
+    seen: tuple[RunEngine, SpyingEngine, CheckpointVerdicts],
 ) -> None:
     served, _, look = seen
     groups: dict[int, list[Verdict]] = {}

@@ -195,7 +195,7 @@ def test_a_checkpoint_is_verified_at_once_where_nobody_waits(
     run = checkpoints.folder.parent
     config = compose([f"resume={run}"])
     OmegaConf.save(config, run / "config.yaml")
-    found = resume.resumption(config, [f"resume={run}"], run)
+    found = resume.find_resume_point(config, [f"resume={run}"], run)
     assert (found.verified, found.first_step) == (verified, 1)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from rlrt.config.commands import needs_card, no_card
+from rlrt.config.commands import needs_gpu, no_gpu_error
 from rlrt.config.compose import build, check_part, user_errors
 from rlrt.config.problems import build_source
 from rlrt.config.schema import (
@@ -101,8 +101,8 @@ def _check_trainer(config: DictConfig) -> None:
     _require(config, "strategy", not named, "auto; strategy=<name> chooses another")
     for node in (config.trainer, *config.logger.values()):
         check_part(node)
-    if needs_card(config) and not torch.cuda.is_available():
-        raise no_card(config)
+    if needs_gpu(config) and not torch.cuda.is_available():
+        raise no_gpu_error(config)
 
 
 def _check_steps(config: DictConfig, components: Components) -> None:

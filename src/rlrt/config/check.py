@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from rlrt.config.build import Components, build_components
-from rlrt.config.commands import quiet_libraries, say
+from rlrt.config.commands import print_once, quiet_libraries
 from rlrt.config.compose import user_errors
 from rlrt.config.memory import (
     GB,
@@ -17,12 +17,12 @@ from rlrt.config.memory import (
     demand_of,
     estimate,
     on_cards,
-    require_room,
-    settled,
+    require_memory,
+    resolve_moments,
     show,
 )
 from rlrt.config.problems import read_problems
-from rlrt.config.resume import pinned
+from rlrt.config.resume import pin_commits
 from rlrt.config.run import require_lengths, teacher_shape
 from rlrt.data.prompts import Prompts
 from rlrt.data.rows import UnreachableError
@@ -36,16 +36,16 @@ USUAL = ((1, 80), (1, 141), (8, 80))  # cards and GB of each, shown where no car
 def check_run(config: DictConfig) -> None:
     """Print what of the run is right and what could not be checked; UserError where it cannot start."""
     quiet_libraries()
-    components = pinned(build_components(config))
-    say("settings and parts: right")
+    components = pin_commits(build_components(config))
+    print_once("settings and parts: right")
     policy, tokenizer = _model(components)
     if tokenizer is not None:
-        say("model, tokenizer and stop tokens: found")
+        print_once("model, tokenizer and stop tokens: found")
     longest = require_lengths(components, policy, tokenizer)
-    say(f"lengths: {components.training.longest_sequence} tokens of the model's {longest}")
+    print_once(f"lengths: {components.training.longest_sequence} tokens of the model's {longest}")
     _problems(components, tokenizer)
     if config.trainer.accelerator != "gpu":
-        say("would start, on the CPU")
+        print_once("would start, on the CPU")
         return
     teacher = teacher_shape(components) if tokenizer is not None else None
     _memory(config, components, policy, teacher)
@@ -59,7 +59,7 @@ def _model(components: Components) -> tuple[PretrainedConfig, PreTrainedTokenize
     except (ValueError, OSError) as error:
         if model.shape is None or Path(model.path).expanduser().is_dir():
             raise
-        say(f"tokenizer and prompts: not checked ({one_line(error)})")
+        print_once(f"tokenizer and prompts: not checked ({one_line(error)})")
         fields = {name: value for name, value in model.shape.items() if name != "model_type"}
         return AutoConfig.for_model(model.shape["model_type"], **fields), None
     tokenizer = load_tokenizer(folder)
@@ -78,11 +78,11 @@ def _problems(components: Components, tokenizer: PreTrainedTokenizerBase | None)
                 return
             for name, read in (("train", source.train), ("held out", source.held_out)):
                 count = len(read().problems)
-                say(f"{name} problems: {count}, the lengths of their prompts not checked")
+                print_once(f"{name} problems: {count}, the lengths of their prompts not checked")
     except UserError as error:
         if not isinstance(error.__cause__, UnreachableError):
             raise
-        say(f"problems: not checked ({error})")
+        print_once(f"problems: not checked ({error})")
 
 
 def _memory(
@@ -95,7 +95,7 @@ def _memory(
     asked = demand_of(config, components, policy, teacher)
     divisible = components.training.problems_per_update
     kinds = [
-        (settled(demand, card), card)
+        (resolve_moments(demand, card), card)
         for demand, card in _kinds(config, components, asked)
         if divisible % demand.cards == 0 and demand.cards % demand.tensor_parallel == 0
     ]
@@ -103,19 +103,19 @@ def _memory(
     said = []
     for demand, card in kinds:
         try:
-            require_room(demand, card, divisible)
+            require_memory(demand, card, divisible)
         except UserError as error:
             said.append(str(error))
         else:
             word = "moments on the host" if demand.on_host else "moments on the device"
             share = f", {estimate(demand, card).engine_share:.0%} of a card for the engine"
-            say(
+            print_once(
                 f"would start on {demand.cards} x {card / GB:.0f} GB: {word}" + share * asked.engine
             )
     if len(said) == len(kinds):
         raise UserError("; ".join(said))
     for sentence in said:
-        say(sentence)
+        print_once(sentence)
 
 
 def _kinds(config: DictConfig, components: Components, asked: Demand) -> list[tuple[Demand, float]]:

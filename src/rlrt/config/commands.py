@@ -35,7 +35,7 @@ BOUNDED = ("torch", "lightning", "transformers")  # whose internals the code cal
 console = Console()
 
 
-def say(text: str) -> None:
+def print_once(text: str) -> None:
     """Print text as it is, once for all ranks: no markup, no line breaks of its own."""
     if is_rank_zero():
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -54,7 +54,7 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def helped(arguments: Sequence[str], usage: str) -> bool:
+def print_help(arguments: Sequence[str], usage: str) -> bool:
     """Whether the words ask for help, which is printed then; a reader may leave early, as ``head``."""
     if not {"--help", "-h"} & set(arguments):
         return False
@@ -65,7 +65,7 @@ def helped(arguments: Sequence[str], usage: str) -> bool:
     return True
 
 
-def own_words(
+def command_options(
     arguments: Sequence[str], names: Sequence[str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """The values of those ``names`` that are given, and all other words, in their order.
@@ -91,7 +91,7 @@ def own_words(
     return own, tuple(rest)
 
 
-def listed(name: str, value: str) -> tuple[str, ...]:
+def parse_list(name: str, value: str) -> tuple[str, ...]:
     """The items of ``a,b`` or ``[a,b]``; UserError where one is empty or stands there twice."""
     if value.startswith("[") and value.endswith("]"):
         value = value[1:-1]
@@ -112,7 +112,7 @@ def require_at_least(options: Namespace, **least: float) -> None:
 
 
 @contextmanager
-def stop_with_a_sentence(folder: Path | None = None, advice: str = "") -> Iterator[None]:
+def report_errors(folder: Path | None = None, advice: str = "") -> Iterator[None]:
     """Turn what a user can understand into one line on stderr and a non-zero exit status.
 
     Of what can be continued the line says how: where a run in ``folder`` has begun, or by ``advice``.
@@ -185,7 +185,7 @@ def _file_trouble(error: BaseException) -> str | None:
 
 
 @contextmanager
-def no_empty_folder(folder: Path) -> Iterator[None]:
+def remove_empty_folder(folder: Path) -> Iterator[None]:
     """Where a run ends before it has written anything, take its empty folder away again."""
     try:
         yield
@@ -231,18 +231,18 @@ def require_versions() -> None:
             )
 
 
-def needs_card(config: DictConfig) -> bool:
+def needs_gpu(config: DictConfig) -> bool:
     """Whether the run computes on a GPU; a check of it needs none."""
     return config.trainer.accelerator == "gpu" and not config.get("check", False)
 
 
 def require_driver(config: DictConfig) -> None:
     """UserError where a run needs a GPU on a machine without a driver for any: known in no time."""
-    if needs_card(config) and sys.platform == "linux" and not _driver():
-        raise no_card(config)
+    if needs_gpu(config) and sys.platform == "linux" and not _driver():
+        raise no_gpu_error(config)
 
 
-def no_card(config: DictConfig) -> UserError:
+def no_gpu_error(config: DictConfig) -> UserError:
     """What a run that computes on a GPU ends with where there is none."""
     return UserError(
         f"model={config.model.name} runs on a GPU and PyTorch finds none here: choose model=tiny, "

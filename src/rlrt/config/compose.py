@@ -6,10 +6,10 @@ All that a user can get wrong here ends in a ``UserError``, one sentence.
 import json
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -31,13 +31,14 @@ CONFIGS = PROJECT / "configs"
 UNKNOWN = re.compile(r"Could not override '([^'@]+)'")
 # of a component, not of a setting: its author needs the traceback
 BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
-Made = TypeVar("Made")
 
 
-def compose(overrides: list[str], name: str = "train", own_words: Sequence[str] = ()) -> DictConfig:
+def compose(
+    overrides: list[str], name: str = "train", command_options: Sequence[str] = ()
+) -> DictConfig:
     """The configuration ``name`` with these overrides; UserError where they do not fit it.
 
-    ``own_words`` are those of the command, to be named beside the settings.
+    ``command_options`` are those of the command, to be named beside the settings.
     """
     for word in overrides:
         group, _, choice = word.partition("=")
@@ -58,7 +59,9 @@ def compose(overrides: list[str], name: str = "train", own_words: Sequence[str] 
                     f"{group} is {choice}, it must be one of {', '.join(error.options or ['none'])}"
                 ) from error
             except ConfigCompositionException as error:
-                raise UserError(_unknown_setting(error, overrides, name, own_words)) from error
+                raise UserError(
+                    _unknown_setting(error, overrides, name, command_options)
+                ) from error
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(one_line(error)) from error
@@ -66,7 +69,7 @@ def compose(overrides: list[str], name: str = "train", own_words: Sequence[str] 
 
 
 def _unknown_setting(
-    error: Exception, overrides: list[str], config: str, own_words: Sequence[str]
+    error: Exception, overrides: list[str], config: str, command_options: Sequence[str]
 ) -> str:
     """Hydra's report; of a setting that does not exist, what does exist in its place."""
     found = UNKNOWN.match(str(error))
@@ -82,7 +85,7 @@ def _unknown_setting(
         )
     if group and not isinstance(there, DictConfig):
         return f"{name} is no setting: there is no group {group}"
-    names = there.keys() if there else [*own_words, *hydra.compose(config, others)]
+    names = there.keys() if there else [*command_options, *hydra.compose(config, others)]
     choices = ", ".join(str(key) for key in names if not str(key).startswith("_"))
     return f"{last} is no setting{f' of {group}' if group else ''}; allowed: {choices}"
 
@@ -99,7 +102,7 @@ def load_yaml(path: Path) -> DictConfig:
     return config
 
 
-def leaves(config: DictConfig) -> dict[str, Any]:
+def flatten(config: DictConfig) -> dict[str, Any]:
     """Every value by its full name; a list is one value."""
     found: dict[str, Any] = {}
 
@@ -116,7 +119,7 @@ def leaves(config: DictConfig) -> dict[str, Any]:
 
 def shared_settings(config: DictConfig) -> dict[str, str]:
     """Every setting by its full name, as text that is the same wherever the project lies."""
-    values = leaves(config).items()
+    values = flatten(config).items()
     return {name: json.dumps(value).replace(str(PROJECT), "") for name, value in values}
 
 
@@ -162,12 +165,6 @@ def _check_part(settings: Any, key: str) -> None:
         check_settings(make, own, key)
     for name, value in own.items():
         _check_part(value, f"{key}.{name}")
-
-
-def checked(make: Callable[..., Made], *arguments: Any, **settings: Any) -> Made:
-    """Call ``make``; what it refuses (a setting, a file) becomes a UserError."""
-    with user_errors():
-        return make(*arguments, **settings)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ CHECKED_ROWS = 32  # whose ids are decoded to know the tokenizer
 
 
 @dataclass(frozen=True)
-class Study:
+class LoadedRun:
     """One run and one policy to look at it with: the run's own last one, or another."""
 
     folder: Path
@@ -97,7 +97,7 @@ class Study:
 
 
 @user_errors()
-def open_study(folder: Path, model: str | None = None, context: str | None = None) -> Study:
+def load_run(folder: Path, model: str | None = None, context: str | None = None) -> LoadedRun:
     """A run folder with its policy, or with ``model``'s; ``context`` takes the place of the run's.
 
     The policy is read in float32 on the CPU, or in bfloat16 on the GPU where there is one.
@@ -111,11 +111,11 @@ def open_study(folder: Path, model: str | None = None, context: str | None = Non
     chosen = config.get("context")
     if context is not None:
         chosen = compose(["credit=rlrt", f"context={context}"]).context
-    return Study(
+    return LoadedRun(
         folder,
         config,
         stored,
-        placed(stored),
+        load_on_device(stored),
         tokenizer,
         Prompts(tokenizer, **settings),
         build(chosen),
@@ -123,7 +123,7 @@ def open_study(folder: Path, model: str | None = None, context: str | None = Non
     )
 
 
-def placed(stored: StoredPolicy) -> Policy:
+def load_on_device(stored: StoredPolicy) -> Policy:
     """The policy where it is read fastest: on the GPU in bfloat16, else on the CPU in float32."""
     if torch.cuda.is_available():
         return Policy(stored.load(torch.bfloat16).to("cuda").eval())
@@ -131,13 +131,13 @@ def placed(stored: StoredPolicy) -> Policy:
 
 
 @dataclass(frozen=True)
-class StudyEngine:
+class RunEngine:
     """An engine that serves ``study.policy``, with whatever weights it has been given last.
 
     ``seed`` is that of everything that is sampled here.
     """
 
-    study: Study
+    study: LoadedRun
     engine: Engine
     judge: Judge
     seed: int
@@ -217,8 +217,8 @@ class StudyEngine:
 
 @contextmanager
 def started(
-    study: Study, engine: str | None, max_model_tokens: int, seed: int
-) -> Iterator[StudyEngine]:
+    study: LoadedRun, engine: str | None, max_model_tokens: int, seed: int
+) -> Iterator[RunEngine]:
     """The run's own engine, or the one that ``engine`` names, started for sequences so long.
 
     On the study's device and in its dtype. It serves nothing before ``serve``. UserError for lengths
@@ -236,13 +236,13 @@ def started(
     with build(study.config.reward, flip_probability=0.0) as verifier:
         made.start(study.policy, spec)
         try:
-            yield StudyEngine(study, made, Judge(study.tokenizer, verifier), seed)
+            yield RunEngine(study, made, Judge(study.tokenizer, verifier), seed)
         finally:
             made.close()
 
 
 @user_errors()
-def held_out_problems(study: Study, count: int) -> list[Problem]:
+def held_out_problems(study: LoadedRun, count: int) -> list[Problem]:
     """The first ``count`` held-out problems of the run, or as many as there are, that fit its prompts."""
     source: ProblemSource = build_source(study.config.data)
     limit = study.config.training.max_prompt_tokens

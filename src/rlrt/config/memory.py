@@ -39,7 +39,7 @@ Change = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ModelSize:
     """A model's shape and parameters; ``tied``: its output head is its embedding."""
 
     shape: Shape
@@ -47,7 +47,7 @@ class Sizes:
     tied: bool
 
     @classmethod
-    def of(cls, config: PretrainedConfig) -> "Sizes":
+    def from_config(cls, config: PretrainedConfig) -> "ModelSize":
         """Those of a transformers configuration; nothing is allocated."""
         return cls(
             Shape.from_config(config), parameter_count(config), bool(config.tie_word_embeddings)
@@ -77,7 +77,7 @@ class Demand:
     a card is given to the engine (None: what the trainer leaves); ``engine``: there is one of its own.
     """
 
-    policy: Sizes
+    policy: ModelSize
     cards: int
     hosts: int
     gathers: bool
@@ -86,7 +86,7 @@ class Demand:
     token_budget: int
     longest_sequence: int
     checkpointing: bool
-    teacher: Sizes | None = None
+    teacher: ModelSize | None = None
     teacher_bytes: int = HALF  # of a parameter
     engine: bool = True
     engine_share: float | None = None
@@ -149,7 +149,7 @@ def estimate(demand: Demand, card: float) -> Estimate:
     return Estimate(card, updating, sampling, _on_host(demand), left, tokens, share, fits)
 
 
-def settled(demand: Demand, card: float) -> Demand:
+def resolve_moments(demand: Demand, card: float) -> Demand:
     """``demand`` with AdamW's moments on the host where auto is asked and the card would not hold them."""
     if demand.moments != "auto":
         return demand
@@ -157,14 +157,16 @@ def settled(demand: Demand, card: float) -> Demand:
     return there if estimate(there, card).fits else replace(demand, moments="host")
 
 
-def remedies(demand: Demand, card: float, divisible: int) -> list[str]:
+def fitting_changes(demand: Demand, card: float, divisible: int) -> list[str]:
     """Settings with which the run fits, one change each, of a setting with many values the one nearest
     to what is asked; where none is enough, all together. The number of cards must divide ``divisible``.
     """
 
     def first(values: Iterable[Change], before: Demand, words: list[str]) -> list[str]:
         tried = ((said, replace(before, **fields)) for said, fields in values)
-        fitting = (said for said, other in tried if estimate(settled(other, card), card).fits)
+        fitting = (
+            said for said, other in tried if estimate(resolve_moments(other, card), card).fits
+        )
         return [" with ".join([said, *words]) for said in islice(fitting, 1)]
 
     *settings, counts = map(list, _changes(demand, divisible))
@@ -175,12 +177,12 @@ def remedies(demand: Demand, card: float, divisible: int) -> list[str]:
     least = demand
     for said, fields in (values[-1] for values in settings if values):  # what takes least
         words, least = [*words, said], replace(least, **fields)
-    if words and estimate(settled(least, card), card).fits:
+    if words and estimate(resolve_moments(least, card), card).fits:
         return [" with ".join(words)]
     return first(counts, least, words)
 
 
-def require_room(demand: Demand, card: float, divisible: int) -> None:
+def require_memory(demand: Demand, card: float, divisible: int) -> None:
     """UserError where cards of so many bytes do not hold the run: one sentence, with what would."""
     found = estimate(demand, card)
     if found.fits:
@@ -200,7 +202,7 @@ def require_room(demand: Demand, card: float, divisible: int) -> None:
         )
         if demand.engine_share is not None:
             said += f", for which engine.gpu_memory_utilization leaves {found.engine_share:.0%}"
-    cures = remedies(demand, card, divisible)
+    cures = fitting_changes(demand, card, divisible)
     raise UserError(f"{said}; " + ("what fits: " + ", or ".join(cures) if cures else NOTHING))
 
 
@@ -360,8 +362,14 @@ def demand_of(
 ) -> Demand:
     """What the run asks of its cards; ``teacher``: of another model, None for the policy's own."""
     training, low = components.training, components.dtype == torch.bfloat16
-    sizes = Sizes.of(policy)
-    own = None if components.teacher.is_policy else sizes if teacher is None else Sizes.of(teacher)
+    sizes = ModelSize.from_config(policy)
+    own = (
+        None
+        if components.teacher.is_policy
+        else sizes
+        if teacher is None
+        else ModelSize.from_config(teacher)
+    )
     return Demand(
         policy=sizes,
         cards=rank_count(config),
@@ -380,14 +388,14 @@ def demand_of(
     )
 
 
-def found_card() -> int:
+def card_memory() -> int:
     """Bytes of this process's card."""
     return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
 
 
 def card_bytes(components: Components) -> float:
     """Bytes of a card that the run may count on; UserError where the setting exceeds what is there."""
-    found, asked = found_card(), components.run.card_gb
+    found, asked = card_memory(), components.run.card_gb
     if asked is not None and asked * GB > found:
         raise UserError(
             f"card_gb is {asked}, it must be null or at most the {found / GB:.1f} GB of the card"
@@ -395,7 +403,7 @@ def card_bytes(components: Components) -> float:
     return found if asked is None else asked * GB
 
 
-def fitted(
+def fit_to_cards(
     config: DictConfig,
     components: Components,
     spec: EngineSpec,
@@ -407,9 +415,9 @@ def fitted(
     UserError, with the settings that fit, where cards or host do not hold the run.
     """
     card = card_bytes(components)
-    demand = settled(demand_of(config, components, policy, teacher), card)
+    demand = resolve_moments(demand_of(config, components, policy, teacher), card)
     show([(demand, card)], components.model.name)
-    require_room(demand, card, components.training.problems_per_update)
+    require_memory(demand, card, components.training.problems_per_update)
     found = estimate(demand, card)
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if found.on_host > host:
@@ -420,7 +428,7 @@ def fitted(
         )
     optimization = replace(components.training.optimization, moments=demand.moments)
     training = replace(components.training, optimization=optimization)
-    share = found.engine_share * card / found_card() if demand.engine else None
+    share = found.engine_share * card / card_memory() if demand.engine else None
     return replace(components, training=training), replace(spec, gpu_memory_share=share)
 
 

@@ -7,7 +7,7 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 
 from rlrt.batch import Problem, ProblemSet
-from rlrt.config.commands import say
+from rlrt.config.commands import print_once
 from rlrt.config.compose import CONFIGS, build, load_yaml, user_errors
 from rlrt.context.context import Context
 from rlrt.data.benchmarks import PAPER_BENCHMARKS, Benchmark, read_problem_file
@@ -112,7 +112,7 @@ def read_problems(
         problems = fitting(read(), prompts, max_prompt_tokens)
         sets.append(problems)
         reasons = ", ".join(f"{count} {reason}" for reason, count in problems.dropped.items())
-        say(f"{name} problems: {len(problems.problems)} kept; dropped: {reasons or 'none'}")
+        print_once(f"{name} problems: {len(problems.problems)} kept; dropped: {reasons or 'none'}")
         if not problems.problems:
             raise UserError(f"no {name} problem is left; dropped: {reasons or 'none'}")
     train, held_out = sets

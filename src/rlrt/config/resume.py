@@ -8,7 +8,7 @@ from pickle import UnpicklingError
 from omegaconf import DictConfig, OmegaConf
 
 from rlrt.config.build import Components
-from rlrt.config.compose import compose, leaves, load_yaml, user_errors
+from rlrt.config.compose import compose, flatten, load_yaml, user_errors
 from rlrt.data.tables import HubSource
 from rlrt.errors import UserError, is_rank_zero, launched_together
 from rlrt.hub import find_commit, is_local
@@ -40,7 +40,7 @@ FREE = (
 
 
 @dataclass(frozen=True)
-class Resumption:
+class ResumePoint:
     """The configuration of the run, where it starts, and the checkpoint to load (None: none).
 
     Where other ranks already wait for this one, it is verified once they have met: by one for all.
@@ -52,7 +52,7 @@ class Resumption:
     verified: bool = True
 
 
-def resumption(config: DictConfig, overrides: Sequence[str], folder: Path) -> Resumption:
+def find_resume_point(config: DictConfig, overrides: Sequence[str], folder: Path) -> ResumePoint:
     """How a run starts. Without ``resume`` in an empty folder, from step 0.
 
     With it, from the newest checkpoint of the run folder (or the one named), under the configuration
@@ -67,7 +67,7 @@ def resumption(config: DictConfig, overrides: Sequence[str], folder: Path) -> Re
                 f"{folder} already holds a run: go on with it by resume={folder} "
                 f"hydra.run.dir={folder}, or choose another folder"
             )
-        return Resumption(config, 0, None)
+        return ResumePoint(config, 0, None)
     source = Path(str(config.resume))
     verified = is_rank_zero() and not launched_together()
     checkpoint = find_checkpoint(source, verified)
@@ -82,7 +82,7 @@ def resumption(config: DictConfig, overrides: Sequence[str], folder: Path) -> Re
             f"trainer.max_epochs is {config.trainer.max_epochs}, and the run that resume names has "
             f"{done} rollout steps behind it"
         )
-    return Resumption(config, done, checkpoint, verified)
+    return ResumePoint(config, done, checkpoint, verified)
 
 
 def _completed(checkpoint: Path, source: Path) -> int:
@@ -106,7 +106,7 @@ def _completed(checkpoint: Path, source: Path) -> int:
 def _stored_with_changes(path: Path, given: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The stored configuration with what FREE lets the command line change."""
     stored, usual = load_yaml(path), compose([])
-    before, now, defaults = leaves(stored), leaves(given), leaves(usual)
+    before, now, defaults = flatten(stored), flatten(given), flatten(usual)
     named = [override.lstrip("+~").split("=")[0] for override in overrides]
     if "strategy" in named:  # a group whose settings are the trainer's
         named += ["trainer.strategy", "trainer.devices", "trainer.num_nodes"]
@@ -132,7 +132,7 @@ def _within(name: str, groups: Sequence[str]) -> bool:
 
 
 @user_errors()
-def pinned(components: Components) -> Components:
+def pin_commits(components: Components) -> Components:
     """The same components, each at the commit that its revision now stands for, where that can be known.
 
     UserError where a revision does not exist. A commit that is set already, by the run that is
@@ -149,7 +149,7 @@ def pinned(components: Components) -> Components:
     return replace(components, model=model, teacher=teacher, source=source)
 
 
-def with_commits(config: DictConfig, components: Components) -> DictConfig:
+def config_with_commits(config: DictConfig, components: Components) -> DictConfig:
     """A copy of the configuration that holds the commits of its components."""
     stored = config.copy()
     for group in ("model", "teacher", "data"):

@@ -10,11 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from rlrt.config.build import Components, build_components
-from rlrt.config.commands import console, quiet_libraries, say
+from rlrt.config.commands import console, print_once, quiet_libraries
 from rlrt.config.compose import build, shared_settings, user_errors
-from rlrt.config.memory import fitted
+from rlrt.config.memory import fit_to_cards
 from rlrt.config.problems import read_problems
-from rlrt.config.resume import pinned, with_commits
+from rlrt.config.resume import config_with_commits, pin_commits
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec
@@ -67,7 +67,7 @@ class Run:
     def fit_and_finish(self, checkpoint: Path | None, verified: bool = True) -> None:
         """Train, evaluate the last weights, export them; ``verified``: the checkpoint is known whole."""
         self.checkpoints.unverified = None if verified else checkpoint
-        say(f"run folder: {self.folder}\nstarting {type(self.rollouts.engine).__name__} …")
+        print_once(f"run folder: {self.folder}\nstarting {type(self.rollouts.engine).__name__} …")
         with self.rollouts.parts.judge.verifier, self.watch:
             try:
                 self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint)
@@ -89,7 +89,7 @@ class Run:
         self.exports.finish(self.module, step)
         first, last = self.rollouts.evaluations.rows[0], self.rollouts.evaluations.rows[-1]
         score = self.checkpoints.score
-        say(
+        print_once(
             f"held-out {score}: {float(first[score]):.3f} after {first['step']} rollout steps, "
             f"{float(last[score]):.3f} after {step}\nrun folder: {self.folder}"
         )
@@ -112,7 +112,7 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
 
 @user_errors()
 def _build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
-    components = pinned(build_components(config))
+    components = pin_commits(build_components(config))
     L.seed_everything(components.run.seed, verbose=False)
     model, training = components.model, components.training
 
@@ -127,7 +127,7 @@ def _build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     device = "cpu"
     if config.trainer.accelerator == "gpu":
         device = "cuda"
-        components, spec = fitted(config, components, spec, shape, teacher_shape(components))
+        components, spec = fit_to_cards(config, components, spec, shape, teacher_shape(components))
     kernels = chosen_kernels(model.kernels, shape.model_type, device)
     attention = chosen_attention(model.attention, device)
     problems = read_problems(
@@ -165,7 +165,7 @@ def _build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     views = [LiveView(rollouts, console)] if is_rank_zero() else []
     trainer = _trainer(config, folder, first_step, [watch, exports, rollouts, *views, checkpoints])
     module = _policy_module(components, policy_path, trainer, kernels, attention)
-    stored = with_commits(config, components)
+    stored = config_with_commits(config, components)
     return Run(folder, stored, trainer, module, data, rollouts, checkpoints, exports, watch)
 
 

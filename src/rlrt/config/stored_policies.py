@@ -179,13 +179,13 @@ def policies_by_step(folder: Path) -> dict[int, str]:
     """
     config = read_config(folder)
     model = config.model
-    found = {} if model.get("random_init_seed") is not None else {0: start_of(config)}
+    found = {} if model.get("random_init_seed") is not None else {0: initial_policy(config)}
     found |= {_step_of(path): str(path) for path in (folder / "checkpoints").glob(PATTERN)}
     found |= {step: str(path) for step, path in exports_by_step(folder).items()}
     return dict(sorted(found.items()))
 
 
-def start_of(config: DictConfig) -> str:
+def initial_policy(config: DictConfig) -> str:
     """The word for ``find_policy`` of the policy that a run of this configuration begins with."""
     path, revision = str(config.model.path), revision_of(config.model)
     return path if revision is None else f"{path}@{revision}"

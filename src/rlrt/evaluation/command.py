@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlrt.config.commands import listed, own_words
+from rlrt.config.commands import command_options, parse_list
 from rlrt.errors import UserError
 
 USAGE = """\
@@ -49,14 +49,14 @@ class Command:
 
 def parse(arguments: Sequence[str]) -> Command:
     """The command; UserError where an argument is missing, doubled, or unknown to it."""
-    own, settings = own_words(arguments, OWN)
+    own, settings = command_options(arguments, OWN)
     for name in ("model", "benchmark"):
         if name not in own:
             raise UserError(f"{name}= is missing, as in model=tiny benchmark=arithmetic")
     out = own.get("out")
     return Command(
-        listed("model", own["model"]),
-        listed("benchmark", own["benchmark"]),
+        parse_list("model", own["model"]),
+        parse_list("benchmark", own["benchmark"]),
         own.get("benchmark_folder"),
         None if out is None else Path(out).expanduser(),
         settings,

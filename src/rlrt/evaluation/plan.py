@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, PositiveInt
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from rlrt.config.compose import CONFIGS, build, checked, compose
+from rlrt.config.compose import CONFIGS, build, compose, user_errors
 from rlrt.config.schema import MAX_SEED
 from rlrt.config.stored_policies import StoredPolicy, find_policy
 from rlrt.context.context import Context
@@ -251,6 +251,7 @@ def _tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> list[object]:
     return [words, special, tokenizer.chat_template]
 
 
+@user_errors()
 def make_plan(name: str, command: Command, with_context: bool) -> Plan:
     """The plan of the policy ``name``; UserError for the first setting that is wrong or does not fit."""
     stored = find_policy(name)
@@ -262,12 +263,12 @@ def make_plan(name: str, command: Command, with_context: bool) -> Plan:
         config.context = None
     names = ("seed", "accelerator", "dtype", "max_problems")
     plain = {name: config[name] for name in names}
-    checked(check_settings, EvaluationSettings, plain, "")
+    check_settings(EvaluationSettings, plain, "")
     path = stored.local_folder()
-    tokenizer = checked(load_tokenizer, path, setting="model")
-    shape = checked(load_config, path, setting="model")
+    tokenizer = load_tokenizer(path, setting="model")
+    shape = load_config(path, setting="model")
     fit_responses(config, shape.max_position_embeddings, command)
-    settings, sampling = checked(EvaluationSettings, **plain), build(config.sampling)
+    settings, sampling = EvaluationSettings(**plain), build(config.sampling)
     return Plan(
         stored,
         model,
@@ -278,21 +279,22 @@ def make_plan(name: str, command: Command, with_context: bool) -> Plan:
         build(config.reward),
         build(config.context),
         tokenizer,
-        checked(Prompts, tokenizer, **asdict(build(config.prompts))),
+        Prompts(tokenizer, **asdict(build(config.prompts))),
         shape,
         EngineSpec(
             path,
-            checked(stop_token_ids, path, tokenizer),
+            stop_token_ids(path, tokenizer),
             settings.torch_dtype,
             min(_longest_sequence(sampling, has_context), shape.max_position_embeddings),
         ),
     )
 
 
+@user_errors()
 def _engine(config: DictConfig, shape: PretrainedConfig) -> Engine:
     engine: Engine = build(config.engine)
-    checked(engine.require_ranks, 1)
-    checked(engine.require_shape, shape)
+    engine.require_ranks(1)
+    engine.require_shape(shape)
     return engine
 
 

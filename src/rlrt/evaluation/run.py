@@ -9,8 +9,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from rlrt.batch import Problem, Response, Rollout
-from rlrt.config.commands import console, quiet_libraries, say
-from rlrt.config.compose import leaves, load_yaml
+from rlrt.config.commands import console, print_once, quiet_libraries
+from rlrt.config.compose import flatten, load_yaml
 from rlrt.config.problems import read_benchmarks
 from rlrt.errors import UserError
 from rlrt.evaluation.command import Command
@@ -86,7 +86,7 @@ def evaluate(command: Command) -> None:
         summary = _run_all(evaluations, sizes, result_folder)
     for part in screen(summary, console.width):
         console.print(part)
-    say(f"written to {result_folder}")
+    print_once(f"written to {result_folder}")
 
 
 def _run_all(
@@ -94,7 +94,7 @@ def _run_all(
 ) -> Summary:
     """The summary of all policies, written to ``result_folder``; that of each goes to its folder."""
     for one in evaluations:
-        say(f"{one.plan.stored.name}: {one.plan.sampling}; folder: {one.folder}")
+        print_once(f"{one.plan.stored.name}: {one.plan.sampling}; folder: {one.folder}")
     models = [one.run() for one in evaluations]
     seed = evaluations[0].plan.settings.seed
     for model, one in zip(models, evaluations, strict=True):
@@ -201,7 +201,9 @@ class PolicyEvaluation:
             saved = self.files.saved_responses(STUDENT, self.benchmarks)
             counts = changed_prompts(self.questions, self.all_questions, saved)
             for benchmark, count in counts.items():
-                say(f"{benchmark}: {count} prompts are not what they were, and are asked again")
+                print_once(
+                    f"{benchmark}: {count} prompts are not what they were, and are asked again"
+                )
             kept = no_longer_asked(self.questions, self.all_questions, saved)
             answered = self._answer(STUDENT, self.questions, kept, saved)
             self.files.write(STUDENT, _by_benchmark(answered), plan.tokenizer)
@@ -219,7 +221,7 @@ class PolicyEvaluation:
         plan = self.plan
         assert plan.context is not None
         asked = teacher_questions(rollouts, plan.context, plan.prompts, plan.max_teacher_tokens)
-        say(
+        print_once(
             f"{plan.stored.name}: the teacher view is asked {len(asked.questions)} questions, "
             f"{asked.shortened} of them with a shortened context; for {asked.without} more it would "
             "see no more than the student, whose responses stand for it"
@@ -252,7 +254,7 @@ class PolicyEvaluation:
         missing = [question for question in questions if question.key not in saved]
         if len(missing) < len(questions):
             standing = len(questions) - len(missing)
-            say(f"{name}: {standing} responses stand, {len(missing)} to go")
+            print_once(f"{name}: {standing} responses stand, {len(missing)} to go")
         wanted = [*questions, *kept]
         with ProgressCounter(f"{name}, {view} view", len(missing)) as progress:
             answers = self._take_over(wanted, saved)
@@ -357,7 +359,7 @@ def _require_same_evaluation(plan: Plan, folder: Path) -> None:
     config = load_yaml(path)
     if "fingerprint" not in config:
         raise UserError(f"{folder} holds something that is no evaluation: choose another out=")
-    before, now = leaves(config), leaves(OmegaConf.create(plan.identity))
+    before, now = flatten(config), flatten(OmegaConf.create(plan.identity))
     for name in now:
         if before.get(name) != now[name]:
             raise UserError(

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rlrt.batch import Response
-from rlrt.config.commands import console, say
+from rlrt.config.commands import console, print_once
 from rlrt.engine.engine import Engine, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
 from rlrt.evaluation.plan import Plan
@@ -54,7 +54,7 @@ class EngineServer:
         del policy
         gap = self._sync(plan, probed)
         self._served = plan
-        say(
+        print_once(
             f"{plan.stored.name}: {type(self._engine).__name__} ready after "
             f"{time.perf_counter() - began:.1f} s, log-prob gap {gap:.1e}"
         )
@@ -141,7 +141,7 @@ class ProgressCounter:
         if self._began is None or error is not None:
             return
         seconds = time.perf_counter() - self._began
-        say(
+        print_once(
             f"{self._name}: {self._responses} responses and their verdicts in {seconds:.1f} s, "
             f"{self._tokens / seconds:.0f} tokens/s"
         )
