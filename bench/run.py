@@ -47,7 +47,7 @@ def main() -> None:
             parser.error(f"there is no part {name}; there are {', '.join(available)}")
     if options.inside:
         return measure_here(chosen[0], options.quick, options.inside)
-    from picture import draw_all  # heavy imports wait until the words are known to be right
+    from report import draw_all  # heavy imports wait until the words are known to be right
 
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.json"

@@ -9,12 +9,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from rlrt.model.export import ABOUT, read_origin
+from rlrt.model.policy import Policy
 from rlrt.training.exports import Exports, exports_by_step
 
 
 @pytest.fixture
 def module(random_policy: Any) -> Any:
-    return SimpleNamespace(policy=random_policy(torch.float32))
+    return SimpleNamespace(policy=Policy(random_policy(torch.float32)))
 
 
 def course(exports: Exports, module: Any, first: int, last: int, killed: bool = False) -> None:

@@ -41,7 +41,7 @@ def terminal(interactive: bool) -> Console:
 def watch(console: Console, rollouts: list[Rollout], steps: int = 2) -> str:
     """Run the view's hooks as a trainer would; returns all that went to the console."""
     source: Any = SimpleNamespace(
-        row={}, rollouts=[], evaluations=SimpleNamespace(rows=[{"step": 0, "avg@8": 0.9}])
+        row={}, current_rollouts=[], evaluations=SimpleNamespace(rows=[{"step": 0, "avg@8": 0.9}])
     )
     trainer: Any = SimpleNamespace(current_epoch=0, max_epochs=4)
     module: Any = None
@@ -51,7 +51,7 @@ def watch(console: Console, rollouts: list[Rollout], steps: int = 2) -> str:
         trainer.current_epoch = step
         if step == 1:
             source.evaluations.rows.append({"step": "1", "avg@8": "0.4765", "pass@1": 0.25})
-        source.row, source.rollouts = ROW, rollouts
+        source.row, source.current_rollouts = ROW, rollouts
         view.on_train_epoch_start(trainer, module)
         view.on_train_epoch_end(trainer, module)
     view.on_train_end(trainer, module)

@@ -102,7 +102,7 @@ class RolloutCallback(L.Callback):
         self._started = False  # whether the engine is there
 
     @property
-    def rollouts(self) -> list[Rollout]:
+    def current_rollouts(self) -> list[Rollout]:
         """The rollouts of the current step; none before it has sampled."""
         return self.step.sampled.rollouts if self.step is not None else []
 

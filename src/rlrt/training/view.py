@@ -84,7 +84,7 @@ class LiveView(L.Callback):
             Group(
                 self._progress(done, total),
                 steps_table(self.steps),
-                samples_panel(self.rollouts.rollouts),
+                samples_panel(self.rollouts.current_rollouts),
             ),
             refresh=True,
         )
