@@ -1,7 +1,10 @@
 """Surprise: in correct rollouts, tokens that the policy itself did not expect earn more."""
 
+from pydantic import NonNegativeFloat
+
 from rlrt.batch import SUCCESS_REWARD, Credit, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner, group_advantages
+from rlrt.validation import validated
 
 
 class Surprise(CreditAssigner):
@@ -10,9 +13,8 @@ class Surprise(CreditAssigner):
     A token surprises where its negative log-prob is above the entropy, its average at that position.
     """
 
-    def __init__(self, bonus: float = 0.5) -> None:
-        if bonus < 0:
-            raise ValueError(f"credit.bonus is {bonus}, it must not be negative")
+    @validated("credit")
+    def __init__(self, bonus: NonNegativeFloat = 0.5) -> None:
         self.bonus = bonus
 
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:

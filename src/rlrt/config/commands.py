@@ -125,14 +125,14 @@ def report_errors(folder: Path | None = None, advice: str = "") -> Iterator[None
     except SystemExit:
         raise
     except BaseException as error:
-        told = _sentence(error, _how_to_go_on(folder, advice))
-        ended = told is None or told[1] == STOPPED or (told[1] == REFUSED and not taken)
+        ending = _sentence(error, _how_to_go_on(folder, advice))
+        ended = ending is None or ending[1] == STOPPED or (ending[1] == REFUSED and not taken)
         kept = _keep_traceback(error, folder) if ended else None
-        if told is None:
+        if ending is None:
             raise
         if os.environ.get(SWITCH, "0") not in ("", "0"):
             traceback.print_exception(error)
-        sentence, status = told
+        sentence, status = ending
         raise SystemExit(
             _say(f"{sentence}; traceback in {kept}" if kept else sentence, status)
         ) from None
@@ -173,8 +173,8 @@ def _file_trouble(error: BaseException) -> str | None:
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:  # causes may go in a ring
-        told = RUST_ERROR.search(str(cause))  # safetensors has no other way to tell
-        number = int(told[1]) if told else getattr(cause, "errno", None)
+        code = RUST_ERROR.search(str(cause))  # safetensors has no other way to tell
+        number = int(code[1]) if code else getattr(cause, "errno", None)
         if number in DISK_FULL:
             return f"the disk is full ({os.strerror(number)})"
         if isinstance(cause, OSError) and number in UNUSABLE and cause.filename:
@@ -220,14 +220,14 @@ def require_versions() -> None:
         if wanted.name not in BOUNDED or wanted.marker is not None:
             continue
         try:
-            found = version(wanted.name)
+            installed = version(wanted.name)
         except PackageNotFoundError:
             raise UserError(
                 f"{wanted.name} is not installed, it must be {wanted.specifier}: run scripts/setup.sh"
             ) from None
-        if not wanted.specifier.contains(found, prereleases=True):
+        if not wanted.specifier.contains(installed, prereleases=True):
             raise UserError(
-                f"{wanted.name} is {found}, it must be {wanted.specifier}: run scripts/setup.sh"
+                f"{wanted.name} is {installed}, it must be {wanted.specifier}: run scripts/setup.sh"
             )
 
 

@@ -72,10 +72,10 @@ def _unknown_setting(
     error: Exception, overrides: list[str], config: str, command_options: Sequence[str]
 ) -> str:
     """Hydra's report; of a setting that does not exist, what does exist in its place."""
-    found = UNKNOWN.match(str(error))
-    if found is None:
+    unknown = UNKNOWN.match(str(error))
+    if unknown is None:
         return one_line(error)
-    name = found[1]
+    name = unknown[1]
     others = [word for word in overrides if word.split("=")[0] != name]
     group, _, last = name.rpartition(".")
     there = OmegaConf.select(hydra.compose(config, others), group) if group else None
@@ -104,17 +104,17 @@ def load_yaml(path: Path) -> DictConfig:
 
 def flatten(config: DictConfig) -> dict[str, Any]:
     """Every value by its full name; a list is one value."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
 
     def walk(node: Any, prefix: str) -> None:
         if not isinstance(node, dict):
-            found[prefix] = node
+            values[prefix] = node
             return
         for key, value in node.items():
             walk(value, f"{prefix}.{key}" if prefix else str(key))
 
     walk(OmegaConf.to_container(config, resolve=True), "")
-    return found
+    return values
 
 
 def shared_settings(config: DictConfig) -> dict[str, str]:

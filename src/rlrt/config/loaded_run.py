@@ -72,10 +72,12 @@ class LoadedRun:
                 f"{self.folder} was trained without a teacher: name the context that the teacher "
                 "view is to have, such as --context correct_peer"
             )
-        shown = self.context(rollouts, step)
+        demonstrations = self.context(rollouts, step)
         every = torch.ones(len(rollouts), dtype=torch.bool)
         return list(
-            teacher_views(rollouts, shown, every, self.prompts, self.max_model_tokens).prompts
+            teacher_views(
+                rollouts, demonstrations, every, self.prompts, self.max_model_tokens
+            ).prompts
         )
 
     def require_tokenizer(self, rollouts: Sequence[Rollout]) -> None:
@@ -202,14 +204,14 @@ class RunEngine:
         seeds: Sequence[int],
         answers: Sequence[str],
         max_tokens: int,
-        whole: Callable[[int, Response], Response],
+        complete: Callable[[int, Response], Response],
     ) -> list[Verdict]:
-        """Verdicts of ``whole(index, continuation)``, each decided while others are still sampled."""
+        """Verdicts of ``complete(index, continuation)``, each decided while others are still sampled."""
         sampling = Sampling(max_tokens, self.study.temperature)
         with self.judge.judging(answers) as judging:
 
             def take(index: int, continuation: Response) -> None:
-                judging.take(index, whole(index, continuation))
+                judging.take(index, complete(index, continuation))
 
             self.engine.sample(prompts, seeds, sampling, take)
             return [judged.verdict for judged in judging.judged()]

@@ -170,9 +170,9 @@ def fitting_changes(demand: Demand, card: float, divisible: int) -> list[str]:
         return [" with ".join([said, *words]) for said in islice(fitting, 1)]
 
     *settings, counts = map(list, _changes(demand, divisible))
-    found = [cure for values in (*settings, counts) for cure in first(values, demand, [])]
-    if found:
-        return found
+    cures = [cure for values in (*settings, counts) for cure in first(values, demand, [])]
+    if cures:
+        return cures
     words: list[str] = []
     least = demand
     for said, fields in (values[-1] for values in settings if values):  # what takes least
@@ -184,24 +184,24 @@ def fitting_changes(demand: Demand, card: float, divisible: int) -> list[str]:
 
 def require_memory(demand: Demand, card: float, divisible: int) -> None:
     """UserError where cards of so many bytes do not hold the run: one sentence, with what would."""
-    found = estimate(demand, card)
-    if found.fits:
+    needed = estimate(demand, card)
+    if needed.fits:
         return
     several = f"{demand.cards} cards" if demand.cards > 1 else "one card"
     where = "host" if demand.on_host else "device"
     said = (
         f"{several} of {card / GB:.0f} GB cannot hold this run: each needs "
-        f"{sum(found.updating.values()) / GB:.0f} GB in an update with AdamW's moments on the {where}"
+        f"{sum(needed.updating.values()) / GB:.0f} GB in an update with AdamW's moments on the {where}"
     )
     if demand.engine:
-        beside = sum(found.sampling.values())
+        beside = sum(needed.sampling.values())
         lowest = _cache_bytes(demand) * demand.longest_sequence
         said += (
             f", and {(beside + lowest) / GB:.0f} GB while sampling with one longest sequence "
             f"of {demand.longest_sequence} tokens"
         )
         if demand.engine_share is not None:
-            said += f", for which engine.gpu_memory_utilization leaves {found.engine_share:.0%}"
+            said += f", for which engine.gpu_memory_utilization leaves {needed.engine_share:.0%}"
     cures = fitting_changes(demand, card, divisible)
     raise UserError(f"{said}; " + ("what fits: " + ", or ".join(cures) if cures else NOTHING))
 
@@ -319,23 +319,23 @@ def _on_host(demand: Demand) -> float:
 
 def memory_table(columns: Sequence[tuple[Demand, float]], title: str) -> Table:
     """Rows of every estimate in GB; each column is a run and the bytes of one of its cards."""
-    found = [estimate(demand, card) for demand, card in columns]
+    estimates = [estimate(demand, card) for demand, card in columns]
     table = Table(title=f"{title}, GB = 1e9 bytes on each card, estimated", box=SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
     for demand, card in columns:
         table.add_column(f"{demand.cards} x {card / GB:.0f} GB", justify="right", no_wrap=True)
     where = ["host" if demand.on_host else "device" for demand, _ in columns]
     table.add_row("AdamW's moments on the", *where)
-    _section(table, "in an update", [one.updating for one in found])
-    _section(table, "while the engine samples", [one.sampling for one in found])
-    if any(one.engine_share for one in found):
-        table.add_row("left for its cache", *(_gb(one.left) for one in found))
-        table.add_row("  in tokens", *(f"{one.cached_tokens:,}" for one in found))
+    _section(table, "in an update", [one.updating for one in estimates])
+    _section(table, "while the engine samples", [one.sampling for one in estimates])
+    if any(one.engine_share for one in estimates):
+        table.add_row("left for its cache", *(_gb(one.left) for one in estimates))
+        table.add_row("  in tokens", *(f"{one.cached_tokens:,}" for one in estimates))
         longest = [f"{demand.longest_sequence:,}" for demand, _ in columns]
         table.add_row("  at least one sequence of", *longest)
-        table.add_row("engine's share of a card", *(_share(one) for one in found))
-    table.add_row("on each host, page-locked", *(_gb(one.on_host) for one in found))
-    table.add_row("fits", *("yes" if one.fits else "no" for one in found), style="bold")
+        table.add_row("engine's share of a card", *(_share(one) for one in estimates))
+    table.add_row("on each host, page-locked", *(_gb(one.on_host) for one in estimates))
+    table.add_row("fits", *("yes" if one.fits else "no" for one in estimates), style="bold")
     return table
 
 
@@ -395,12 +395,12 @@ def card_memory() -> int:
 
 def card_bytes(components: Components) -> float:
     """Bytes of a card that the run may count on; UserError where the setting exceeds what is there."""
-    found, asked = card_memory(), components.run.card_gb
-    if asked is not None and asked * GB > found:
+    there, asked = card_memory(), components.run.card_gb
+    if asked is not None and asked * GB > there:
         raise UserError(
-            f"card_gb is {asked}, it must be null or at most the {found / GB:.1f} GB of the card"
+            f"card_gb is {asked}, it must be null or at most the {there / GB:.1f} GB of the card"
         )
-    return found if asked is None else asked * GB
+    return there if asked is None else asked * GB
 
 
 def fit_to_cards(
@@ -418,17 +418,17 @@ def fit_to_cards(
     demand = resolve_moments(demand_of(config, components, policy, teacher), card)
     show([(demand, card)], components.model.name)
     require_memory(demand, card, components.training.problems_per_update)
-    found = estimate(demand, card)
+    needed = estimate(demand, card)
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if found.on_host > host:
+    if needed.on_host > host:
         raise UserError(
-            f"AdamW's moments would take {found.on_host / GB:.0f} GB of the host's memory, which has "
+            f"AdamW's moments would take {needed.on_host / GB:.0f} GB of the host's memory, which has "
             f"{host / GB:.0f} GB: use more machines or more cards with "
             "training.optimization.moments=device"
         )
     optimization = replace(components.training.optimization, moments=demand.moments)
     training = replace(components.training, optimization=optimization)
-    share = found.engine_share * card / card_memory() if demand.engine else None
+    share = needed.engine_share * card / card_memory() if demand.engine else None
     return replace(components, training=training), replace(spec, gpu_memory_share=share)
 
 

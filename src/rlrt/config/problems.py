@@ -61,7 +61,7 @@ def read_benchmarks(
     UserError as in ``load_benchmark``, where two have one name, and for a file that has the name of a
     benchmark: it would pass for that.
     """
-    found: dict[str, tuple[Problem, ...]] = {}
+    by_name: dict[str, tuple[Problem, ...]] = {}
     for word in benchmark_names(words):
         name = Path(word).name.split(".")[0]
         if name != word and (known := name.lower()) in (*_published(), ARITHMETIC):
@@ -69,10 +69,10 @@ def read_benchmarks(
                 f"benchmark is {word}, which would pass for {known}: give benchmark={known} "
                 f"benchmark_folder={Path(word).parent} if it is that, or else the file another name"
             )
-        if name in found:
+        if name in by_name:
             raise UserError(f"benchmark names {name} twice: the records of both would be one file")
-        found[name] = load_benchmark(word, folder).problems
-    return found
+        by_name[name] = load_benchmark(word, folder).problems
+    return by_name
 
 
 def build_source(data: DictConfig) -> ProblemSource:
