@@ -134,7 +134,7 @@ def test_the_divergence_is_that_of_both_views_over_the_vocabulary(
         for prompt in (rollout.prompt_ids, teacher):
             ids = torch.tensor([[*prompt, *rollout.response.ids]])
             with torch.no_grad():
-                logits = study.policy(ids).logits[0, len(prompt) - 1 : -1]
+                logits = study.policy.causal_lm(ids).logits[0, len(prompt) - 1 : -1]
             views.append((logits / study.temperature).log_softmax(-1))
         slow_T = (views[0].exp() * (views[0] - views[1])).sum(-1)
         torch.testing.assert_close(arm.case.divergence_T, slow_T, atol=1e-4, rtol=1e-4)

@@ -60,7 +60,7 @@ def test_a_token_that_ends_the_response_is_judged_as_it_is(
 ) -> None:
     """Behind a stop token nothing is sampled: all continuations have the recorded verdict."""
     options = script.argparse.Namespace(step=0, continuations=2, seed=0, engine="hf")
-    study = script.open_study(run_folder, script.policy_of_step(run_folder, 0))
+    study = script.load_run(run_folder, script.policy_of_step(run_folder, 0))
     ends = [
         rollout
         for rollout in rollouts_of(read_table(step_files(run_folder)[0]))
