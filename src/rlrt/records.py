@@ -273,10 +273,8 @@ SCHEMA = pa.schema(
         ("student_entropy", TOKENS),
         ("teacher_logprobs", TOKENS),  # null where the teacher view was not scored
         ("credit", TOKENS),
-        (
-            "distillation",
-            TOKENS,
-        ),  # weight of the divergence; null where the method distills nothing
+        # weight of the divergence; null where the method distills nothing
+        ("distillation", TOKENS),
     ]
 )
 
