@@ -136,7 +136,7 @@ class PolicyModule(L.LightningModule):
         self.optimization = optimization
         self.temperature = temperature
         self.token_budget = token_budget
-        self.scoring_work = Work()  # since this module was made, of this rank
+        self._scoring_work = Work()  # of this rank, since it was last taken
 
     @property
     def teacher_policy(self) -> Policy:
@@ -199,8 +199,17 @@ class PolicyModule(L.LightningModule):
                 self._count_scoring,
             )
 
+    def take_scoring_work(self) -> Work:
+        """What the scorings since the last call came to, on this rank.
+
+        Counted from 0 each time: a difference of running sums would be rounded by all steps before, and
+        a resumed run's metrics would differ in the last digit.
+        """
+        work, self._scoring_work = self._scoring_work, Work()
+        return work
+
     def _count_scoring(self, policy: Policy, packed: Packed) -> None:
-        self.scoring_work += work_of_pack(packed, policy.config, self.device)
+        self._scoring_work += work_of_pack(packed, policy.config, self.device)
 
     def training_step(self, update: Update, index: int) -> UpdateOutcome:
         weights_BT = self.objective.aggregation(update.counted_BT, update.advantages_BT.dtype)

@@ -110,9 +110,6 @@ class Work:
     def __add__(self, other: "Work") -> "Work":
         return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
-    def __sub__(self, other: "Work") -> "Work":
-        return Work(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
 
 def work_of_pack(
     packed: Packed, config: PretrainedConfig, device: torch.device, backward: bool = False

@@ -134,7 +134,7 @@ class RolloutCallback(L.Callback):
             self.evaluate(module, data, step)
         sampled = self.sampler(problems, step, data.spare_problems(step), self._clock)
         self.engine.sleep()
-        work_before = module.scoring_work
+        module.take_scoring_work()  # the probe's is no part of the step's scoring
         with self._clock("wait"):  # for the rank that samples longest
             distributed.barrier()
         rollouts = balanced(sampled.rollouts, self.parts.credit, step, per_update)
@@ -144,7 +144,7 @@ class RolloutCallback(L.Callback):
         self.updates[:] = split_updates(
             sampled.rollouts, teacher.prompts, batch, credit, per_update
         )
-        self.step = Step(sampled, batch, teacher, credit, module.scoring_work - work_before)
+        self.step = Step(sampled, batch, teacher, credit, module.take_scoring_work())
         self._updates_began = time.perf_counter()
 
     def on_train_batch_end(
