@@ -61,9 +61,8 @@ def point(side: str, what: str, vocabulary: int, tokens: int, folder: str) -> di
     """Run one measurement in a child."""
     script = str(Path(__file__).with_name("memory_point.py"))
     command = [sys.executable, script, side, what, str(vocabulary), str(tokens), folder]
-    threshold = {
-        "MALLOC_MMAP_THRESHOLD_": str(2**20)
-    }  # glibc: larger blocks are pages of their own
+    # glibc: larger blocks are pages of their own
+    threshold = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
     done = subprocess.run(
         command, stdout=subprocess.PIPE, check=True, env={**os.environ, **threshold}
     )

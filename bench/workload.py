@@ -17,9 +17,8 @@ from rlrt.data.prompts import Prompts
 from rlrt.model.load import load_tokenizer
 
 Ids = tuple[int, ...]
-TINY = str(
-    Path(__file__).resolve().parents[1] / "models" / "tiny"
-)  # its tokenizer serves all shapes
+# its tokenizer serves all shapes
+TINY = str(Path(__file__).resolve().parents[1] / "models" / "tiny")
 CUT = 0.1  # share of responses at the limit
 SPREAD = 0.7  # of the logarithm of lengths: the limit is 2.5 times the median
 CONTEXT = 32_768  # tokens that a position may have

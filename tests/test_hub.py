@@ -30,8 +30,8 @@ PROGRAM = """
 import json, sys
 from omegaconf import OmegaConf
 import rlrt.hub
-from rlrt.config.compose import checked, compose
-from rlrt.config.resume import pinned, with_commits
+from rlrt.config.compose import compose
+from rlrt.config.resume import config_with_commits, pin_commits
 from rlrt.config.build import build_components
 from rlrt.config.run import build_run
 from rlrt.config.stored_policies import find_policy
@@ -47,7 +47,7 @@ for kind, *words in map(json.loads, sys.stdin):
             said = find_policy(words[0]).local_folder(weights=True)
         elif kind == "pin":
             config = compose(words)
-            stored = with_commits(config, pinned(build_components(config)))
+            stored = config_with_commits(config, pin_commits(build_components(config)))
             said = [OmegaConf.select(stored, f"{g}.commit") for g in ("model", "teacher", "data")]
         else:
             build_run(compose(words[1:]), __import__("pathlib").Path(words[0]), 0)

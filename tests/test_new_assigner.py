@@ -30,20 +30,20 @@ TRAIN = [
 ]
 
 
-def add_method(house: Path, name: str, python: str, yaml: str) -> None:
+def add_method(project: Path, name: str, python: str, yaml: str) -> None:
     """The two files of a new method, and nothing else."""
     for path, text in (
-        (house / "src/rlrt/credit" / f"{name}.py", python),
-        (house / "configs/credit" / f"{name}.yaml", yaml),
+        (project / "src/rlrt/credit" / f"{name}.py", python),
+        (project / "configs/credit" / f"{name}.yaml", yaml),
     ):
         assert not path.exists()
         path.write_text(text)
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with the example method."""
-    copy = tmp_path_factory.mktemp("house")
+    copy = tmp_path_factory.mktemp("project")
     for name in ("src", "configs", "tests", "models"):
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(ROOT / name, copy / name, ignore=ignored)
@@ -57,17 +57,17 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def python_in(house: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def python_in(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python in the copy, which hides the installed package."""
-    environment = os.environ | {"PYTHONPATH": str(house / "src"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(project / "src"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=house, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
 
-def contract(house: Path, name: str) -> tuple[int, list[str], str]:
+def contract(project: Path, name: str) -> tuple[int, list[str], str]:
     """How many contract tests of a method passed, the names of those that failed, and the output."""
     options = ["-rf", "-p", "no:cacheprovider", "-k", name]
-    done = python_in(house, "-m", "pytest", *options, "tests/credit/test_contract.py")
+    done = python_in(project, "-m", "pytest", *options, "tests/credit/test_contract.py")
     passed = re.search(r"(\d+) passed", done.stdout)
     failed = re.findall(r"^FAILED \S+::(\w+)\[", done.stdout, re.MULTILINE)
     assert done.returncode == (1 if failed else 0), done.stdout + done.stderr
@@ -75,34 +75,34 @@ def contract(house: Path, name: str) -> tuple[int, list[str], str]:
 
 
 @pytest.mark.slow
-def test_a_new_method_trains(house: Path) -> None:
-    done = python_in(house, "src/rlrt/train.py", "hydra.run.dir=logs/new", *TRAIN)
+def test_a_new_method_trains(project: Path) -> None:
+    done = python_in(project, "src/rlrt/train.py", "hydra.run.dir=logs/new", *TRAIN)
     assert done.returncode == 0, done.stdout + done.stderr
-    with (house / "logs/new/metrics.csv").open(newline="") as file:
+    with (project / "logs/new/metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["0", "1"]
     assert all(1 <= float(row["credit/multiplier_mean"]) <= 1.25 for row in rows)
     assert any(float(row["credit/multiplier_mean"]) > 1 for row in rows)
     assert all(0 < float(row["credit/surprising_tokens"]) < 1 for row in rows)
-    assert "bonus: 0.25" in (house / "logs/new/config.yaml").read_text()
-    assert (house / "logs/new/export/model.safetensors").exists()
+    assert "bonus: 0.25" in (project / "logs/new/config.yaml").read_text()
+    assert (project / "logs/new/export/model.safetensors").exists()
 
 
 @pytest.mark.slow
-def test_the_contract_test_picks_a_new_method_up(house: Path) -> None:
-    passed, failed, output = contract(house, "surprise")
+def test_the_contract_test_picks_a_new_method_up(project: Path) -> None:
+    passed, failed, output = contract(project, "surprise")
     assert passed >= 10, output
     assert not failed
 
 
 @pytest.mark.slow
-def test_a_method_that_breaks_the_contract_fails_it(house: Path) -> None:
+def test_a_method_that_breaks_the_contract_fails_it(project: Path) -> None:
     """Credit outside the mask, where a token of padding would be trained on."""
     text = (EXAMPLE / "surprise.py").read_text()
     leaky = text.replace(" * multiplier_BT * mask_BT,", " * multiplier_BT,")
     assert leaky != text
     yaml = (EXAMPLE / "surprise.yaml").read_text().replace(".surprise.", ".leaky.")
-    add_method(house, "leaky", leaky, yaml)
-    _, failed, output = contract(house, "leaky")
+    add_method(project, "leaky", leaky, yaml)
+    _, failed, output = contract(project, "leaky")
     assert "test_shape_finite_detached_and_zero_outside_the_mask" in failed, output
     assert "test_more_padding_changes_nothing" in failed, output

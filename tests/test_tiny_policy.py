@@ -83,7 +83,7 @@ def test_a_response_ends_with_the_end_of_turn(
 
 @torch.no_grad()
 def logprob_of(policy: PreTrainedModel, prompt: tuple[int, ...], response: list[int]) -> float:
-    """Mean log-prob of a response token behind the prompt."""
+    """Mean log-prob of a response token given the prompt."""
     ids = torch.tensor([[*prompt, *response]])
     logprobs = policy(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
     return logprobs.gather(1, torch.tensor(response)[:, None]).mean().item()

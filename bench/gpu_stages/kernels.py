@@ -36,12 +36,8 @@ def run(check: Check) -> None:
 def attention(check: Check, dtype: torch.dtype) -> None:
     """Outputs and gradients of a pack with shared prompts, and of one without."""
     scale = 100 if check.card else 1
-    lengths = [
-        (7, 5),
-        (7, 13),
-        (7, 1),
-        (3, 20),
-    ]  # prompt and response; the first three share theirs
+    # prompt and response; the first three share theirs
+    lengths = [(7, 5), (7, 13), (7, 1), (3, 20)]
     prompts = [[length] * length * scale for length, _ in lengths]
     responses = [[0] * length * scale for _, length in lengths]
     for name, rows in (("shared", slice(None)), ("alone", slice(2, None))):

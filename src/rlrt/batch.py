@@ -154,7 +154,7 @@ class ScoredBatch(Outcomes):
 
     The teacher's tensors hold values only in rows where ``teacher_scored_B`` is true: the trainer scores
     the teacher view where the assigner asked for it and a context exists; other rows are 0. A rollout
-    that has a context is not scored where the assigner only distils it.
+    that has a context is not scored where the assigner only distills it.
     """
 
     response_mask_BT: Tensor  # bool, True on real response tokens

@@ -1,7 +1,7 @@
 """What the processes of a run tell each other. In a run of one process every answer is its own.
 
-A rank is one process with one device. Every function here but ``get_rank``,
-``get_world_size`` and ``groups_of_rank`` is collective: all ranks call it, in the same order.
+A rank is one process with one device. Every function here but ``is_initialized``,
+``get_rank``, ``get_world_size`` and ``groups_of_rank`` is collective: all ranks call it, in the same order.
 """
 
 import pickle

@@ -61,11 +61,8 @@ def _ranks() -> tuple[str, ...]:
         (srun, ("SLURM_PROCID",), "SLURM_NTASKS"),
         (given.keys() >= JSRUN, ("JSM_NAMESPACE_RANK",), "JSM_NAMESPACE_SIZE"),
         (mpirun, ("OMPI_COMM_WORLD_RANK",), "OMPI_COMM_WORLD_SIZE"),
-        (
-            node in given,
-            (node,),
-            "WORLD_SIZE",
-        ),  # one on each machine, which starts the others there
+        # one on each machine, which starts the others there
+        (node in given, (node,), "WORLD_SIZE"),
     ):
         if found:
             return () if given.get(count) == "1" else tuple(given.get(name, "0") for name in names)

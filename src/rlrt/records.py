@@ -273,7 +273,8 @@ SCHEMA = pa.schema(
         ("student_entropy", TOKENS),
         ("teacher_logprobs", TOKENS),  # null where the teacher view was not scored
         ("credit", TOKENS),
-        ("distillation", TOKENS),  # weight of the divergence; null where the method distils nothing
+        # weight of the divergence; null where the method distills nothing
+        ("distillation", TOKENS),
     ]
 )
 

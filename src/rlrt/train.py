@@ -1,6 +1,6 @@
 """Train a policy: ``python src/rlrt/train.py credit=rlrt model=qwen3_4b_base``.
 
-Compose the configuration, build the cheap parts (a wrong setting ends here), read the problems, load
+Compose the configuration, build the components (a wrong setting ends here), read the problems, load
 the policy, run, evaluate, export. Heavy imports wait until the configuration is known to be sound.
 """
 

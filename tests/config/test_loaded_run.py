@@ -1,4 +1,4 @@
-"""A study of a real run of the tiny policy."""
+"""A real run of the tiny policy, read back."""
 
 import shutil
 from pathlib import Path

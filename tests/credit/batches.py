@@ -1,4 +1,4 @@
-"""Random batches, and what becomes of them in other cases of the house."""
+"""Random batches, and what becomes of them in other cases of a run."""
 
 from dataclasses import replace
 
@@ -59,12 +59,12 @@ def padded(batch: ScoredBatch, columns: int) -> ScoredBatch:
 
 
 def without_context(batch: ScoredBatch, rows_B: Tensor) -> ScoredBatch:
-    """The batch as the house makes it where these rollouts have no context."""
+    """The batch as a run makes it where these rollouts have no context."""
     return without_teacher(replace(batch, has_context_B=batch.has_context_B & ~rows_B), rows_B)
 
 
 def without_teacher(batch: ScoredBatch, rows_B: Tensor) -> ScoredBatch:
-    """The batch as the house makes it where the teacher view of these rollouts is not scored."""
+    """The batch as a run makes it where the teacher view of these rollouts is not scored."""
     return replace(
         batch,
         teacher_scored_B=batch.teacher_scored_B & ~rows_B,

@@ -88,7 +88,7 @@ def test_rollouts_that_it_does_not_credit_have_no_credit(
 
 @pytest.mark.parametrize("step", STEPS)
 def test_the_student_is_read_only_where_it_says_so(assigner: CreditAssigner, step: int) -> None:
-    """The house leaves it at 0 elsewhere; what it would have been plays no part."""
+    """A run leaves it at 0 elsewhere; what it would have been plays no part."""
     batch = random_batch(3)
     reads = assigner.reads_student(batch, batch.has_context_B, step)
     assert reads.shape == batch.rewards_B.shape

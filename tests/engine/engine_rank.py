@@ -115,9 +115,8 @@ def main(tensor_parallel: int, folder: Path) -> None:
     engine.close()
     threads = [int(thread.name) for thread in Path("/proc/self/task").iterdir()]
     found["cores"] = [len(os.sched_getaffinity(thread)) for thread in threads]
-    found["total"] = int(
-        distributed.all_reduce_sum(torch.tensor(1))
-    )  # the process group outlives the engine
+    # the process group outlives the engine
+    found["total"] = int(distributed.all_reduce_sum(torch.tensor(1)))
     (folder / f"{distributed.get_rank()}.json").write_text(json.dumps(found))
     if distributed.is_initialized():
         dist.destroy_process_group()

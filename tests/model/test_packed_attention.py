@@ -133,7 +133,7 @@ def test_no_attention_across_responses(random_policy: Policies) -> None:
     prompts = [[11, 12, 13], [11, 12, 13], [15, 16]]
     before = _packed(policy, prompts, [[24, 25, 26], [27, 28, 29], [30, 31]])
     after = _packed(policy, prompts, [[40, 41, 42], [27, 28, 29], [30, 31]])
-    assert torch.equal(before[0], after[0])  # behind the prompt alone
+    assert torch.equal(before[0], after[0])  # given the prompt alone
     assert not torch.allclose(before[1:3], after[1:3])
     assert torch.equal(before[3:], after[3:])
 

@@ -20,7 +20,7 @@ LENGTHS = [7, 1, 23, 0, 12, 3, 18, 5]
 
 
 def update_of(dtype: torch.dtype, uncredited: tuple[int, ...] = ()) -> Update:
-    """Eight uneven responses behind uneven prompts, one empty; some may have no credit."""
+    """Eight uneven responses to uneven prompts, one empty; some may have no credit."""
     draw = torch.Generator().manual_seed(3)
     mask = torch.arange(max(LENGTHS))[None] < torch.tensor(LENGTHS)[:, None]
 

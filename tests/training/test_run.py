@@ -219,7 +219,7 @@ def test_credit_is_rlrt_by_hand(finished: Finished) -> None:
 def test_both_views_are_what_transformers_computes(
     finished: Finished, start: PreTrainedModel
 ) -> None:
-    """Step 0 behind plain and peer prompts written out as text, one response at a time."""
+    """Step 0 given plain and peer prompts written out as text, one response at a time."""
     tokenizer, rows = AutoTokenizer.from_pretrained(TINY), finished.rows[0]
 
     def ids(text: str) -> list[int]:

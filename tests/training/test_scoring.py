@@ -135,9 +135,8 @@ READS = [True, True, True, True, False]
 def test_every_view_is_scored_behind_its_own_prompt() -> None:
     """Rollout 4 has a context and is not read: no teacher forward for it."""
     batch, views = scored(TEACHER, READS)
-    assert views.student == [
-        [list(ids) for ids in RESPONSES if ids]
-    ]  # the empty one is nothing to read
+    # the empty one is nothing to read
+    assert views.student == [[list(ids) for ids in RESPONSES if ids]]
     assert views.teacher == [[[4], [5, 6]]]
     assert batch.teacher_scored_B.tolist() == [False, True, False, True, False]
     assert batch.has_context_B.tolist() == [False, True, False, True, True]
@@ -166,9 +165,8 @@ def test_every_view_is_scored_behind_its_own_prompt() -> None:
 def test_the_divergence_of_the_views_where_the_method_reads_it() -> None:
     batch, views = scored(TEACHER, READS, divergence=True)
     assert views.both == [[[4], [5, 6]]]
-    assert views.student == [
-        [[1, 2, 3], [7, 8, 9, 10]]
-    ]  # the others, whose teacher view is not read
+    # the others, whose teacher view is not read
+    assert views.student == [[[1, 2, 3], [7, 8, 9, 10]]]
     assert not views.teacher
     plain, _ = scored(TEACHER, READS)
     for name, values in vars(plain).items():

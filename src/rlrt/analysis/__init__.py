@@ -7,7 +7,7 @@ _MISSING = [name for name in ("matplotlib", "scipy", "sklearn") if find_spec(nam
 if _MISSING:  # here, where no script has imported anything that takes seconds
     print(
         f"error: an analysis needs {', '.join(_MISSING)}: install the project with its extra, "
-        "as in pip install 'rlrt[analysis]'",
+        "as in pip install '.[analysis]'",
         file=sys.stderr,
     )
     raise SystemExit(2)

@@ -420,7 +420,7 @@ def _divergences(
     them has logits; UserError where some have, or where credit.top_k is above the vocabulary.
     """
     divergence = assigner.divergence
-    assert divergence is not None, f"{type(assigner).__name__} distils and names no divergence"
+    assert divergence is not None, f"{type(assigner).__name__} distills and names no divergence"
     sizes = [r.values[name].shape[-1] for r in rollouts for name in LOGITS if name in r.values]
     if sizes and divergence.top_k is not None and divergence.top_k > max(sizes):
         raise UserError(

@@ -164,7 +164,7 @@ class RunEngine:
     def serve(self, stored: StoredPolicy, problems: Sequence[Problem], step: int) -> None:
         """Take over the weights of ``stored``, sync them, and prove it on some problems.
 
-        UserError where they are of another shape than the study's policy; StaleEngineError where the
+        UserError where they are of another shape than the run's policy; StaleEngineError where the
         engine does not serve them.
         """
         weights = stored.load(self.policy.dtype).state_dict()
@@ -223,7 +223,7 @@ def started(
 ) -> Iterator[RunEngine]:
     """The run's own engine, or the one that ``engine`` names, started for sequences so long.
 
-    On the study's device and in its dtype. It serves nothing before ``serve``. UserError for lengths
+    On the run's device and in its dtype. It serves nothing before ``serve``. UserError for lengths
     that the policy does not take.
     """
     if max_model_tokens > study.max_model_tokens:

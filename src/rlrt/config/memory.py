@@ -410,7 +410,7 @@ def fit_to_cards(
     policy: PretrainedConfig,
     teacher: PretrainedConfig | None,
 ) -> tuple[Components, EngineSpec]:
-    """The run's parts and engine with what its cards leave; prints the table.
+    """The run's components and engine with what its cards leave; prints the table.
 
     UserError, with the settings that fit, where cards or host do not hold the run.
     """

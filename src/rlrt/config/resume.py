@@ -60,9 +60,8 @@ def find_resume_point(config: DictConfig, overrides: Sequence[str], folder: Path
     are taken over. UserError where the folder is taken, a checkpoint damaged, or a setting differs.
     """
     if config.resume is None:
-        if (
-            is_rank_zero() and (folder / "config.yaml").exists()
-        ):  # else it is the leading rank's own
+        # on any other rank it may be rank 0's, of this run
+        if is_rank_zero() and (folder / "config.yaml").exists():
             raise UserError(
                 f"{folder} already holds a run: go on with it by resume={folder} "
                 f"hydra.run.dir={folder}, or choose another folder"

@@ -137,9 +137,8 @@ def _build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
         policy_path = policy_folder(model.path, weights=True, revision=model.at)
 
     sizes = (training.problems_per_step, training.problems_per_update)
-    updates: list[
-        Update
-    ] = []  # of the current step: the callback fills it, the data module hands it out
+    # of the current step: the callback fills it, the data module hands it out
+    updates: list[Update] = []
     data = ProblemDataModule(*problems, components.run.seed, *sizes, updates)
     rollouts = RolloutCallback(
         _rollout_settings(components, model_tokens),

@@ -53,7 +53,7 @@ class CreditAssigner(ABC):
     rollouts that they leave out. The contract test checks these promises, and that of
     ``zero_on_equal_rewards``: a group whose shaped rewards are all equal gets no credit.
 
-    A method that distils sets ``divergence`` and, where the divergence of an update is to be weighted
+    A method that distills sets ``divergence`` and, where the divergence of an update is to be weighted
     by ``min(exp(ℓ - s), limit)``, ``importance_limit``.
     """
 

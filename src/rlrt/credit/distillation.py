@@ -8,7 +8,7 @@ from rlrt.credit.assigner import CreditAssigner
 
 
 def distilled_mask(batch: ScoredBatch, distils_B: Tensor) -> Tensor:
-    """``[B, T]`` bool: response tokens of the rollouts to distil that have a context."""
+    """``[B, T]`` bool: response tokens of the rollouts to distill that have a context."""
     return (distils_B & batch.has_context_B)[:, None] & batch.response_mask_BT
 
 

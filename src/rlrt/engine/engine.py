@@ -109,6 +109,5 @@ def engine_weights(
 
 
 def _in_dtype(parameter: Tensor, dtype: torch.dtype) -> Tensor:
-    return distributed.full_tensor(
-        parameter.detach().to(dtype)
-    )  # cast before it travels; exact all the same
+    # cast before it travels; exact all the same
+    return distributed.full_tensor(parameter.detach().to(dtype))

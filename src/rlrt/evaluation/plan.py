@@ -243,10 +243,8 @@ def _tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> list[object]:
     backend = getattr(tokenizer, "backend_tokenizer", None)  # of all but the slow ones
     words = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
     if backend is not None:
-        words |= {
-            "truncation": None,
-            "padding": None,
-        }  # they depend on the last call, not on the model
+        # they depend on the last call, not on the model
+        words |= {"truncation": None, "padding": None}
     special = sorted(map(str, tokenizer.all_special_ids))
     return [words, special, tokenizer.chat_template]
 

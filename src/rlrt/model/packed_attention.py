@@ -172,9 +172,8 @@ def _varlen(
 ) -> Tensor:
     """Flash attention over sequences one after the other, without padding."""
     packed, longest = packing.packed, max(packing.packed.lengths)
-    shared = (
-        len(packed.sequence_U) > packed.tokens
-    )  # else the pack itself is the sequences in order
+    # else the pack itself is the sequences in order
+    shared = len(packed.sequence_U) > packed.tokens
     if shared:
         query, key, value = (
             part.index_select(0, packed.sequence_U) for part in (query, key, value)

@@ -71,9 +71,8 @@ class Policy(nn.Module):
             self.add_module(name, module)
         self._causal_lm = (causal_lm,)  # in a tuple it is no module of this one
         self.training = causal_lm.training
-        self.compute_dtype = (
-            causal_lm.dtype
-        )  # of the layers while they compute; ``shard`` may lower it
+        # of the layers while they compute; ``shard`` may lower it
+        self.compute_dtype = causal_lm.dtype
 
     @property
     def causal_lm(self) -> PreTrainedModel:

@@ -112,9 +112,8 @@ class Worker:
         """The worker's reply; undecided where it hits a limit or the answer brings it down."""
         outcome, seconds = self._try(task)
         if outcome is None and self.close(grace_s=GRACE_S) == -signal.SIGKILL:
-            outcome, seconds = self._try(
-                task
-            )  # killed from outside: that was not the answer's doing
+            # killed from outside: that was not the answer's doing
+            outcome, seconds = self._try(task)
         if outcome is None or outcome == "undecided":
             self.close()  # the next answer gets fresh memory
         return Reply(outcome or "undecided", seconds)

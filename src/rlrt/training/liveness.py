@@ -114,10 +114,8 @@ class RankWatch(L.Callback):
         """Connect the ranks; collective. RunStoppedError where one does not reach rank 0."""
         if distributed.get_world_size() == 1 or self._peers:
             return
-        self._rank, self._size = (
-            distributed.get_rank(),
-            distributed.get_world_size(),
-        )  # the group may end before this
+        # the group may end before this
+        self._rank, self._size = distributed.get_rank(), distributed.get_world_size()
         self._peers = _accepted() if self._rank == 0 else [_connected()]
         # a child would keep the connection of a dead rank open
         os.register_at_fork(after_in_child=self._forget)

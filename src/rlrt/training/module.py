@@ -291,7 +291,7 @@ class PolicyModule(L.LightningModule):
     ) -> OtherView | None:
         """What a distilling update compares with: the teacher at all tokens that are distilled.
 
-        None where none is. Collective wherever the objective distils, whatever this rank's rows are.
+        None where none is. Collective wherever the objective distills, whatever this rank's rows are.
         """
         divergence, teacher = self.objective.divergence, self.teacher_policy
         if divergence is None:

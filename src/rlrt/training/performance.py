@@ -101,7 +101,7 @@ GIB = 2**30
 class Work:
     """What a stage of a step did on one rank; sums of two are their work together."""
 
-    flops: float = 0.0  # model FLOPs, training/performance.py
+    flops: float = 0.0  # model FLOPs
     tokens: float = 0.0  # that went through the layers, prompts included
     seconds: float = 0.0
     attention_slots: float = 0.0

@@ -16,7 +16,7 @@ class StepTable:
 
     Rows of ``first_step`` and later, left by a run that went on past its last checkpoint, are
     dropped. The file is rewritten whole at each row: a run has hundreds of rows, and a reader or a
-    killed process never sees half of one. Of several ranks the leading one writes.
+    killed process never sees half of one. Of several ranks rank 0 alone writes.
     """
 
     def __init__(self, path: Path, first_step: int) -> None:
