@@ -59,14 +59,13 @@ def build_components(config: DictConfig) -> Components:
     for group in REQUIRED:
         if not config.get(group):
             raise UserError(f"{group} is missing, it must name a file of configs/{group}")
-    _check_trainer(config)
     components = Components(
         run=_run_settings(config),
         model=build(config.model),
         prompts=build(config.prompts),
         training=build(config.training),
         checkpoint=build(config.checkpoint),
-        dtype=DTYPES[config.trainer.precision],
+        dtype=_checked_dtype(config),  # after training, whose steps are the trainer's epochs
         credit=build(config.credit),
         context=build(config.context),
         teacher=build(config.teacher),
@@ -91,8 +90,8 @@ def _run_settings(config: DictConfig) -> RunSettings:
     return RunSettings(**settings)
 
 
-def _check_trainer(config: DictConfig) -> None:
-    """UserError for a trainer that this project does not run on."""
+def _checked_dtype(config: DictConfig) -> torch.dtype:
+    """The dtype of ``trainer.precision``; UserError for a trainer that this project does not run on."""
     for name, allowed in (("precision", [*DTYPES]), ("accelerator", ["cpu", "gpu"])):
         _require(config, name, config.trainer[name] in allowed, f"one of {', '.join(allowed)}")
     epochs, strategy = config.trainer.max_epochs, config.trainer.strategy
@@ -103,6 +102,7 @@ def _check_trainer(config: DictConfig) -> None:
         check_part(node)
     if needs_gpu(config) and not torch.cuda.is_available():
         raise no_gpu_error(config)
+    return DTYPES[config.trainer.precision]
 
 
 def _check_steps(config: DictConfig, components: Components) -> None:
