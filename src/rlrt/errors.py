@@ -5,9 +5,11 @@ before the processes have met, from what their launcher has set, in the order in
 torchrun's variables, those of Lightning's own children, srun, jsrun, mpirun.
 """
 
+import errno
 import os
 from importlib.util import find_spec
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_SRUN = ("bash", "interactive")  # names of jobs in whose shell a process is started by hand
 RESOLVING = "ValueError raised while resolving interpolation: "  # of OmegaConf
 JSRUN = {"LSB_JOBID", "LSB_DJOB_RANKFILE", "JSM_NAMESPACE_LOCAL_RANK", "JSM_NAMESPACE_SIZE"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlrt.config.commands import report_errors
-from rlrt.config.compose import PROJECT, flatten, load_yaml
+from rlrt.config.compose import PROJECT, flatten, load_yaml, user_errors
 from rlrt.errors import RunStoppedError, UserError
 
 
@@ -163,3 +163,10 @@ def test_ranks_keep_their_tracebacks_apart_and_one_speaks(
     assert capsys.readouterr().err.count("error:") == 1
     kept = ["config.yaml", "error-rank-1.txt", "error-rank-2.txt", "error.txt"]
     assert sorted(path.name for path in run.iterdir()) == kept
+
+
+def test_a_full_disk_is_no_wrong_setting() -> None:
+    with pytest.raises(OSError, match="No space left"), user_errors():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(UserError, match="Permission denied"), user_errors():
+        raise OSError(errno.EACCES, "Permission denied")

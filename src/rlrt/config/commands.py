@@ -23,11 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 from packaging.requirements import Requirement
 from rich.console import Console
 
-from rlrt.errors import RunStoppedError, UserError, error_file, is_rank_zero, one_line
+from rlrt.errors import DISK_FULL, RunStoppedError, UserError, error_file, is_rank_zero, one_line
 
 SWITCH = "RLRT_TRACEBACK"
 REFUSED, STOPPED, INTERRUPTED = 2, 3, 130  # exit statuses
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 BOUNDED = ("torch", "lightning", "transformers")  # whose internals the code calls

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from rlrt.errors import UserError, one_line
+from rlrt.errors import DISK_FULL, UserError, one_line
 from rlrt.validation import check_settings
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -173,6 +173,8 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise  # no setting is wrong: the run goes on once there is room
         raise UserError(one_line(error)) from error
 
 
