@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlrt.config.commands import report_errors
-from rlrt.config.compose import PROJECT, flatten, load_yaml, user_errors
+from rlrt.config.compose import PROJECT, compose, flatten, load_yaml, user_errors
 from rlrt.errors import RunStoppedError, UserError
 
 
@@ -170,3 +170,18 @@ def test_a_full_disk_is_no_wrong_setting() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(UserError, match="Permission denied"), user_errors():
         raise OSError(errno.EACCES, "Permission denied")
+
+
+def test_a_stored_configuration_may_name_a_constructor_where_it_once_was(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "training: {_target_: rlrt.assembly.settings.Training, temperature: 1.0}\n"
+        "evaluation: {_target_: rlrt.evaluation.evaluator.Evaluator}\n"
+        "credit: {_target_: Mine}\n"
+        "seed: 0\n"
+    )
+    stored, current = load_yaml(path), compose([])
+    for group in ("training", "evaluation"):
+        assert stored[group]["_target_"] == current[group]["_target_"]
+    assert stored.training.temperature == 1.0
+    assert stored.credit["_target_"] == "Mine"

@@ -31,6 +31,12 @@ CONFIGS = PROJECT / "configs"
 UNKNOWN = re.compile(r"Could not override '([^'@]+)'")
 # of a component, not of a setting: its author needs the traceback
 BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
+# modules of constructors that stored configurations may name by an older name
+MOVED = {
+    "rlrt.assembly.settings": "rlrt.config.schema",
+    "rlrt.evaluation.evaluator": "rlrt.training.evaluator",
+    "rlrt.evaluation.sampling": "rlrt.evaluation.plan",
+}
 
 
 def compose(
@@ -99,6 +105,11 @@ def load_yaml(path: Path) -> DictConfig:
         raise UserError(f"{path} is damaged ({type(error).__name__})") from error
     if not isinstance(config, DictConfig):
         raise UserError(f"{path} is damaged: it holds no settings")
+    for group in config.values():
+        if isinstance(group, DictConfig):
+            module, _, name = str(group.get("_target_")).rpartition(".")
+            if module in MOVED:
+                group["_target_"] = f"{MOVED[module]}.{name}"
     return config
 
 
