@@ -44,15 +44,15 @@ def recorded_ratio(record: dict[str, Any]) -> float:
     return (sum(student) - sum(teacher)) / len(student)
 
 
-def choose(study: LoadedRun, path: Path, step: int, count: int, top: int) -> list[Trajectory]:
+def choose(loaded: LoadedRun, path: Path, step: int, count: int, top: int) -> list[Trajectory]:
     """The correct rollouts with a teacher view and the largest mean D̄, one of each problem.
 
     Read are the ``SCANNED`` whose recorded D̂ is largest. UserError where there are none.
     """
     table = read_table(path, READ)
     rollouts, records = rollouts_of(table), table.select(READ).to_pylist()
-    study.require_tokenizer(rollouts)
-    prompts = study.teacher_prompts(rollouts, step)
+    loaded.require_tokenizer(rollouts)
+    prompts = loaded.teacher_prompts(rollouts, step)
     able = [
         row
         for row, rollout in enumerate(rollouts)
@@ -66,12 +66,12 @@ def choose(study: LoadedRun, path: Path, step: int, count: int, top: int) -> lis
         )
     able = sorted(able, key=lambda row: -recorded_ratio(records[row]))[:SCANNED]
     views = read_positions(
-        study.policy,
+        loaded.policy,
         [rollouts[row].prompt_ids for row in able],
         [prompt for row in able if (prompt := prompts[row]) is not None],
         [rollouts[row].response.ids for row in able],
-        study.temperature,
-        study.token_budget,
+        loaded.temperature,
+        loaded.token_budget,
     )
     best: dict[int, tuple[int, Positions]] = {}  # by problem
     by_mean = sorted(
@@ -80,7 +80,7 @@ def choose(study: LoadedRun, path: Path, step: int, count: int, top: int) -> lis
     for row, positions in by_mean:
         best.setdefault(rollouts[row].group, (row, positions))
     return [
-        trajectory(rollouts[row], records[row], positions, study.tokenizer, top)
+        trajectory(rollouts[row], records[row], positions, loaded.tokenizer, top)
         for row, positions in list(best.values())[:count]
     ]
 
@@ -109,11 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = step_files(options.folder, () if options.step is None else (options.step,))
     step = max(files) if options.step is None else options.step
     model = options.model or policies_by_step(options.folder).get(step)
-    study = load_run(options.folder, model, options.context)
-    trajectories = choose(study, files[step], step, options.rollouts, options.top)
+    loaded = load_run(options.folder, model, options.context)
+    trajectories = choose(loaded, files[step], step, options.rollouts, options.top)
     about = (
-        f"{options.folder.name}, rollout step {step}, both views read by {study.stored.name} at "
-        f"temperature {study.temperature:g}: the correct rollouts with the largest mean D̄, one of a problem"
+        f"{options.folder.name}, rollout step {step}, both views read by {loaded.stored.name} at "
+        f"temperature {loaded.temperature:g}: the correct rollouts with the largest mean D̄, one of a problem"
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box

@@ -68,8 +68,8 @@ def parsed(steps: str) -> list[int]:
 class Trajectories:
     """All views of the chosen records one after the other, counted on the way."""
 
-    def __init__(self, study: LoadedRun, files: dict[Path, int]) -> None:
-        self.study = study
+    def __init__(self, loaded: LoadedRun, files: dict[Path, int]) -> None:
+        self.loaded = loaded
         self.files = files
         self.seen = dict.fromkeys(Verdict, 0)
 
@@ -77,8 +77,8 @@ class Trajectories:
         for path, step in self.files.items():
             benchmark = path.stem if path.parent.name == "records" else ""
             rollouts = rollouts_of(read_table(path))
-            self.study.require_tokenizer(rollouts)
-            prompts = self.study.teacher_prompts(rollouts, step)
+            self.loaded.require_tokenizer(rollouts)
+            prompts = self.loaded.teacher_prompts(rollouts, step)
             for rollout, prompt in zip(rollouts, prompts, strict=True):
                 if prompt is not None:
                     self.seen[rollout.verdict] += 1
@@ -96,16 +96,16 @@ class Trajectories:
         )
 
 
-def labels(study: LoadedRun, kind: str) -> Callable[[int], str | None]:
+def labels(loaded: LoadedRun, kind: str) -> Callable[[int], str | None]:
     """How an id is named: as a word or not at all, or for ``any`` quoted, and by number if it must be."""
 
     def any_token(token: int) -> str:
-        text = study.tokenizer.decode([token])
+        text = loaded.tokenizer.decode([token])
         return f"<id {token}>" if not text or "\ufffd" in text else ascii(text)
 
     if kind == "any":
         return any_token
-    return lambda token: word(study.tokenizer.decode([token]))
+    return lambda token: word(loaded.tokenizer.decode([token]))
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -136,10 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = options_of(arguments)
     require_place(options.out)
     files = wanted_files(options.folder, options.steps, options.run)
-    study = load_run(options.run or options.folder, options.model, options.context)
-    views = Trajectories(study, files).pairs()
-    corpora = read_corpora(study.policy, views, study.temperature, study.token_budget)
-    named = as_texts(corpora, labels(study, options.tokens))
+    loaded = load_run(options.run or options.folder, options.model, options.context)
+    views = Trajectories(loaded, files).pairs()
+    corpora = read_corpora(loaded.policy, views, loaded.temperature, loaded.token_budget)
+    named = as_texts(corpora, labels(loaded, options.tokens))
     scored = score(named, options.min_count, options.z)
     kind = "words of 3 to 15 letters" if options.tokens == "words" else "tokens of any form"
     counted = (
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     caption = (
         f"{counted}; joint count at least {options.min_count}; markers: |z| at least {options.z:g}"
     )
-    title = f"{options.folder.name}, read by {study.stored.name}"
+    title = f"{options.folder.name}, read by {loaded.stored.name}"
     for path in save_figure(draw(scored, title, caption), table(scored), options.out):
         print_once(str(path))
     print_once(caption.replace("\n", " "))

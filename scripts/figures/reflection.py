@@ -44,25 +44,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     require_place(options.out)
     quiet_libraries()
     policies = policies_of(options.run, options.steps)
-    study = load_run(options.run, context=options.context)
-    if study.context is None:
-        study.teacher_prompts([], 0)  # says what is missing
-    sentence = tuple(study.tokenizer(options.sentence, add_special_tokens=False)["input_ids"])
+    loaded = load_run(options.run, context=options.context)
+    if loaded.context is None:
+        loaded.teacher_prompts([], 0)  # says what is missing
+    sentence = tuple(loaded.tokenizer(options.sentence, add_special_tokens=False)["input_ids"])
     if not sentence:
         raise UserError("--sentence is empty, it must hold a token")
-    problems = held_out_problems(study, options.problems)
-    training = study.config.training
+    problems = held_out_problems(loaded, options.problems)
+    training = loaded.config.training
     limit = options.max_new_tokens or int(training.max_response_tokens)
     longest = training.max_prompt_tokens + training.max_response_tokens + len(sentence) + limit
-    seed = derive_seed(study.config.seed, "reflection")
+    seed = derive_seed(loaded.config.seed, "reflection")
     checkpoints = []
-    with started(study, options.engine, longest, seed) as served:
+    with started(loaded, options.engine, longest, seed) as served:
         for step, stored in policies.items():
             served.serve(stored, problems, step)
             checkpoints.append(judge_checkpoint(served, problems, step, sentence, limit))
             print_once(as_lines(rates(checkpoints[-1:])))
     rows = rates(checkpoints)
-    title = f"“{options.sentence}” put into responses of {study.stored.name}"
+    title = f"“{options.sentence}” put into responses of {loaded.stored.name}"
     for path in save_figure(draw(rows, title), rows, options.out):
         print_once(str(path))
 
@@ -108,7 +108,7 @@ def judge_checkpoint(
 ) -> CheckpointVerdicts:
     """Samples, cuts, injects and judges with the weights that are served."""
     rollouts = served.rollouts(problems, SAMPLES, step)
-    teacher_prompts = served.study.teacher_prompts(rollouts, step)
+    teacher_prompts = served.loaded.teacher_prompts(rollouts, step)
     prompt_of = {(r.group, r.sample): ids for r, ids in zip(rollouts, teacher_prompts, strict=True)}
     turnable_cases = [
         (*pair, prompt_of[pair[1].group, pair[1].sample]) for pair in turnable(rollouts)
@@ -122,8 +122,8 @@ def judge_checkpoint(
         [rollout.prompt_ids for _, rollout, _ in readable],
         [prompt for *_, prompt in readable],
         [rollout.response.ids for _, rollout, _ in readable],
-        served.study.temperature,
-        served.study.token_budget,
+        served.loaded.temperature,
+        served.loaded.token_budget,
     )
     cases = [
         Case(kind, rollout, values_T[: len(rollout.response.ids)])

@@ -43,10 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     base = find_policy(options.base or initial_policy(configs[0]), "--base")
     require_alike(options.runs, configs)
     require_tokenizer(base, list(tuned.values()))
-    study = load_run(options.runs[0])
-    problems = held_out_problems(study, options.problems)
-    longest = study.config.training.max_prompt_tokens + study.config.training.max_response_tokens
-    with started(study, options.engine, longest, derive_seed(study.config.seed, "shift")) as served:
+    loaded = load_run(options.runs[0])
+    problems = held_out_problems(loaded, options.problems)
+    longest = loaded.config.training.max_prompt_tokens + loaded.config.training.max_response_tokens
+    with started(
+        loaded, options.engine, longest, derive_seed(loaded.config.seed, "shift")
+    ) as served:
         served.serve(base, problems, 0)
         asked = served.rollouts(problems, BASE_SAMPLES, 0)
         hard = [problems[group] for group in hardest(asked, options.hard)]
@@ -135,14 +137,14 @@ def read_shifts(
     samples: int,
 ) -> list[Shift]:
     """Every tuned policy's own responses, read by it and by the base."""
-    study = served.study
+    loaded = served.loaded
     base_policy = load_on_device(base)
     shifts = []
     for label, stored in tuned.items():
         served.serve(stored, hard, 0)
         rollouts = served.rollouts(hard, samples, 1)
         shift = shift_of(
-            label, served.policy, base_policy, rollouts, study.temperature, study.token_budget
+            label, served.policy, base_policy, rollouts, loaded.temperature, loaded.token_budget
         )
         right = sum(rollout.verdict is Verdict.RIGHT for rollout in rollouts) / len(rollouts)
         print_once(

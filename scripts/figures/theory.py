@@ -77,19 +77,19 @@ def policy_of_step(folder: Path, step: int) -> str:
     return policies[step]
 
 
-def find_places(study: LoadedRun, rollouts: Sequence[Rollout], options: Any) -> list[Place]:
+def find_places(loaded: LoadedRun, rollouts: Sequence[Rollout], options: Any) -> list[Place]:
     """Positions drawn by chance among those where the student hesitates and a teacher view exists."""
-    prompts = study.teacher_prompts(rollouts, options.step)
+    prompts = loaded.teacher_prompts(rollouts, options.step)
     rows = [row for row, prompt in enumerate(prompts) if prompt is not None]
     rows = sorted(Random(options.seed).sample(rows, min(len(rows), options.positions)))
     compared = compare(
-        study.policy,
-        study.policy,
+        loaded.policy,
+        loaded.policy,
         [rollouts[row].prompt_ids for row in rows],
         [prompts[row] or () for row in rows],
         [rollouts[row].response.ids for row in rows],
-        study.temperature,
-        study.token_budget,
+        loaded.temperature,
+        loaded.token_budget,
         reading(options.tokens),
     )
     places = hesitations(rows, rollouts, compared, options.least_entropy)
@@ -101,7 +101,7 @@ def find_places(study: LoadedRun, rollouts: Sequence[Rollout], options: Any) -> 
     return Random(options.seed + 1).sample(places, min(len(places), options.positions))
 
 
-def count_right(study: LoadedRun, places: Sequence[Place], options: Any) -> "list[Tensor]":
+def count_right(loaded: LoadedRun, places: Sequence[Place], options: Any) -> "list[Tensor]":
     """Of each place the correct ends after each candidate token, ``[halves, tokens]``.
 
     A continuation may be as long as the response might still have become in the run.
@@ -112,19 +112,19 @@ def count_right(study: LoadedRun, places: Sequence[Place], options: Any) -> "lis
         for rank in range(len(places[place].ids))
         for sample in range(options.continuations)
     ]
-    verdicts = go_on(study, places, asked, options)
+    verdicts = go_on(loaded, places, asked, options)
     right = [verdict is Verdict.RIGHT for verdict in verdicts]
     return tally(places, asked, right, options.continuations)
 
 
 def go_on(
-    study: LoadedRun, places: Sequence[Place], asked: Sequence[Start], options: Any
+    loaded: LoadedRun, places: Sequence[Place], asked: Sequence[Start], options: Any
 ) -> list[Verdict]:
     """The verdict of each complete response; all continuations are sampled in one call of the engine."""
-    limit = int(study.config.training.max_response_tokens)
+    limit = int(loaded.config.training.max_response_tokens)
     starts = [places[start.place].ids_with(start.rank) for start in asked]
     rollouts = [places[start.place].rollout for start in asked]
-    over = [ids[-1] in study.stop_token_ids or len(ids) >= limit for ids in starts]
+    over = [ids[-1] in loaded.stop_token_ids or len(ids) >= limit for ids in starts]
     open_ = [index for index, ended in enumerate(over) if not ended]
     prompts = [(*rollouts[index].prompt_ids, *starts[index]) for index in open_]
     seeds = [derive_seed(options.seed, "theory", *asked[index]) for index in open_]
@@ -134,8 +134,8 @@ def go_on(
         return Response(every, (0.0,) * len(every), truncated=False)
 
     longest = max(map(len, prompts), default=0) + limit
-    with started(study, options.engine, longest, options.seed) as engine:
-        engine.serve(study.stored, [place.rollout.problem for place in places], options.step)
+    with started(loaded, options.engine, longest, options.seed) as engine:
+        engine.serve(loaded.stored, [place.rollout.problem for place in places], options.step)
         continued = engine.continued(
             prompts,
             seeds,
@@ -159,10 +159,10 @@ def policy_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     path = step_files(options.run, [options.step])[options.step]
     rollouts = rollouts_of(read_table(path))
     word = options.model or policy_of_step(options.run, options.step)
-    study = load_run(options.run, word, options.context)
-    study.require_tokenizer(rollouts)
-    places = find_places(study, rollouts, options)
-    counts = count_right(study, places, options)
+    loaded = load_run(options.run, word, options.context)
+    loaded.require_tokenizer(rollouts)
+    places = find_places(loaded, rollouts, options)
+    counts = count_right(loaded, places, options)
     return [
         estimate(
             Sampled(p.row, p.position, p.student_K, right_2K, options.continuations, p.divergence)

@@ -44,32 +44,34 @@ class SpyingEngine(HFEngine):
 
 
 @pytest.fixture(scope="module")
-def study(run_folder: Path) -> LoadedRun:
+def loaded(run_folder: Path) -> LoadedRun:
     return load_run(run_folder, str(run_folder / "checkpoints" / "step-000003.ckpt"))
 
 
 @pytest.fixture(scope="module")
 def seen(
-    script: ModuleType, study: LoadedRun
+    script: ModuleType, loaded: LoadedRun
 ) -> Iterator[tuple[RunEngine, SpyingEngine, CheckpointVerdicts]]:
     """One checkpoint looked at, by the spying engine."""
-    with started(study, "hf", 400, seed=5) as served:
+    with started(loaded, "hf", 400, seed=5) as served:
         spy = SpyingEngine()
-        stops = study.stop_token_ids
-        spy.start(study.policy, EngineSpec(study.stored.folder, stops, torch.float32, 400))
+        stops = loaded.stop_token_ids
+        spy.start(loaded.policy, EngineSpec(loaded.stored.folder, stops, torch.float32, 400))
         spy.calls = []
-        served = RunEngine(study, spy, served.judge, served.seed)
-        problems = held_out_problems(study, PROBLEMS)
-        served.serve(find_policy(str(study.stored.checkpoint)), problems, 3)
-        yield served, spy, script.judge_checkpoint(served, problems, 3, sentence(study), ROOM)
+        served = RunEngine(loaded, spy, served.judge, served.seed)
+        problems = held_out_problems(loaded, PROBLEMS)
+        served.serve(find_policy(str(loaded.stored.checkpoint)), problems, 3)
+        yield served, spy, script.judge_checkpoint(served, problems, 3, sentence(loaded), ROOM)
 
 
-def sentence(study: LoadedRun) -> tuple[int, ...]:
-    return tuple(study.tokenizer("Wait, let me reconsider.", add_special_tokens=False)["input_ids"])
+def sentence(loaded: LoadedRun) -> tuple[int, ...]:
+    return tuple(
+        loaded.tokenizer("Wait, let me reconsider.", add_special_tokens=False)["input_ids"]
+    )
 
 
 def test_the_engine_is_asked_prompt_kept_tokens_and_sentence_in_one_call(
-    seen: tuple[RunEngine, SpyingEngine, CheckpointVerdicts], study: LoadedRun
+    seen: tuple[RunEngine, SpyingEngine, CheckpointVerdicts], loaded: LoadedRun
 ) -> None:
     _, spy, look = seen
     _probe, sampled, continued = spy.calls  # all continuations are one call
@@ -85,7 +87,7 @@ def test_the_engine_is_asked_prompt_kept_tokens_and_sentence_in_one_call(
         assert (rollout.prompt_ids, ids) in responses
         kept = ids[: arm.position]
         assert asked == rollout.prompt_ids + kept + arm.sentence_ids
-        assert arm.sentence_ids in ((), sentence(study))
+        assert arm.sentence_ids in ((), sentence(loaded))
 
 
 def test_all_arms_of_a_rollout_share_their_random_numbers(
@@ -119,12 +121,12 @@ def test_the_places_are_the_extremes_of_the_divergence(
 
 
 def test_the_divergence_is_that_of_both_views_over_the_vocabulary(
-    script: ModuleType, seen: tuple[RunEngine, SpyingEngine, CheckpointVerdicts], study: LoadedRun
+    script: ModuleType, seen: tuple[RunEngine, SpyingEngine, CheckpointVerdicts], loaded: LoadedRun
 ) -> None:
     served, _, look = seen
-    problems = held_out_problems(study, PROBLEMS)
+    problems = held_out_problems(loaded, PROBLEMS)
     rollouts = served.rollouts(problems, 8, 3)  # the same seeds: the same responses
-    prompts = study.teacher_prompts(rollouts, 3)
+    prompts = loaded.teacher_prompts(rollouts, 3)
     behind = {(r.group, r.sample): ids for r, ids in zip(rollouts, prompts, strict=True)}
     for arm, _ in look.judged[:18:6]:
         rollout = arm.case.rollout
@@ -134,21 +136,21 @@ def test_the_divergence_is_that_of_both_views_over_the_vocabulary(
         for prompt in (rollout.prompt_ids, teacher):
             ids = torch.tensor([[*prompt, *rollout.response.ids]])
             with torch.no_grad():
-                logits = study.policy.causal_lm(ids).logits[0, len(prompt) - 1 : -1]
-            views.append((logits / study.temperature).log_softmax(-1))
+                logits = loaded.policy.causal_lm(ids).logits[0, len(prompt) - 1 : -1]
+            views.append((logits / loaded.temperature).log_softmax(-1))
         slow_T = (views[0].exp() * (views[0] - views[1])).sum(-1)
         torch.testing.assert_close(arm.case.divergence_T, slow_T, atol=1e-4, rtol=1e-4)
 
 
 def test_the_verdict_is_that_of_the_whole(
-    seen: tuple[RunEngine, SpyingEngine, CheckpointVerdicts], study: LoadedRun
+    seen: tuple[RunEngine, SpyingEngine, CheckpointVerdicts], loaded: LoadedRun
 ) -> None:
     _, spy, look = seen
     texts, answers = [], []
     for (arm, _), continuation in zip(look.judged, spy.calls[2][3], strict=True):
         rollout = arm.case.rollout
         ids = [*rollout.response.ids[: arm.position], *arm.sentence_ids, *continuation.ids]
-        texts.append(study.tokenizer.decode(ids, skip_special_tokens=True))
+        texts.append(loaded.tokenizer.decode(ids, skip_special_tokens=True))
         answers.append(rollout.problem.answer)
     with Verifier(workers=1) as verifier:
         slow = [grade.verdict for grade in verifier.grade(texts, answers)]
@@ -161,7 +163,7 @@ def test_rollouts_that_the_teacher_sees_nothing_for_are_counted(
 ) -> None:
     served, _, look = seen
     groups: dict[int, list[Verdict]] = {}
-    for rollout in served.rollouts(held_out_problems(served.study, PROBLEMS), 8, 3):
+    for rollout in served.rollouts(held_out_problems(served.loaded, PROBLEMS), 8, 3):
         groups.setdefault(rollout.group, []).append(rollout.verdict)
     never_right = sum(Verdict.RIGHT not in verdicts for verdicts in groups.values())
     assert look.left_out.get("hard", 0) == 8 * never_right  # a correct peer is what it is shown

@@ -60,11 +60,11 @@ def test_a_token_that_ends_the_response_is_judged_as_it_is(
 ) -> None:
     """Behind a stop token nothing is sampled: all continuations have the recorded verdict."""
     options = script.argparse.Namespace(step=0, continuations=2, seed=0, engine="hf")
-    study = script.load_run(run_folder, script.policy_of_step(run_folder, 0))
+    loaded = script.load_run(run_folder, script.policy_of_step(run_folder, 0))
     ends = [
         rollout
         for rollout in rollouts_of(read_table(step_files(run_folder)[0]))
-        if rollout.response.ids[-1] in study.stop_token_ids
+        if rollout.response.ids[-1] in loaded.stop_token_ids
     ]
     right = next(r for r in ends if r.verdict is script.Verdict.RIGHT)
     wrong = next(r for r in ends if r.verdict is script.Verdict.WRONG)
@@ -72,7 +72,7 @@ def test_a_token_that_ends_the_response_is_judged_as_it_is(
         script.Place(0, r, len(r.response.ids) - 1, (r.response.ids[-1],), torch.ones(1), 0.1)
         for r in (right, wrong)
     ]
-    counts = script.count_right(study, places, options)
+    counts = script.count_right(loaded, places, options)
     assert [of_place[:, 0].tolist() for of_place in counts] == [[1, 1], [0, 0]]
 
 

@@ -134,31 +134,31 @@ def load_on_device(stored: StoredPolicy) -> Policy:
 
 @dataclass(frozen=True)
 class RunEngine:
-    """An engine that serves ``study.policy``, with whatever weights it has been given last.
+    """An engine that serves ``loaded.policy``, with whatever weights it has been given last.
 
     ``seed`` is that of everything that is sampled here.
     """
 
-    study: LoadedRun
+    loaded: LoadedRun
     engine: Engine
     judge: Judge
     seed: int
 
     @property
     def policy(self) -> Policy:
-        return self.study.policy
+        return self.loaded.policy
 
     @property
     def settings(self) -> RolloutSettings:
         """Those of the run, without what shapes rewards."""
-        training = self.study.config.training
+        training = self.loaded.config.training
         return RolloutSettings(
             seed=self.seed,
             rollouts_per_problem=training.rollouts_per_problem,
             problems_per_update=1,
-            temperature=self.study.temperature,
+            temperature=self.loaded.temperature,
             max_response_tokens=training.max_response_tokens,
-            max_model_tokens=self.study.max_model_tokens,
+            max_model_tokens=self.loaded.max_model_tokens,
         )
 
     def serve(self, stored: StoredPolicy, problems: Sequence[Problem], step: int) -> None:
@@ -173,16 +173,16 @@ class RunEngine:
         except RuntimeError as error:  # names or shapes that differ
             raise UserError(
                 f"the weights of {stored.name} are of another shape than those of "
-                f"{self.study.stored.name}: compare policies that grew from one model"
+                f"{self.loaded.stored.name}: compare policies that grew from one model"
             ) from error
         sync_and_prove(
             self.engine,
             lambda: engine_weights(self.policy, self.policy.dtype),
             lambda prompts, responses: score_responses(
-                self.policy, prompts, responses, self.study.temperature, self.study.token_budget
+                self.policy, prompts, responses, self.loaded.temperature, self.loaded.token_budget
             )[0],
-            (self.study.prompts.student_ids(problem.question) for problem in problems),
-            Sampling(self.settings.max_response_tokens, self.study.temperature),
+            (self.loaded.prompts.student_ids(problem.question) for problem in problems),
+            Sampling(self.settings.max_response_tokens, self.loaded.temperature),
             self.seed,
             step,
             self.policy.dtype,
@@ -194,7 +194,7 @@ class RunEngine:
         ``step`` only tells apart which random numbers are used.
         """
         settings = replace(self.settings, rollouts_per_problem=samples)
-        sampler = Sampler(settings, self.engine, self.study.prompts, self.judge)
+        sampler = Sampler(settings, self.engine, self.loaded.prompts, self.judge)
         groups = list(enumerate(problems))
         return sampler(groups, step, iter(()), lambda stage: nullcontext()).rollouts
 
@@ -207,7 +207,7 @@ class RunEngine:
         complete: Callable[[int, Response], Response],
     ) -> list[Verdict]:
         """Verdicts of ``complete(index, continuation)``, each decided while others are still sampled."""
-        sampling = Sampling(max_tokens, self.study.temperature)
+        sampling = Sampling(max_tokens, self.loaded.temperature)
         with self.judge.judging(answers) as judging:
 
             def take(index: int, continuation: Response) -> None:
@@ -219,33 +219,33 @@ class RunEngine:
 
 @contextmanager
 def started(
-    study: LoadedRun, engine: str | None, max_model_tokens: int, seed: int
+    loaded: LoadedRun, engine: str | None, max_model_tokens: int, seed: int
 ) -> Iterator[RunEngine]:
     """The run's own engine, or the one that ``engine`` names, started for sequences so long.
 
     On the run's device and in its dtype. It serves nothing before ``serve``. UserError for lengths
     that the policy does not take.
     """
-    if max_model_tokens > study.max_model_tokens:
+    if max_model_tokens > loaded.max_model_tokens:
         raise UserError(
             f"prompt, response and continuation may come to {max_model_tokens} tokens, and "
-            f"{study.stored.name} takes {study.max_model_tokens}: allow a shorter continuation"
+            f"{loaded.stored.name} takes {loaded.max_model_tokens}: allow a shorter continuation"
         )
-    node = study.config.engine if engine is None else compose([f"engine={engine}"]).engine
+    node = loaded.config.engine if engine is None else compose([f"engine={engine}"]).engine
     made: Engine = build(node)
-    path = study.stored.local_folder()
-    spec = EngineSpec(path, study.stop_token_ids, study.policy.dtype, max_model_tokens)
-    with build(study.config.reward, flip_probability=0.0) as verifier:
-        made.start(study.policy, spec)
+    path = loaded.stored.local_folder()
+    spec = EngineSpec(path, loaded.stop_token_ids, loaded.policy.dtype, max_model_tokens)
+    with build(loaded.config.reward, flip_probability=0.0) as verifier:
+        made.start(loaded.policy, spec)
         try:
-            yield RunEngine(study, made, Judge(study.tokenizer, verifier), seed)
+            yield RunEngine(loaded, made, Judge(loaded.tokenizer, verifier), seed)
         finally:
             made.close()
 
 
 @user_errors()
-def held_out_problems(study: LoadedRun, count: int) -> list[Problem]:
+def held_out_problems(loaded: LoadedRun, count: int) -> list[Problem]:
     """The first ``count`` held-out problems of the run, or as many as there are, that fit its prompts."""
-    source: ProblemSource = build_source(study.config.data)
-    limit = study.config.training.max_prompt_tokens
-    return list(fitting(source.held_out(), study.prompts, limit).problems[:count])
+    source: ProblemSource = build_source(loaded.config.data)
+    limit = loaded.config.training.max_prompt_tokens
+    return list(fitting(source.held_out(), loaded.prompts, limit).problems[:count])
