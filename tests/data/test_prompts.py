@@ -67,6 +67,46 @@ def test_the_demonstration_is_shortened_and_never_the_question(
     assert QUESTION in message(prompts, found.ids)
 
 
+@pytest.mark.parametrize("keep_start", [False, True])
+@pytest.mark.parametrize("stripped", [False, True], ids=["as it is", "message stripped"])
+def test_a_cut_removes_tokens_of_the_demonstration_alone(
+    tokenizer: PreTrainedTokenizerBase, keep_start: bool, stripped: bool
+) -> None:
+    """Every length that can be had: what is left are the same ids without a stretch of the middle."""
+    tokenizer = deepcopy(tokenizer)
+    if stripped:
+        tokenizer.chat_template = str(tokenizer.chat_template).replace(
+            "message['content']", "message['content'] | trim"
+        )
+        assert "trim" in tokenizer.chat_template
+    prompts = Prompts(tokenizer)
+    template = "\n {question}\n{demonstration}\nNow you. \n"
+    text = " Π≈3.14 🙂🙂, so 12."
+    empty = prompts.teacher_ids(QUESTION, template, "", 1000)
+    whole = prompts.teacher_ids(QUESTION, template, text, 1000)
+    assert empty is not None
+    assert whole is not None
+    lengths = set()
+    for limit in range(len(empty.ids), len(whole.ids)):
+        cut = prompts.teacher_ids(QUESTION, template, text, limit, keep_start)
+        assert cut is not None
+        assert cut.shortened
+        lengths.add(len(cut.ids))
+        removed = len(whole.ids) - len(cut.ids)
+        assert cut.ids == empty.ids or cut.ids in [
+            whole.ids[:start] + whole.ids[start + removed :] for start in range(len(cut.ids) + 1)
+        ]
+        left = tokenizer.decode(list(cut.ids))
+        assert "\N{REPLACEMENT CHARACTER}" not in left
+        assert QUESTION + "\n" in left
+        assert "\nNow you." in left
+        kept = left.split(QUESTION + "\n")[1].split("\nNow")[0]
+        shown = text.strip()
+        assert (shown.startswith if keep_start else shown.endswith)(kept.strip())
+    assert len(lengths) > 8
+    assert prompts.teacher_ids(QUESTION, template, text, len(empty.ids) - 1, keep_start) is None
+
+
 def test_the_end_of_a_demonstration_is_kept(tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = Prompts(tokenizer)
     text = "3 + 4 = 7. " * 40 + "So it is \\boxed{12}."

@@ -1,9 +1,11 @@
 """The prompts of both views, as token ids through the tokenizer's own chat template."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jinja2 import TemplateError
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -15,6 +17,49 @@ class TeacherPrompt:
 
     ids: tuple[int, ...]
     shortened: bool
+
+
+@dataclass(frozen=True)
+class TeacherRendering:
+    """A teacher view's prompt with the whole demonstration, which can be cut token by token.
+
+    Cutting removes ids and tokenizes nothing again, so that a prompt which is cut costs no more than
+    one that fits.
+    """
+
+    encoding: Encoding
+    demonstration: range  # its tokens, which may be removed
+    keep_start: bool
+    without: Callable[[], tuple[int, ...]]  # the prompt with an empty demonstration
+
+    def fit(self, max_tokens: int) -> TeacherPrompt | None:
+        """The prompt in at most ``max_tokens`` tokens.
+
+        Where it would be longer the demonstration loses tokens from its start, since its end holds
+        the answer, or with ``keep_start`` from its end; the question is never cut. None where not
+        even an empty demonstration fits.
+        """
+        ids = self.encoding.ids
+        excess = len(ids) - max_tokens
+        if excess <= 0:
+            return TeacherPrompt(tuple(ids), shortened=False)
+        start, stop = self.demonstration.start, self.demonstration.stop
+        if self.keep_start:
+            cut = range(self._character_start(stop - excess, -1), stop)
+        else:
+            cut = range(start, self._character_start(start + excess, 1))
+        if cut.start < start or cut.stop > stop:
+            empty = self.without()
+            return TeacherPrompt(empty, shortened=True) if len(empty) <= max_tokens else None
+        return TeacherPrompt((*ids[: cut.start], *ids[cut.stop :]), shortened=True)
+
+    def _character_start(self, token: int, step: int) -> int:
+        """``token``, or the next in direction ``step`` that begins a character: its bytes share one."""
+        while token in self.demonstration[1:]:
+            if _place(self.encoding, token)[0] >= _place(self.encoding, token - 1)[1]:
+                break
+            token += step
+        return token
 
 
 class Prompts:
@@ -37,6 +82,11 @@ class Prompts:
                 f"the tokenizer of {tokenizer.name_or_path} has no chat template; "
                 "choose a model whose tokenizer has one"
             )
+        if not tokenizer.is_fast:
+            raise ValueError(
+                f"the tokenizer of {tokenizer.name_or_path} does not tell where its tokens stand in "
+                "the text; choose a model with a fast tokenizer (a tokenizer.json)"
+            )
         self.tokenizer = tokenizer
         self.instruction = instruction
         self.student_thinking = student_thinking
@@ -52,7 +102,8 @@ class Prompts:
 
     def student_ids(self, question: str) -> tuple[int, ...]:
         """The plain prompt: the question and the instruction."""
-        return self._encode(f"{question}\n{self.instruction}", self.student_thinking)
+        _, encoding = self._encode(f"{question}\n{self.instruction}", self.student_thinking)
+        return tuple(encoding.ids)
 
     def teacher_ids(
         self,
@@ -62,44 +113,66 @@ class Prompts:
         max_tokens: int,
         keep_start: bool = False,
     ) -> TeacherPrompt | None:
-        """The prompt that also holds a demonstration, at most ``max_tokens`` long.
+        """The prompt that also holds a demonstration, at most ``max_tokens`` long."""
+        return self.render_teacher(question, template, demonstration, keep_start).fit(max_tokens)
 
-        Where it would be longer the demonstration loses tokens from its start, since its end holds
-        the answer, or with ``keep_start`` from its end; the question is never cut. None where not
-        even an empty demonstration fits. Special tokens that it spells out become spaces: a response
-        is untrusted, and "<|im_end|>" in it would end the user's message.
+    def render_teacher(
+        self, question: str, template: str, demonstration: str, keep_start: bool = False
+    ) -> TeacherRendering:
+        """The prompt that holds the whole demonstration, to be fitted into any number of tokens.
+
+        Special tokens that the demonstration spells out become spaces: a response is untrusted, and
+        "<|im_end|>" in it would end the user's message.
         """
-        text, shortened = self._special.sub(" ", demonstration), False
-        while len(ids := self._fill(question, template, text)) > max_tokens:
-            if not text:
-                return None
-            shortened = True
-            text = self._shorten(text, len(ids) - max_tokens, keep_start)
-        return TeacherPrompt(ids, shortened)
-
-    def _shorten(self, text: str, tokens: int, keep_start: bool) -> str:
-        """``text`` without about ``tokens`` tokens of one end; always shorter than before."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        kept = ids[:-tokens] if keep_start else ids[tokens:]
-        rest = self.tokenizer.decode(kept, skip_special_tokens=True)
-        if len(rest) < len(text):
-            return rest
-        return text[:-tokens] if keep_start else text[tokens:]
-
-    def _fill(self, question: str, template: str, demonstration: str) -> tuple[int, ...]:
-        return self._encode(
-            template.format(
-                question=question, instruction=self.instruction, demonstration=demonstration
-            ),
-            self.teacher_thinking,
+        before, after = (
+            part.format(question=question, instruction=self.instruction)
+            for part in template.split("{demonstration}")
+        )
+        shown = self._special.sub(" ", demonstration)
+        text, encoding = self._encode(before + shown + after, self.teacher_thinking)
+        # Where the demonstration stands in the text: chat templates may strip the message.
+        until_end = (before + shown).strip()
+        end = text.rfind(until_end) + len(until_end)
+        return TeacherRendering(
+            encoding,
+            _tokens_within(encoding, end - len(shown.strip()), end),
+            keep_start,
+            lambda: tuple(self._encode(before + after, self.teacher_thinking)[1].ids),
         )
 
-    def _encode(self, message: str, thinking: bool | None) -> tuple[int, ...]:
+    def _encode(self, message: str, thinking: bool | None) -> tuple[str, Encoding]:
+        """The rendered text of a user's message, and its tokens with their places in the text."""
         options = {} if thinking is None else {"enable_thinking": thinking}
-        ids = self.tokenizer.apply_chat_template(
+        text = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": message}],
             add_generation_prompt=True,
-            return_dict=False,
+            tokenize=False,
             **options,
         )
-        return tuple(ids)
+        return text, self.tokenizer(text, add_special_tokens=False, verbose=False).encodings[0]
+
+
+def _tokens_within(encoding: Encoding, start: int, end: int) -> range:
+    """The tokens that hold nothing but characters from ``start`` to before ``end``."""
+    if start >= end or start < 0:
+        return range(0)
+    first = _first_token(encoding, range(start, end))
+    last = _first_token(encoding, range(end - 1, start - 1, -1))
+    if first is None or last is None:
+        return range(0)
+    first += _place(encoding, first)[0] < start  # it shares a token with the template
+    last -= _place(encoding, last)[1] > end
+    return range(first, last + 1)
+
+
+def _first_token(encoding: Encoding, places: range) -> int | None:
+    """The token of the first of the places that has one."""
+    tokens = map(encoding.char_to_token, places)
+    return next((token for token in tokens if token is not None), None)
+
+
+def _place(encoding: Encoding, token: int) -> tuple[int, int]:
+    """Where a token's characters start in the text, and where they end."""
+    place = encoding.token_to_chars(token)
+    assert place is not None  # only special tokens that are no text have none
+    return place

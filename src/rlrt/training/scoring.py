@@ -10,7 +10,7 @@ from torch import Tensor
 from rlrt.batch import Ids, Outcomes, Rollout, ScoredBatch, token_mask
 from rlrt.context.context import Demonstration
 from rlrt.credit.assigner import CreditAssigner
-from rlrt.data.prompts import Prompts, TeacherPrompt
+from rlrt.data.prompts import Prompts, TeacherRendering
 from rlrt.model.policy import BothViews
 from rlrt.training.updates import Reading, in_later_updates
 
@@ -82,28 +82,26 @@ def teacher_views(
 ) -> TeacherViews:
     """The teacher's prompt of each rollout that is read or distilled, short enough for its response.
 
-    Rendered once for all rollouts that have the same demonstration, but where it has to be cut.
+    Rendered once for all rollouts of a group that have the same demonstration.
     """
     ids: list[tuple[int, ...] | None] = []
-    rendered: dict[tuple[str, Demonstration], TeacherPrompt | None] = {}
+    renderings: dict[tuple[int, Demonstration], TeacherRendering] = {}
     shortened = unfit = 0
-
-    def render(question: str, demonstration: Demonstration, space: int) -> TeacherPrompt | None:
-        return prompts.teacher_ids(
-            question, demonstration.template, demonstration.text, space, demonstration.keep_start
-        )
-
     for rollout, demonstration, used in zip(rollouts, demonstrations, used_B.tolist(), strict=True):
         if demonstration is None or not used or not len(rollout.response.ids):
             ids.append(None)
             continue
-        space = max_model_tokens - len(rollout.response.ids)
-        asked = (rollout.problem.question, demonstration)
-        if asked not in rendered:
-            rendered[asked] = render(*asked, max_model_tokens)
-        prompt = rendered[asked]
-        if prompt is not None and (prompt.shortened or len(prompt.ids) > space):
-            prompt = render(*asked, space)
+        key = rollout.group, demonstration
+        if key not in renderings:
+            if any(group != rollout.group for group, _ in renderings):
+                renderings.clear()  # groups follow each other, and a rendering is large
+            renderings[key] = prompts.render_teacher(
+                rollout.problem.question,
+                demonstration.template,
+                demonstration.text,
+                demonstration.keep_start,
+            )
+        prompt = renderings[key].fit(max_model_tokens - len(rollout.response.ids))
         ids.append(None if prompt is None else prompt.ids)
         shortened += prompt is not None and prompt.shortened
         unfit += prompt is None
