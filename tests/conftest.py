@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from tests.paths import ROOT, TINY
 from tests.runs import tiny_run
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -16,9 +17,6 @@ from rlrt.model.load import load_policy, load_tokenizer
 # the first draw pays for imports, and a run must be repeatable
 settings.register_profile("rlrt", deadline=None, derandomize=True)
 settings.load_profile("rlrt")
-
-ROOT = Path(__file__).resolve().parents[1]
-TINY = str(ROOT / "models" / "tiny")
 
 
 @pytest.fixture(scope="session")

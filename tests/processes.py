@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 # its children are processes of their own that need not import everything again
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["pytest", "torch.distributed.fsdp", "tests.preload"])

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from tests.processes import run_entry
 
-ROOT = Path(__file__).resolve().parents[1]
 STEPS = 3  # rollout steps, each with a checkpoint
 SIZES = [
     "credit=rlrt",

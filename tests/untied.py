@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from tests.conftest import TINY
+from tests.paths import TINY
 
 
 def untied_tiny(folder: Path) -> str:
