@@ -26,7 +26,10 @@ from yaml import YAMLError
 from rlrt.errors import DISK_FULL, UserError, one_line
 from rlrt.validation import check_settings
 
-PROJECT = Path(__file__).resolve().parents[3]
+PACKAGE = Path(__file__).resolve().parents[1]
+CHECKOUT = PACKAGE.parents[1]
+# An installed package holds configs/ and models/ itself; in a checkout they stand at its root.
+PROJECT = PACKAGE if (PACKAGE / "configs").is_dir() else CHECKOUT
 CONFIGS = PROJECT / "configs"
 UNKNOWN = re.compile(r"Could not override '([^'@]+)'")
 # of a component, not of a setting: its author needs the traceback
