@@ -38,9 +38,10 @@ def test_the_table_names_every_option(group: str) -> None:
 
 def test_every_package_stands_in_the_table() -> None:
     packages = {
-        path.name for path in (ROOT / "src/rlrt").iterdir() if not path.name.startswith("_")
+        path.name
+        for path in (ROOT / "src/rlrt").iterdir()
+        if not path.name.startswith("_") and path.suffix in ("", ".py")
     }
-    packages = {name for name in packages if not name.endswith(".egg-info")}
     named = set(re.findall(r"`([a-z_]+(?:/|\.py))`", README))
     assert {f"{name}/" if "." not in name else name for name in packages} <= named
 
