@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from rlrt.allocator import grow_segments
 from rlrt.config.commands import print_help, report_errors
-from rlrt.evaluation.command import USAGE, parse
+from rlrt.evaluation.arguments import USAGE, parse
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
     grow_segments()
     with report_errors(advice="the same command goes on from here"):
         command = parse(arguments)
-        from rlrt.evaluation.run import evaluate
+        from rlrt.evaluation.evaluate import evaluate
 
         evaluate(command)
 

@@ -33,6 +33,7 @@ UNKNOWN = re.compile(r"Could not override '([^'@]+)'")
 BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
 # modules of constructors that stored configurations may name by an older name
 MOVED = {
+    "rlrt.data.tables": "rlrt.data.sources",
     "rlrt.assembly.settings": "rlrt.config.schema",
     "rlrt.evaluation.evaluator": "rlrt.training.evaluator",
     "rlrt.evaluation.sampling": "rlrt.evaluation.plan",

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlrt.config.build import Components
 from rlrt.config.compose import compose, flatten, load_yaml, user_errors
-from rlrt.data.tables import HubSource
+from rlrt.data.sources import HubSource
 from rlrt.errors import UserError, is_rank_zero, launched_together
 from rlrt.hub import find_commit, is_local
 from rlrt.model.teacher import Separate
