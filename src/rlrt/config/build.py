@@ -22,7 +22,7 @@ from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemSource
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
-from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.objective import Aggregation
 from rlrt.loss.policy_loss import PolicyLoss
 from rlrt.model.teacher import Teacher
 from rlrt.reward.verifier import Verifier
