@@ -19,7 +19,7 @@ from rlrt.data.tables import HubSource
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
 from rlrt.hub import find_commit, is_local, refuse_unused
-from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.objective import Aggregation
 from rlrt.loss.policy_loss import PolicyLoss
 from rlrt.model.load import Attention, Kernels
 from rlrt.model.teacher import Separate, Teacher

@@ -37,6 +37,10 @@ MOVED = {
     "rlrt.config.schema": "rlrt.config.components",
     "rlrt.evaluation.evaluator": "rlrt.training.evaluator",
     "rlrt.evaluation.sampling": "rlrt.evaluation.plan",
+    "rlrt.loss.aggregation": "rlrt.loss.objective",
+    "rlrt.loss.cispo": "rlrt.loss.policy_loss",
+    "rlrt.loss.gspo": "rlrt.loss.policy_loss",
+    "rlrt.loss.surrogate": "rlrt.loss.policy_loss",
 }
 
 
