@@ -33,10 +33,15 @@ UNKNOWN = re.compile(r"Could not override '([^'@]+)'")
 BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
 # modules of constructors that stored configurations may name by an older name
 MOVED = {
+    "rlrt.assembly.settings": "rlrt.config.components",
+    "rlrt.config.schema": "rlrt.config.components",
     "rlrt.data.tables": "rlrt.data.sources",
-    "rlrt.assembly.settings": "rlrt.config.schema",
     "rlrt.evaluation.evaluator": "rlrt.training.evaluator",
     "rlrt.evaluation.sampling": "rlrt.evaluation.plan",
+    "rlrt.loss.aggregation": "rlrt.loss.objective",
+    "rlrt.loss.cispo": "rlrt.loss.policy_loss",
+    "rlrt.loss.gspo": "rlrt.loss.policy_loss",
+    "rlrt.loss.surrogate": "rlrt.loss.policy_loss",
 }
 
 
