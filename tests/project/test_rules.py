@@ -18,7 +18,7 @@ SCRIPTS = ROOT / "scripts"
 
 LAYERS = (
     {"allocator", "batch", "errors", "files", "hub", "distributed", "seeds", "validation"}
-    | {"bootstrap", "pass_at_k"},
+    | {"estimators"},
     {"loss"},
     {"model"},
     {"data", "context", "engine", "reward", "credit", "records"},

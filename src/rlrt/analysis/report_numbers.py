@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rlrt.analysis.data import read_data
+from rlrt.analysis import read_data
 from rlrt.analysis.pages import visible
 from rlrt.analysis.runs import ReportedRun, Row, curve
 from rlrt.engine.probe import LIMITS

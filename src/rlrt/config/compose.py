@@ -115,8 +115,8 @@ def load_yaml(path: Path) -> DictConfig:
 
 def load_settings(path: Path) -> dict[str, Any]:
     """The same as plain groups, lists and values."""
-    settings: dict[str, Any] = OmegaConf.to_container(load_yaml(path))
-    return settings
+    settings: Any = OmegaConf.to_container(load_yaml(path))
+    return dict(settings)
 
 
 def flatten(config: DictConfig) -> dict[str, Any]:
