@@ -23,7 +23,7 @@ from workload import TINY, Workload, draw
 
 from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.sdpo import SDPO
-from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.objective import Aggregation
 from rlrt.model.load import load_policy
 
 TITLE = "drift with the split of a distilled update"

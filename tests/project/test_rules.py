@@ -17,8 +17,7 @@ SOURCE = ROOT / "src" / "rlrt"
 SCRIPTS = ROOT / "scripts"
 
 LAYERS = (
-    {"allocator", "batch", "errors", "files", "hub", "distributed", "seeds", "validation"}
-    | {"estimators"},
+    {"batch", "errors", "estimators", "files", "hub", "distributed", "seeds", "validation"},
     {"loss"},
     {"model"},
     {"data", "context", "engine", "reward", "credit", "records"},

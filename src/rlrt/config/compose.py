@@ -33,9 +33,14 @@ UNKNOWN = re.compile(r"Could not override '([^'@]+)'")
 BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
 # modules of constructors that stored configurations may name by an older name
 MOVED = {
-    "rlrt.assembly.settings": "rlrt.config.schema",
+    "rlrt.assembly.settings": "rlrt.config.components",
+    "rlrt.config.schema": "rlrt.config.components",
     "rlrt.evaluation.evaluator": "rlrt.training.evaluator",
     "rlrt.evaluation.sampling": "rlrt.evaluation.plan",
+    "rlrt.loss.aggregation": "rlrt.loss.objective",
+    "rlrt.loss.cispo": "rlrt.loss.policy_loss",
+    "rlrt.loss.gspo": "rlrt.loss.policy_loss",
+    "rlrt.loss.surrogate": "rlrt.loss.policy_loss",
 }
 
 
