@@ -14,11 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlrt.batch import Rollout, Verdict
-from rlrt.bootstrap import Resampled, mean_of, resample
 from rlrt.data.benchmarks import PAPER_BENCHMARKS
 from rlrt.errors import UserError
+from rlrt.estimators import (
+    Answers,
+    Resampled,
+    by_problem,
+    count_answers,
+    mean_of,
+    pass_curve,
+    powers_of_two,
+    resample,
+)
 from rlrt.evaluation.paper import PaperRow
-from rlrt.pass_at_k import Answers, by_problem, count_answers, pass_curve, powers_of_two
 from rlrt.seeds import derive_seed
 
 WEAK_BELOW = Fraction(3, 5)  # of its samples right: there the teacher view is weak
