@@ -14,8 +14,8 @@ from typing import Any
 
 import ours
 import torch
+from common import marked
 from matplotlib.axes import Axes
-from report import marked
 from rich.table import Table
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
@@ -23,7 +23,7 @@ from workload import TINY, Workload, draw
 
 from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.sdpo import SDPO
-from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.objective import Aggregation
 from rlrt.model.load import load_policy
 
 TITLE = "drift with the split of a distilled update"

@@ -33,9 +33,8 @@ from rlrt.data.module import ProblemDataModule, fitting
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.vllm_engine import response_of
-from rlrt.loss.aggregation import Aggregation
-from rlrt.loss.objective import Objective
-from rlrt.loss.surrogate import ClippedSurrogate
+from rlrt.loss.objective import Aggregation, Objective
+from rlrt.loss.policy_loss import ClippedSurrogate
 from rlrt.model.load import load_tokenizer
 from rlrt.model.packed_attention import Packing
 from rlrt.model.packing import Packed

@@ -22,9 +22,8 @@ from rlrt.context.correct_peer import CorrectPeer
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.credit.grpo import GRPO
 from rlrt.data.prompts import Prompts
-from rlrt.loss.aggregation import Aggregation
-from rlrt.loss.objective import Objective
-from rlrt.loss.surrogate import ClippedSurrogate
+from rlrt.loss.objective import Aggregation, Objective
+from rlrt.loss.policy_loss import ClippedSurrogate
 from rlrt.model.load import load_tokenizer
 from rlrt.model.packed_attention import use_packed_attention
 from rlrt.model.teacher import Live

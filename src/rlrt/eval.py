@@ -8,9 +8,8 @@ imports wait until the words are known to be sound.
 import sys
 from collections.abc import Sequence
 
-from rlrt.allocator import grow_segments
-from rlrt.config.commands import print_help, report_errors
-from rlrt.evaluation.command import USAGE, parse
+from rlrt.config.command_line import grow_segments, print_help, report_errors
+from rlrt.evaluation.arguments import USAGE, parse
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -20,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
     grow_segments()
     with report_errors(advice="the same command goes on from here"):
         command = parse(arguments)
-        from rlrt.evaluation.run import evaluate
+        from rlrt.evaluation.evaluate import evaluate
 
         evaluate(command)
 

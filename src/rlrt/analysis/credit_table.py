@@ -18,9 +18,8 @@ from torch import Tensor
 from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.errors import UserError
-from rlrt.loss.aggregation import Aggregation, Kind, mean_one
 from rlrt.loss.divergences import SampledToken, kl
-from rlrt.loss.objective import MicroBatch, Objective
+from rlrt.loss.objective import Aggregation, Kind, MicroBatch, Objective, mean_one
 from rlrt.loss.policy_loss import PolicyLoss
 
 NUMBERS = (

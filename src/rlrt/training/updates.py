@@ -11,8 +11,7 @@ from torch import Tensor
 
 from rlrt import distributed
 from rlrt.batch import Credit, Rollout, ScoredBatch, token_mask
-from rlrt.loss.aggregation import mean_one
-from rlrt.loss.objective import MicroBatch
+from rlrt.loss.objective import MicroBatch, mean_one
 from rlrt.model.packing import joined
 
 

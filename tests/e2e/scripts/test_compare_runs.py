@@ -18,7 +18,7 @@ COLUMNS = [
 
 
 def run_folder(
-    root: Path, seed: int, loss: str = "surrogate.ClippedSurrogate", steps: int = 4
+    root: Path, seed: int, loss: str = "policy_loss.ClippedSurrogate", steps: int = 4
 ) -> Path:
     """Four steps, or others: reward step / 4; length 10 + step + seed; entropy 1; 2 + seed seconds."""
     folder = root / f"{loss}{seed}"
@@ -66,7 +66,7 @@ def test_the_table_holds_what_the_runs_came_to(tmp_path: Path) -> None:
 
 
 def test_runs_that_differ_in_another_part_are_two_methods(tmp_path: Path) -> None:
-    done = compare(run_folder(tmp_path, 0), run_folder(tmp_path, 0, "gspo.GSPO"))
+    done = compare(run_folder(tmp_path, 0), run_folder(tmp_path, 0, "policy_loss.GSPO"))
     assert done.returncode == 0, done.stderr
     names = [cells(line)[0] for line in done.stdout.splitlines()[2:]]
     assert names == [

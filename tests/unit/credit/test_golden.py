@@ -19,8 +19,8 @@ from rlrt.credit.rlrt_all import RLRTAll
 from rlrt.credit.rlsd import RLSD
 from rlrt.credit.srpo import SRPO
 from rlrt.credit.teacher_favoring import TeacherFavoring
-from rlrt.loss.aggregation import Aggregation, mean_one
-from rlrt.loss.surrogate import ClippedSurrogate
+from rlrt.loss.objective import Aggregation, mean_one
+from rlrt.loss.policy_loss import ClippedSurrogate
 
 ASSIGNERS: dict[str, CreditAssigner] = {
     f"{name}_{suffix}": assigner(standardize=suffix == "std", **settings)

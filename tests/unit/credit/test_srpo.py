@@ -7,7 +7,7 @@ import torch
 
 from rlrt.batch import ScoredBatch
 from rlrt.credit.srpo import SRPO
-from rlrt.loss.aggregation import mean_one
+from rlrt.loss.objective import mean_one
 
 
 def test_each_rollout_goes_one_way(group_of: Callable[..., ScoredBatch]) -> None:

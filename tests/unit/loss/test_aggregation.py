@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rlrt.loss.aggregation import Aggregation
+from rlrt.loss.objective import Aggregation
 
 MASK = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0]], dtype=torch.bool)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rlrt.loss.cispo import CISPO
+from rlrt.loss.policy_loss import CISPO
 
 
 def test_value_and_gradient_by_hand() -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlrt.loss.gspo import GSPO, sequence_ratio
+from rlrt.loss.policy_loss import GSPO, sequence_ratio
 
 LOGPROBS = [[-1.0, -2.0, -0.5], [-0.3], [-1.1, -0.9]]
 STUDENT = [[-1.1, -1.9, -0.8], [-0.3], [-0.1, -0.4]]

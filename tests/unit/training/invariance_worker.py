@@ -15,10 +15,9 @@ from tests.unit.training.one_update import Measured, OneUpdate
 from torch import Tensor
 
 from rlrt import distributed
-from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.divergences import AlphaDivergence
-from rlrt.loss.objective import Objective
-from rlrt.loss.surrogate import ClippedSurrogate
+from rlrt.loss.objective import Aggregation, Objective
+from rlrt.loss.policy_loss import ClippedSurrogate
 from rlrt.model.load import hollow_policy, load_policy
 from rlrt.model.teacher import Frozen, Live
 from rlrt.training.module import UpdateOutcome

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlrt.loss.aggregation import Aggregation
-from rlrt.loss.objective import Objective
-from rlrt.loss.surrogate import ClippedSurrogate
+from rlrt.loss.objective import Aggregation, Objective
+from rlrt.loss.policy_loss import ClippedSurrogate
 from rlrt.model.teacher import Live
 from rlrt.training.module import PolicyModule, UpdateOutcome
 from rlrt.training.optimization import Optimization

@@ -12,10 +12,9 @@ from tests.unit.training.one_update import LENGTHS, fit, gradient, update_of
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlrt.loss.aggregation import Aggregation, mean_one
 from rlrt.loss.divergences import AlphaDivergence, Divergence, GeneralizedJSD, SampledToken
-from rlrt.loss.objective import Objective
-from rlrt.loss.surrogate import ClippedSurrogate
+from rlrt.loss.objective import Aggregation, Objective, mean_one
+from rlrt.loss.policy_loss import ClippedSurrogate
 from rlrt.model.teacher import EMA, Frozen, Live, Teacher
 from rlrt.training.module import PolicyModule
 from rlrt.training.updates import Update

@@ -11,9 +11,9 @@ from tests.unit.training.invariance_worker import DISTILLED, ways, whole_update
 from tests.untied import untied_tiny
 from torch import Tensor
 
-from rlrt.loss.aggregation import Aggregation
 from rlrt.loss.divergences import AlphaDivergence
-from rlrt.loss.surrogate import ClippedSurrogate
+from rlrt.loss.objective import Aggregation
+from rlrt.loss.policy_loss import ClippedSurrogate
 from rlrt.model.load import load_policy
 
 

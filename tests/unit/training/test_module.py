@@ -12,9 +12,8 @@ from tests.paths import ROOT
 from tests.unit.training.one_update import LENGTHS, fit, gradient, update_of
 from transformers import PreTrainedModel
 
-from rlrt.loss.aggregation import Aggregation
-from rlrt.loss.objective import Objective
-from rlrt.loss.surrogate import ClippedSurrogate
+from rlrt.loss.objective import Aggregation, Objective
+from rlrt.loss.policy_loss import ClippedSurrogate
 from rlrt.model.teacher import Live
 from rlrt.training.module import (
     Accumulated,

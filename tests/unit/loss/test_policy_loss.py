@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from rlrt.loss.policy_loss import rollout_correction
-from rlrt.loss.surrogate import ClippedSurrogate, clipped_surrogate
+from rlrt.loss.policy_loss import ClippedSurrogate, clipped_surrogate, rollout_correction
 
 
 def slow_loss(logprob: float, student: float, advantage: float) -> float:
