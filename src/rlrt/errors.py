@@ -15,6 +15,10 @@ RESOLVING = "ValueError raised while resolving interpolation: "  # of OmegaConf
 JSRUN = {"LSB_JOBID", "LSB_DJOB_RANKFILE", "JSM_NAMESPACE_LOCAL_RANK", "JSM_NAMESPACE_SIZE"}
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: what ends a run as Ctrl-C does, wherever it is."""
+
+
 class UserError(Exception):
     """A setting or a file is wrong; known before anything slow begins wherever that can be."""
 

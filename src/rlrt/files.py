@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Ctrl-C takes effect at the end of the block.
+    """Ctrl-C and SIGTERM take effect at the end of the block.
 
     PyTorch's writer, interrupted, hides the interrupt behind an error of its own.
     """
@@ -21,13 +21,17 @@ def interrupts_wait() -> Iterator[None]:
         yield  # no signal is handled there
         return
     came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    handlers = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
-    if came and callable(before):
-        before(came[0], None)
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+    if came:
+        signal.raise_signal(came[0])
 
 
 @interrupts_wait()

@@ -75,8 +75,11 @@ class Run:
         with self.rollouts.parts.judge.verifier, self.watch:
             try:
                 self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint)
-            except SystemExit:  # what Lightning makes of Ctrl-C
-                raise KeyboardInterrupt from None
+            except SystemExit as error:  # what Lightning makes of Ctrl-C
+                interrupt = error.__context__
+                if not isinstance(interrupt, KeyboardInterrupt):
+                    raise
+                raise interrupt from None
             except MisconfigurationException as error:
                 raise UserError(one_line(error)) from error
             self._finish()

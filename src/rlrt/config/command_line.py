@@ -8,7 +8,9 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from argparse import Namespace
@@ -23,10 +25,18 @@ from omegaconf.errors import OmegaConfBaseException
 from packaging.requirements import Requirement
 from rich.console import Console
 
-from rlrt.errors import DISK_FULL, RunStoppedError, UserError, error_file, is_rank_zero, one_line
+from rlrt.errors import (
+    DISK_FULL,
+    RunStoppedError,
+    Terminated,
+    UserError,
+    error_file,
+    is_rank_zero,
+    one_line,
+)
 
 SWITCH = "RLRT_TRACEBACK"
-REFUSED, STOPPED, INTERRUPTED = 2, 3, 130  # exit statuses
+REFUSED, STOPPED, INTERRUPTED, TERMINATED = 2, 3, 130, 143  # exit statuses
 RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 BOUNDED = ("torch", "lightning", "transformers")  # whose internals the code calls
@@ -131,7 +141,8 @@ def report_errors(folder: Path | None = None, advice: str = "") -> Iterator[None
     """
     taken = _has_begun(folder)
     try:
-        yield
+        with _sigterm_as_interrupt():
+            yield
     except SystemExit:
         raise
     except BaseException as error:
@@ -151,12 +162,36 @@ def report_errors(folder: Path | None = None, advice: str = "") -> Iterator[None
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Within the block SIGTERM raises Terminated, wherever the process is; a second one ends it at once.
+
+    Lightning leaves a handler that is there as it is; its own would wait for the end of a batch, and
+    a rollout step samples for minutes before there is one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signal is handled there
+        return
+
+    def terminate(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
 def _sentence(error: BaseException, going_on: str) -> tuple[str, int] | None:
     """What to say of an error, and the exit status; None of a bug, which speaks by its traceback."""
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return one_line(error), REFUSED
     if isinstance(error, RunStoppedError):
         return str(error), STOPPED
+    if isinstance(error, Terminated):
+        return f"ended by SIGTERM{going_on}", TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return f"interrupted{going_on}", INTERRUPTED
     trouble = _file_trouble(error)
