@@ -35,6 +35,7 @@ BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
 MOVED = {
     "rlrt.assembly.settings": "rlrt.config.components",
     "rlrt.config.schema": "rlrt.config.components",
+    "rlrt.data.tables": "rlrt.data.sources",
     "rlrt.evaluation.evaluator": "rlrt.training.evaluator",
     "rlrt.evaluation.sampling": "rlrt.evaluation.plan",
     "rlrt.loss.aggregation": "rlrt.loss.objective",
@@ -109,7 +110,7 @@ def load_yaml(path: Path) -> DictConfig:
     try:
         config = OmegaConf.load(path)
         OmegaConf.resolve(config)
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__})") from error
     if not isinstance(config, DictConfig):
         raise UserError(f"{path} is damaged: it holds no settings")
@@ -124,6 +125,12 @@ def _rename_moved(node: DictConfig) -> None:
         elif key == "_target_":
             module, _, name = str(value).rpartition(".")
             node[key] = f"{MOVED.get(module, module)}.{name}" if module else value
+
+
+def load_settings(path: Path) -> dict[str, Any]:
+    """The settings of a YAML file as plain mappings, lists and values; UserError as in ``load_yaml``."""
+    settings: Any = OmegaConf.to_container(load_yaml(path))
+    return dict(settings)
 
 
 def flatten(config: DictConfig) -> dict[str, Any]:
