@@ -1,5 +1,6 @@
 """The metrics of a rollout step, over all ranks: each with its estimator and denominator."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -9,7 +10,6 @@ from rlrt.batch import SUCCESS_REWARD, Credit, Rollout, ScoredBatch, Verdict
 from rlrt.credit.assigner import group_advantages, has_signal
 from rlrt.distributed import all_reduce_sum, largest
 from rlrt.training.sampler import Sampled
-from rlrt.training.scoring import TeacherViews
 
 Sums = dict[str, tuple[float, float]]  # of a rank: the sum of the values to average, their number
 
@@ -17,14 +17,14 @@ Sums = dict[str, tuple[float, float]]  # of a rank: the sum of the values to ave
 def rollout_metrics(
     sampled: Sampled,
     batch: ScoredBatch,
-    teacher: TeacherViews,
     credit: Credit,
     scored_first_B: Tensor,
+    prompt_counts: Counter[str],
 ) -> dict[str, float]:
     """``stage/quantity`` of one step, the same on every rank and true over all of them; collective.
 
     ``batch`` holds what the updates read, too; ``scored_first_B`` tells whose student view was scored
-    before them.
+    before them; ``prompt_counts`` are those of the teacher prompts.
 
     Each takes this rank's part. Shares are of all rollouts unless a comment says otherwise. A mean
     over tokens is left out where there is none.
@@ -37,8 +37,8 @@ def rollout_metrics(
         "rollout/truncated": _share(rollout.response.truncated for rollout in rollouts),
         **_policy(batch),
         **_work(batch, credit, scored_first_B),
-        "context/shortened": (teacher.shortened, len(rollouts)),
-        "context/unfit": (teacher.unfit, len(rollouts)),
+        "context/shortened": (prompt_counts["shortened"], len(rollouts)),
+        "context/unfit": (prompt_counts["unfit"], len(rollouts)),
         **_credit(batch, credit),
     }
     metrics = _over_ranks(
