@@ -98,6 +98,7 @@ class RolloutCallback(L.Callback):
         self.row: dict[str, float] = {}
         self.step: Step | None = None  # the current one, as soon as it is scored
         self.outcomes: list[UpdateOutcome] = []  # of the updates made in it
+        self.update_works: list[Work] = []
         self._started = False  # whether the engine is there
 
     @property
@@ -122,7 +123,7 @@ class RolloutCallback(L.Callback):
         problems = [
             (group, asked[group]) for group in distributed.groups_of_rank(len(asked), per_update)
         ]
-        self.row, self.step, self.outcomes = {}, None, []
+        self.row, self.step, self.outcomes, self.update_works = {}, None, [], []
         saved = trainer.checkpoint_callback
         if isinstance(saved, Checkpoints) and saved.seconds is not None:
             self.row["time/checkpoint_s"] = saved.seconds  # of the step before
@@ -133,7 +134,7 @@ class RolloutCallback(L.Callback):
             self.evaluate(module, data, step)
         sampled = self.sampler(problems, step, data.spare_problems(step), self._clock)
         self.engine.sleep()
-        module.take_scoring_work()  # the probe's is no part of the step's scoring
+        module.take_work()  # the probe's is no part of the step's scoring
         with self._clock("wait"):  # for the rank that samples longest
             distributed.barrier()
         rollouts = balanced(sampled.rollouts, self.credit, step, per_update)
@@ -142,19 +143,19 @@ class RolloutCallback(L.Callback):
         batch = self._score(module, rollouts, teacher_prompts, step)
         credit = self._credit(rollouts, batch, step)
         self.updates[:] = split_updates(rollouts, teacher_prompts, batch, credit, per_update)
-        self.step = Step(sampled, batch, counts, credit, module.take_scoring_work())
+        self.step = Step(sampled, batch, counts, credit, module.take_work())
         self._updates_began = time.perf_counter()
 
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
-        module: L.LightningModule,
+        module: PolicyModule,  # type: ignore[override]
         outputs: Any,
         batch: Update,
         batch_idx: int,
     ) -> None:
-        """Collect what the training step has read and counted."""
         self.outcomes.append(outputs)
+        self.update_works.append(module.take_work())
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         """Complete the step's row and hand it to the loggers: the one place where metrics are logged."""
@@ -173,7 +174,7 @@ class RolloutCallback(L.Callback):
         self.row |= self._times(trainer)
         tokens = self.row["rollout/tokens"] + self.row["rollout/discarded_tokens"]
         self.row["rollout/tokens_per_s"] = tokens / self.row["time/rollout_s"]
-        works = {"score": [step.scoring], "update": [done["work"] for done in self.outcomes]}
+        works = {"score": [step.scoring], "update": self.update_works}
         stages = {
             stage: sum(parts, Work(seconds=self.row[f"time/{stage}_s"]))
             for stage, parts in works.items()
