@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from rlrt.analysis.runs import Methods, Run, group_runs, read_run, require_columns, score_of
-from rlrt.config.commands import report_errors
+from rlrt.config.command_line import report_errors
 from rlrt.errors import UserError
 
 COLUMNS = {  # heading -> column of metrics.csv, format

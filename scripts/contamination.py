@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rlrt.batch import Problem
-from rlrt.config.commands import command_options, parse_list, print_help, report_errors
+from rlrt.config.command_line import command_options, parse_list, print_help, report_errors
 from rlrt.config.compose import compose, user_errors
-from rlrt.config.problems import build_source, read_benchmarks
+from rlrt.config.problem_sets import build_source, read_benchmarks
 from rlrt.data.contamination import DEFAULT_SIMILARITY, Kind, Overlap, check_similarity, overlaps
 from rlrt.data.rows import check_file, read_file, row_id, value_at
 from rlrt.data.tables import Source

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from rlrt.analysis.credit_table import Handwritten, Trial, read_rollouts, try_out
 from rlrt.analysis.token_picture import Panel, require_picture_path, save_picture
-from rlrt.config.commands import command_options, print_help, report_errors
+from rlrt.config.command_line import command_options, print_help, report_errors
 from rlrt.config.compose import build, compose
 from rlrt.errors import UserError
 

@@ -26,7 +26,7 @@ from rlrt.analysis.critical_positions import (
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.pages import save_page
 from rlrt.batch import Verdict
-from rlrt.config.commands import print_once, quiet_libraries, report_errors, require_at_least
+from rlrt.config.command_line import print_once, quiet_libraries, report_errors, require_at_least
 from rlrt.config.loaded_run import LoadedRun, load_run
 from rlrt.config.stored_policies import policies_by_step
 from rlrt.errors import UserError

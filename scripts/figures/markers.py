@@ -25,7 +25,7 @@ from rlrt.analysis.markers import (
     word,
 )
 from rlrt.batch import Verdict
-from rlrt.config.commands import print_once, quiet_libraries, report_errors, require_at_least
+from rlrt.config.command_line import print_once, quiet_libraries, report_errors, require_at_least
 from rlrt.config.loaded_run import LoadedRun, load_run
 from rlrt.errors import UserError
 from rlrt.records import read_table, record_files, rollouts_of, step_files

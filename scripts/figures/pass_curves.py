@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.pass_curves import curves, draw, evaluations_of, read_answers, rows
-from rlrt.config.commands import print_once, report_errors
+from rlrt.config.command_line import print_once, report_errors
 
 
 def named(words: Sequence[str]) -> dict[str, list[Path]]:

@@ -29,7 +29,7 @@ from rlrt.analysis.reflection import (
     turnable,
 )
 from rlrt.batch import Problem, Response, Verdict
-from rlrt.config.commands import print_once, quiet_libraries, report_errors, require_at_least
+from rlrt.config.command_line import print_once, quiet_libraries, report_errors, require_at_least
 from rlrt.config.loaded_run import RunEngine, held_out_problems, load_run, started
 from rlrt.config.stored_policies import StoredPolicy, find_policy, policies_by_step
 from rlrt.errors import UserError

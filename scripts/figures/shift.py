@@ -19,10 +19,10 @@ from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run
 from rlrt.analysis.shift import Row, Shift, draw, hardest, shift_of, shift_rows
 from rlrt.batch import Problem, Verdict
-from rlrt.config.commands import print_once, quiet_libraries, report_errors, require_at_least
+from rlrt.config.command_line import print_once, quiet_libraries, report_errors, require_at_least
 from rlrt.config.compose import user_errors
 from rlrt.config.loaded_run import RunEngine, held_out_problems, load_on_device, load_run, started
-from rlrt.config.problems import build_source
+from rlrt.config.problem_sets import build_source
 from rlrt.config.stored_policies import StoredPolicy, find_policy, initial_policy, read_config
 from rlrt.errors import UserError
 from rlrt.model.load import load_tokenizer

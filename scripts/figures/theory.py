@@ -35,7 +35,7 @@ from rlrt.analysis.theory import (
     world_summary,
 )
 from rlrt.batch import Response, Rollout, Verdict
-from rlrt.config.commands import print_once, quiet_libraries, report_errors, require_at_least
+from rlrt.config.command_line import print_once, quiet_libraries, report_errors, require_at_least
 from rlrt.config.loaded_run import LoadedRun, load_run, started
 from rlrt.config.stored_policies import policies_by_step
 from rlrt.errors import UserError

@@ -17,7 +17,7 @@ from pathlib import Path
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run, score_of
 from rlrt.analysis.training_curves import curve_rows, draw
-from rlrt.config.commands import print_once, report_errors, require_at_least
+from rlrt.config.command_line import print_once, report_errors, require_at_least
 
 COLUMNS = ("reward/mean", "rollout/response_tokens_mean", "rollout/engine_entropy")
 

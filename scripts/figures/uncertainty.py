@@ -15,7 +15,7 @@ from statistics import fmean
 from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.runs import group_runs, read_run
 from rlrt.analysis.uncertainty import PANELS, draw, uncertainty
-from rlrt.config.commands import print_once, report_errors, require_at_least
+from rlrt.config.command_line import print_once, report_errors, require_at_least
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,8 +8,7 @@ imports wait until the words are known to be sound.
 import sys
 from collections.abc import Sequence
 
-from rlrt.allocator import grow_segments
-from rlrt.config.commands import print_help, report_errors
+from rlrt.config.command_line import grow_segments, print_help, report_errors
 from rlrt.evaluation.command import USAGE, parse
 
 

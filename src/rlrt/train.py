@@ -12,8 +12,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from rlrt.allocator import grow_segments
-from rlrt.config.commands import (
+from rlrt.config.command_line import (
+    grow_segments,
     remove_empty_folder,
     report_errors,
     require_driver,
@@ -33,8 +33,8 @@ def train(config: DictConfig) -> None:
         if config.get("check"):
             _check(config, HydraConfig.get().overrides.task, folder)
             return
+        from rlrt.config.assembly import build_run
         from rlrt.config.resume import find_resume_point
-        from rlrt.config.run import build_run
 
         going_on = find_resume_point(config, HydraConfig.get().overrides.task, folder)
         run = build_run(going_on.config, folder, going_on.first_step)

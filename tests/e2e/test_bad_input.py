@@ -23,10 +23,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.paths import ROOT
 
-from rlrt.config.build import build_components
+from rlrt.config.assembly import build_run
+from rlrt.config.components import build_components
 from rlrt.config.compose import compose
 from rlrt.config.resume import find_resume_point
-from rlrt.config.run import build_run
 from rlrt.errors import UserError
 from rlrt.training.checkpoint import is_whole
 

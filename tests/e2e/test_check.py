@@ -11,7 +11,7 @@ import torch
 from tests.paths import ROOT
 
 from rlrt.config.check import check_run
-from rlrt.config.commands import require_driver, require_versions
+from rlrt.config.command_line import require_driver, require_versions
 from rlrt.config.compose import compose
 from rlrt.errors import UserError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from rlrt.config.assembly import build_run
 from rlrt.config.compose import CONFIGS, compose
-from rlrt.config.run import build_run
 
 SIZES = [
     "model=tiny",

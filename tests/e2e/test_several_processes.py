@@ -17,7 +17,7 @@ from tests.paths import ROOT, TINY
 from tests.processes import Entry, torchrun
 from tests.untied import untied_tiny
 
-from rlrt.config.build import build_components
+from rlrt.config.components import build_components
 from rlrt.config.compose import compose
 from rlrt.errors import UserError
 from rlrt.records import read_table

@@ -18,8 +18,8 @@ from tests import processes
 from tests.paths import ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from rlrt.config.assembly import build_run
 from rlrt.config.compose import compose
-from rlrt.config.run import build_run
 from rlrt.data.prompts import BOXED_INSTRUCTION
 from rlrt.engine.engine import EngineSpec
 from rlrt.engine.hf_engine import HFEngine

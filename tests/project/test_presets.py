@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from rlrt.config.build import build_components
+from rlrt.config.components import build_components
 from rlrt.config.compose import CONFIGS, compose
 
 KINDS = {

@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "rlrt"
 SCRIPTS = ROOT / "scripts"
 
 LAYERS = (
-    {"allocator", "batch", "errors", "files", "hub", "distributed", "seeds", "validation"}
+    {"batch", "errors", "files", "hub", "distributed", "seeds", "validation"}
     | {"bootstrap", "pass_at_k"},
     {"loss"},
     {"model"},

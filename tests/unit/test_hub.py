@@ -19,9 +19,8 @@ from tests.hub_server import NEW, OLD, Files, Hub, files_of, serving
 from tests.paths import ROOT, TINY
 from tests.runs import SIZES
 
-from rlrt.config.build import build_components
+from rlrt.config.components import build_components, config_with_commits
 from rlrt.config.compose import compose
-from rlrt.config.resume import config_with_commits
 from rlrt.config.stored_policies import find_policy, policies_by_step
 from rlrt.errors import UserError
 
@@ -31,9 +30,9 @@ import json, sys
 from omegaconf import OmegaConf
 import rlrt.hub
 from rlrt.config.compose import compose
-from rlrt.config.resume import config_with_commits, pin_commits
-from rlrt.config.build import build_components
-from rlrt.config.run import build_run
+from rlrt.config.components import config_with_commits, pin_commits
+from rlrt.config.components import build_components
+from rlrt.config.assembly import build_run
 from rlrt.config.stored_policies import find_policy
 from rlrt.data.rows import read_hub
 from rlrt.errors import UserError

@@ -7,8 +7,9 @@ import torch
 from omegaconf import DictConfig
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
-from rlrt.config.build import Components, build_components
-from rlrt.config.commands import print_once, quiet_libraries
+from rlrt.config.assembly import require_lengths, teacher_shape
+from rlrt.config.command_line import print_once, quiet_libraries
+from rlrt.config.components import Components, build_components, pin_commits
 from rlrt.config.compose import user_errors
 from rlrt.config.memory import (
     GB,
@@ -21,9 +22,7 @@ from rlrt.config.memory import (
     resolve_moments,
     show,
 )
-from rlrt.config.problems import read_problems
-from rlrt.config.resume import pin_commits
-from rlrt.config.run import require_lengths, teacher_shape
+from rlrt.config.problem_sets import read_problems
 from rlrt.data.prompts import Prompts
 from rlrt.data.rows import UnreachableError
 from rlrt.errors import UserError, one_line

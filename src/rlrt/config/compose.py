@@ -33,7 +33,8 @@ UNKNOWN = re.compile(r"Could not override '([^'@]+)'")
 BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
 # modules of constructors that stored configurations may name by an older name
 MOVED = {
-    "rlrt.assembly.settings": "rlrt.config.schema",
+    "rlrt.assembly.settings": "rlrt.config.components",
+    "rlrt.config.schema": "rlrt.config.components",
     "rlrt.evaluation.evaluator": "rlrt.training.evaluator",
     "rlrt.evaluation.sampling": "rlrt.evaluation.plan",
     "rlrt.loss.aggregation": "rlrt.loss.objective",

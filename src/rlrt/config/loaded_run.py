@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlrt.batch import Problem, Response, Rollout, Verdict
 from rlrt.config.compose import build, compose, user_errors
-from rlrt.config.problems import build_source
+from rlrt.config.problem_sets import build_source
 from rlrt.config.stored_policies import StoredPolicy, find_policy, read_config
 from rlrt.context.context import Context
 from rlrt.data.module import ProblemSource, fitting

@@ -18,8 +18,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from transformers import PretrainedConfig
 
-from rlrt.config.build import Components, rank_count
-from rlrt.config.commands import console
+from rlrt.config.command_line import console
+from rlrt.config.components import Components, rank_count
 from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError, is_rank_zero
 from rlrt.model.fused_head import tile_shape

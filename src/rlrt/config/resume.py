@@ -1,18 +1,14 @@
-"""Where a run goes on: its checkpoint, the configuration that it began with, and the commits it reads."""
+"""Where a run goes on: its checkpoint, and the configuration that it began with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
 from omegaconf import DictConfig, OmegaConf
 
-from rlrt.config.build import Components
-from rlrt.config.compose import compose, flatten, load_yaml, user_errors
-from rlrt.data.tables import HubSource
+from rlrt.config.compose import compose, flatten, load_yaml
 from rlrt.errors import UserError, is_rank_zero, launched_together
-from rlrt.hub import find_commit, is_local
-from rlrt.model.teacher import Separate
 from rlrt.training.checkpoint import completed_steps, find_checkpoint, run_folder
 from rlrt.validation import spelled
 
@@ -128,35 +124,3 @@ def _stored_with_changes(path: Path, given: DictConfig, overrides: Sequence[str]
 
 def _within(name: str, groups: Sequence[str]) -> bool:
     return any(name == group or name.startswith(f"{group}.") for group in groups)
-
-
-@user_errors()
-def pin_commits(components: Components) -> Components:
-    """The same components, each at the commit that its revision now stands for, where that can be known.
-
-    UserError where a revision does not exist. A commit that is set already, by the run that is
-    resumed, stays.
-    """
-    model, teacher, source = components.model, components.teacher, components.source
-    if not is_local(model.path):
-        model = replace(model, commit=_commit(model.path, model.commit, model.revision, "model"))
-    if isinstance(teacher, Separate) and not is_local(teacher.path):
-        at = _commit(teacher.path, teacher.commit, teacher.revision, "teacher")
-        teacher = Separate(teacher.path, teacher.revision, at)
-    if isinstance(source, HubSource):
-        source = source.pinned()
-    return replace(components, model=model, teacher=teacher, source=source)
-
-
-def config_with_commits(config: DictConfig, components: Components) -> DictConfig:
-    """A copy of the configuration that holds the commits of its components."""
-    stored = config.copy()
-    for group in ("model", "teacher", "data"):
-        part = components.source if group == "data" else getattr(components, group)
-        if (commit := getattr(part, "commit", None)) is not None:
-            OmegaConf.update(stored, f"{group}.commit", commit, force_add=True)
-    return stored
-
-
-def _commit(name: str, commit: str | None, revision: str | None, group: str) -> str | None:
-    return commit or find_commit(name, "model", revision, f"{group}.revision")

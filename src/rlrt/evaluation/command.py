@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlrt.config.commands import command_options, parse_list
+from rlrt.config.command_line import command_options, parse_list
 from rlrt.errors import UserError
 
 USAGE = """\

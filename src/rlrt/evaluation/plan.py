@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, PositiveInt
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from rlrt.config.components import MAX_SEED
 from rlrt.config.compose import CONFIGS, build, compose, user_errors
-from rlrt.config.schema import MAX_SEED
 from rlrt.config.stored_policies import StoredPolicy, find_policy
 from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts

@@ -9,9 +9,9 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from rlrt.batch import Problem, Response, Rollout
-from rlrt.config.commands import console, print_once, quiet_libraries
+from rlrt.config.command_line import console, print_once, quiet_libraries
 from rlrt.config.compose import flatten, load_yaml
-from rlrt.config.problems import read_benchmarks
+from rlrt.config.problem_sets import read_benchmarks
 from rlrt.errors import UserError
 from rlrt.evaluation.command import Command
 from rlrt.evaluation.folder import (

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rlrt.batch import Response
-from rlrt.config.commands import console, print_once
+from rlrt.config.command_line import console, print_once
 from rlrt.engine.engine import Engine, Sampling, engine_weights
 from rlrt.engine.probe import sync_and_prove
 from rlrt.evaluation.plan import Plan

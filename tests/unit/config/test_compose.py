@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlrt.config.commands import report_errors
+from rlrt.config.command_line import report_errors
 from rlrt.config.compose import PROJECT, compose, flatten, load_yaml, user_errors
 from rlrt.errors import RunStoppedError, UserError
 
@@ -176,12 +176,13 @@ def test_a_stored_configuration_may_name_a_constructor_where_it_once_was(tmp_pat
     path = tmp_path / "config.yaml"
     path.write_text(
         "training: {_target_: rlrt.assembly.settings.Training, temperature: 1.0}\n"
+        "prompts: {_target_: rlrt.config.schema.PromptSettings}\n"
         "evaluation: {_target_: rlrt.evaluation.evaluator.Evaluator}\n"
         "credit: {_target_: Mine}\n"
         "seed: 0\n"
     )
     stored, current = load_yaml(path), compose([])
-    for group in ("training", "evaluation"):
+    for group in ("training", "prompts", "evaluation"):
         assert stored[group]["_target_"] == current[group]["_target_"]
     assert stored.training.temperature == 1.0
     assert stored.credit["_target_"] == "Mine"

@@ -9,7 +9,7 @@ import pytest
 
 from rlrt.batch import Problem
 from rlrt.config.compose import compose
-from rlrt.config.problems import benchmark_names, build_source, load_benchmark
+from rlrt.config.problem_sets import benchmark_names, build_source, load_benchmark
 from rlrt.data.benchmarks import PAPER_BENCHMARKS, Benchmark, read_problem_file
 from rlrt.data.tables import Source
 from rlrt.errors import UserError

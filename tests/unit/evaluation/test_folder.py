@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     script = """
         import sys
         from pathlib import Path
-        from rlrt.config.commands import report_errors
+        from rlrt.config.command_line import report_errors
         from tests.unit.evaluation.test_folder import KEYS, RESPONSES, Journal
 
         with report_errors(advice="again"), Journal(Path(sys.argv[1]), "f00d") as journal:

@@ -30,6 +30,7 @@ REFUSED, STOPPED, INTERRUPTED = 2, 3, 130  # exit statuses
 RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 BOUNDED = ("torch", "lightning", "transformers")  # whose internals the code calls
+ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # PyTorch's, new and old
 
 console = Console()
 
@@ -51,6 +52,16 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated")
     warnings.filterwarnings("ignore", ".*torch.distributed.reduce_op.*is deprecated")
     transformers.utils.logging.disable_progress_bar()
+
+
+def grow_segments() -> None:
+    """Have PyTorch's segments of a card's memory grow instead of lying about in pieces: updates and
+    engine take turns on a card.
+
+    Before CUDA starts. What the user has set stays. vLLM leaves its own pools out of it.
+    """
+    if not any(name in os.environ for name in ALLOCATOR_SETTINGS):
+        os.environ[ALLOCATOR_SETTINGS[0]] = "expandable_segments:True"
 
 
 def print_help(arguments: Sequence[str], usage: str) -> bool:

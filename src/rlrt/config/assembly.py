@@ -9,12 +9,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from rlrt.config.build import Components, build_components
-from rlrt.config.commands import console, print_once, quiet_libraries
+from rlrt.config.command_line import console, print_once, quiet_libraries
+from rlrt.config.components import (
+    Components,
+    build_components,
+    config_with_commits,
+    pin_commits,
+)
 from rlrt.config.compose import build, shared_settings, user_errors
 from rlrt.config.memory import fit_to_cards
-from rlrt.config.problems import read_problems
-from rlrt.config.resume import config_with_commits, pin_commits
+from rlrt.config.problem_sets import read_problems
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import EngineSpec

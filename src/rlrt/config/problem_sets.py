@@ -7,7 +7,7 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 
 from rlrt.batch import Problem, ProblemSet
-from rlrt.config.commands import print_once
+from rlrt.config.command_line import print_once
 from rlrt.config.compose import CONFIGS, build, load_yaml, user_errors
 from rlrt.context.context import Context
 from rlrt.data.benchmarks import PAPER_BENCHMARKS, Benchmark, read_problem_file

@@ -1,11 +1,18 @@
-"""What the commands share: their options and the words that they keep to themselves."""
+"""What the commands share: their options, the words that they keep to themselves, the card's memory."""
 
 import math
+import os
 from argparse import Namespace
 
 import pytest
 
-from rlrt.config.commands import command_options, parse_list, require_at_least
+from rlrt.config.command_line import (
+    ALLOCATOR_SETTINGS,
+    command_options,
+    grow_segments,
+    parse_list,
+    require_at_least,
+)
 from rlrt.errors import UserError
 
 
@@ -57,3 +64,18 @@ def test_lists_with_and_without_brackets(value: str) -> None:
 def test_lists_that_cannot_be_meant(value: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         parse_list("model", value)
+
+
+@pytest.mark.parametrize("name", [None, *ALLOCATOR_SETTINGS])
+def test_segments_grow_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    for known in ALLOCATOR_SETTINGS:
+        monkeypatch.setenv(known, "")  # so that it is restored
+        monkeypatch.delenv(known)
+    if name is not None:
+        monkeypatch.setenv(name, "max_split_size_mb:512")
+    grow_segments()
+    found = {known: os.environ[known] for known in ALLOCATOR_SETTINGS if known in os.environ}
+    own = {name: "max_split_size_mb:512"}
+    assert found == (own if name else {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tests.paths import ROOT, TINY
 
+from rlrt.config.assembly import build_run
 from rlrt.config.compose import compose
-from rlrt.config.run import build_run
 from rlrt.errors import UserError
 
 SMALL = ["model=tiny", "engine=hf", "logger=none", "credit=sdpo", "reward.workers=1"]
