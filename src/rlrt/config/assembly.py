@@ -43,10 +43,10 @@ from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.exports import Exports
 from rlrt.training.liveness import RankWatch
+from rlrt.training.metrics import MetricsCSV
 from rlrt.training.module import PolicyModule
 from rlrt.training.rollouts import RolloutCallback
 from rlrt.training.sampler import RolloutSettings
-from rlrt.training.step_table import MetricsCSV
 from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Update
 from rlrt.training.view import LiveView

@@ -23,6 +23,7 @@ from rlrt.records import prompt_texts, write_records
 from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import Checkpoints
 from rlrt.training.evaluator import Evaluator
+from rlrt.training.metrics import StepTable, rollout_metrics
 from rlrt.training.module import NonFiniteError, PolicyModule, UpdateOutcome
 from rlrt.training.performance import (
     Work,
@@ -32,7 +33,6 @@ from rlrt.training.performance import (
     peak_memory,
     performance,
 )
-from rlrt.training.rollout_metrics import rollout_metrics
 from rlrt.training.sampler import RolloutSettings, Sampled, Sampler, balanced
 from rlrt.training.scoring import (
     TeacherPrompts,
@@ -43,7 +43,6 @@ from rlrt.training.scoring import (
     rows_to_score,
     scored_batch,
 )
-from rlrt.training.step_table import StepTable
 from rlrt.training.updates import (
     Reading,
     Update,
@@ -197,7 +196,7 @@ class RolloutCallback(L.Callback):
         """Give the engine the policy's weights and prove that it serves them."""
         prompts, dtype = self.prompts, self.engine_spec.dtype
         module.policy.zero_grad(set_to_none=True)  # their memory is the engine's while it samples
-        synced = sync_and_prove(
+        self.row |= sync_and_prove(
             self.engine,
             lambda: engine_weights(module.policy, dtype),
             lambda prompts, responses: module.score(prompts, responses)[0],
@@ -207,14 +206,6 @@ class RolloutCallback(L.Callback):
             step,
             dtype,
         )
-        self.row |= {
-            "time/sync_s": synced.sync_s,
-            "time/proof_s": synced.proof_s,
-            "time/probe_s": synced.probe_s,
-            "sync/proven_tensors": synced.tensors,
-            "sync/logprob_gap": synced.gap.max,
-            "sync/logprob_gap_mean": synced.gap.mean,
-        }
 
     def evaluate(self, module: PolicyModule, data: ProblemDataModule, step: int) -> None:
         """Evaluate the weights that the engine serves; ``step`` rollout steps made them."""

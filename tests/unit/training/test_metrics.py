@@ -10,7 +10,7 @@ from tests.unit.training.step import step_of
 
 from rlrt import distributed
 from rlrt.records import read_table, step_files, write_records
-from rlrt.training.rollout_metrics import rollout_metrics
+from rlrt.training.metrics import rollout_metrics
 
 
 def tell(folder: Path) -> None:
