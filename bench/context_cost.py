@@ -10,9 +10,9 @@ from statistics import median
 from typing import Any
 
 import ours
+from common import interval, marked, ratio_bars
 from counted import forward_flops, update_flops
 from matplotlib.axes import Axes
-from report import interval, marked, ratio_bars
 from rich.table import Table
 from transformers import PreTrainedModel
 from workload import SHAPES, Workload, draw

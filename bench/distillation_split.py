@@ -14,8 +14,8 @@ from typing import Any
 
 import ours
 import torch
+from common import marked
 from matplotlib.axes import Axes
-from report import marked
 from rich.table import Table
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from common import marked
 from matplotlib.axes import Axes
-from report import marked
 from rich.table import Table
 
 TITLE = "host work of a rollout step"

@@ -19,7 +19,7 @@ from rich.console import Console
 PARTS = {  # name -> module
     "update": "update",
     "context": "context_cost",
-    "memory": "memory",
+    "memory": "peak_memory",
     "steps": "end_to_end",
     "sync": "sync",
     "verifier": "verifier",
@@ -47,7 +47,7 @@ def main() -> None:
             parser.error(f"there is no part {name}; there are {', '.join(available)}")
     if options.inside:
         return measure_here(chosen[0], options.quick, options.inside)
-    from report import draw_all  # heavy imports wait until the words are known to be right
+    from common import draw_all  # heavy imports wait until the words are known to be right
 
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.json"
@@ -78,8 +78,8 @@ def measured(name: str, options: argparse.Namespace, results: dict[str, Any]) ->
 
 def measure_here(name: str, quick: bool, out: Path) -> None:
     """Measure one part in this process."""
+    from common import environment
     from ours import quiet
-    from report import environment
 
     quiet()
     part = importlib.import_module({**PARTS, **GPU_PARTS}[name])

@@ -11,9 +11,9 @@ from statistics import median
 from typing import Any
 
 import ours
+from common import slope
 from counted import attention_share, update_flops
 from matplotlib.axes import Axes
-from report import slope
 from rich.table import Table
 from training_run import training_rows
 from workload import SHAPES, Workload, draw

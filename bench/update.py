@@ -9,8 +9,8 @@ from typing import Any
 
 import ours
 import torch
+from common import marked, ratio, ratio_bars
 from matplotlib.axes import Axes
-from report import marked, ratio, ratio_bars
 from rich.table import Table
 from workload import SHAPES, Shape, Workload, draw
 

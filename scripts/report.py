@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from rlrt.analysis.pages import Pieces, pieces_of, save_page
 from rlrt.analysis.report import Defaults, page, samples_of
-from rlrt.analysis.reported_runs import ReportedRun, flat, read_runs
+from rlrt.analysis.runs import ReportedRun, flat, read_runs
 from rlrt.config.command_line import print_once, quiet_libraries, report_errors
 from rlrt.config.compose import CONFIGS, compose, user_errors
 from rlrt.errors import UserError

@@ -17,19 +17,17 @@ SOURCE = ROOT / "src" / "rlrt"
 SCRIPTS = ROOT / "scripts"
 
 LAYERS = (
-    {"batch", "errors", "files", "hub", "distributed", "seeds", "validation"}
-    | {"bootstrap", "pass_at_k"},
+    {"batch", "errors", "estimators", "files", "hub", "distributed", "seeds", "validation"},
     {"loss"},
     {"model"},
     {"data", "context", "engine", "reward", "credit", "records"},
-    {"analysis"},
     {"training"},
     {"config"},
-    {"evaluation"},
+    {"analysis", "evaluation"},
     {"train", "eval"},
 )
 LAYER_OF_PACKAGE = {name: layer for layer, names in enumerate(LAYERS) for name in names}
-ENTRIES = LAYERS[-3] | LAYERS[-2] | LAYERS[-1]
+ENTRIES = {"config", "evaluation", "train", "eval"}
 
 
 def python_files(*folders: Path) -> list[Path]:

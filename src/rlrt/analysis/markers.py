@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor
 
-from rlrt.analysis.data import read_data
+from rlrt.analysis import read_data
 from rlrt.analysis.figures import COLORS, tidy
 from rlrt.batch import Ids, Rollout, Verdict
 from rlrt.model.policy import Policy, compare

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from rlrt.analysis.figures import legend_below, look, plain, tidy
 from rlrt.batch import Verdict
-from rlrt.bootstrap import resample
 from rlrt.errors import UserError
-from rlrt.pass_at_k import Answers, count_answers, pass_curve, powers_of_two
+from rlrt.estimators import Answers, count_answers, pass_curve, powers_of_two, resample
 from rlrt.records import read_table, record_files
 from rlrt.seeds import derive_seed
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rlrt.analysis.figures import COLORS, legend_below, plain, tidy
 from rlrt.batch import Response, Rollout, Verdict
-from rlrt.bootstrap import Array, Resampled, resample
+from rlrt.estimators import Array, Resampled, resample
 from rlrt.seeds import derive_seed
 
 SENTENCE = "Wait, let me reconsider."

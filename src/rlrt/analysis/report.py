@@ -24,7 +24,7 @@ from rlrt.analysis.report_numbers import (
     stage_seconds,
     sync_limit,
 )
-from rlrt.analysis.reported_runs import ReportedRun, Settings, by_method, differences
+from rlrt.analysis.runs import ReportedRun, Settings, by_method, differences
 from rlrt.errors import UserError
 from rlrt.records import FIELDS, TOKENS, read_table, record_files
 

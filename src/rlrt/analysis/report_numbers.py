@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from rlrt.analysis.data import read_data
+from rlrt.analysis import read_data
 from rlrt.analysis.pages import visible
-from rlrt.analysis.reported_runs import ReportedRun
-from rlrt.analysis.runs import Row, curve
+from rlrt.analysis.runs import ReportedRun, Row, curve
 from rlrt.engine.probe import LIMITS
 
 MOST_POINTS = 2000  # of a curve; of longer ones the least and the most of every stretch are drawn

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
-from rlrt.analysis.data import read_data
+from rlrt.analysis import read_data
 from rlrt.analysis.runs import Curve, Methods, Run
 from rlrt.analysis.training_curves import band_rows, trailing_mean
 from rlrt.analysis.training_curves import draw as draw_curves

@@ -15,7 +15,7 @@ from rlrt.config.problem_sets import build_source
 from rlrt.context.context import Context
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemSource
-from rlrt.data.tables import HubSource
+from rlrt.data.sources import HubSource
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
 from rlrt.hub import find_commit, is_local, refuse_unused

@@ -35,6 +35,7 @@ BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
 MOVED = {
     "rlrt.assembly.settings": "rlrt.config.components",
     "rlrt.config.schema": "rlrt.config.components",
+    "rlrt.data.tables": "rlrt.data.sources",
     "rlrt.evaluation.evaluator": "rlrt.training.evaluator",
     "rlrt.evaluation.sampling": "rlrt.evaluation.plan",
     "rlrt.loss.aggregation": "rlrt.loss.objective",
@@ -106,7 +107,7 @@ def load_yaml(path: Path) -> DictConfig:
     try:
         config = OmegaConf.load(path)
         OmegaConf.resolve(config)
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__})") from error
     if not isinstance(config, DictConfig):
         raise UserError(f"{path} is damaged: it holds no settings")
@@ -116,6 +117,12 @@ def load_yaml(path: Path) -> DictConfig:
             if module in MOVED:
                 group["_target_"] = f"{MOVED[module]}.{name}"
     return config
+
+
+def load_settings(path: Path) -> dict[str, Any]:
+    """The same as plain groups, lists and values."""
+    settings: Any = OmegaConf.to_container(load_yaml(path))
+    return dict(settings)
 
 
 def flatten(config: DictConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 from rlrt import distributed
 from rlrt.batch import Ids, Problem, Response, Verdict
 from rlrt.engine.engine import Engine, OnFinished, Sampling
-from rlrt.pass_at_k import pass_at_k
+from rlrt.estimators import pass_at_k
 from rlrt.reward.judge import Judge, JudgedResponse
 from rlrt.seeds import derive_seed
 from rlrt.validation import validated

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrt.analysis.report import page, samples_of
-from rlrt.analysis.reported_runs import ReportedRun, read_runs
+from rlrt.analysis.runs import ReportedRun, read_runs
 
 CONFIG: dict[str, Any] = {
     "seed": 0,

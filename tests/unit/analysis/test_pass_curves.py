@@ -9,8 +9,8 @@ from tests.unit.evaluation.answered import by_counts, model
 
 from rlrt.analysis.pass_curves import PassCurve, curve, curves, draw, read_answers, rows
 from rlrt.errors import UserError
+from rlrt.estimators import Answers
 from rlrt.evaluation.summary import summarize
-from rlrt.pass_at_k import Answers
 
 
 def answers(counts: list[int], samples: int) -> Answers:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlrt.analysis.pages import pieces_of
 from rlrt.analysis.report import HEAD, TAIL, Samples, samples_of
-from rlrt.analysis.reported_runs import read_runs
+from rlrt.analysis.runs import read_runs
 
 
 def test_samples_of_a_real_run(run_folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:

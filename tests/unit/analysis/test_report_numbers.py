@@ -18,7 +18,7 @@ from rlrt.analysis.report_numbers import (
     stage_seconds,
     thin,
 )
-from rlrt.analysis.reported_runs import ReportedRun
+from rlrt.analysis.runs import ReportedRun
 
 
 @pytest.mark.parametrize(

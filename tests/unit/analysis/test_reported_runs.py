@@ -14,7 +14,7 @@ from tests.unit.analysis.run_folders import (
     whole_page,
 )
 
-from rlrt.analysis.reported_runs import by_method, differences, flat, read_runs
+from rlrt.analysis.runs import by_method, differences, flat, read_runs
 from rlrt.errors import UserError
 
 

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from rlrt.analysis.runs import Run, group_runs, method_names, method_settings, read_run
+from rlrt.analysis.runs import (
+    Run,
+    group_runs,
+    method_names,
+    method_settings,
+    read_run,
+    read_runs,
+)
 from rlrt.errors import UserError
 
 
@@ -190,6 +197,23 @@ def written(folder: Path, **files: str) -> Path:
 def test_a_whole_run_is_read(tmp_path: Path) -> None:
     found = read_run(written(tmp_path))
     assert (found.seed, len(found.metrics), found.evaluations[-1]["avg@2"]) == (1, 2, 0.2)
+
+
+def test_a_run_that_names_constructors_where_they_once_were_is_of_the_same_method(
+    tmp_path: Path,
+) -> None:
+    runs = []
+    for seed, module in enumerate(("rlrt.assembly.settings", "rlrt.config.schema")):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        text = CONFIG.replace("seed: 1", f"seed: {seed}")
+        config = f"{text}training: {{_target_: {module}.Training, temperature: 1.0}}\n"
+        runs.append(read_run(written(folder, **{"config.yaml": config})))
+    assert list(group_runs(runs)) == ["rlrt"]
+    assert [run.name for run in read_runs([run.folder for run in runs])] == [
+        "rlrt, seed 0",
+        "rlrt, seed 1",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import marked
 from matplotlib.axes import Axes
-from report import marked
 from rich.table import Table
 
 TITLE = "peak memory"
@@ -59,7 +59,7 @@ def compare(what: str, vocabulary: int, tokens: int, beside_naive: bool) -> dict
 
 def point(side: str, what: str, vocabulary: int, tokens: int, folder: str) -> dict[str, float]:
     """Run one measurement in a child."""
-    script = str(Path(__file__).with_name("memory_point.py"))
+    script = str(Path(__file__).with_name("peak_memory_point.py"))
     command = [sys.executable, script, side, what, str(vocabulary), str(tokens), folder]
     # glibc: larger blocks are pages of their own
     threshold = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}

@@ -1,6 +1,6 @@
 """One point of the memory part, in a process of its own: prints its figures as JSON.
 
-``python memory_point.py rlrt|naive score|update|distillation V T FOLDER``; the gradient goes into the
+``python peak_memory_point.py rlrt|naive score|update|distillation V T FOLDER``; the gradient goes into the
 folder. Peak memory is the highest resident set while the work runs, less the one right before it,
 when weights, gradients and the optimizer's state are in place.
 """
