@@ -44,10 +44,10 @@ from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.exports import Exports
 from rlrt.training.liveness import RankWatch
+from rlrt.training.metrics import MetricsCSV
 from rlrt.training.module import PolicyModule
-from rlrt.training.rollouts import RolloutCallback, RolloutParts
+from rlrt.training.rollouts import RolloutCallback
 from rlrt.training.sampler import RolloutSettings
-from rlrt.training.step_table import MetricsCSV
 from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Update
 from rlrt.training.view import LiveView
@@ -73,7 +73,7 @@ class Run:
         """Train, evaluate the last weights, export them; ``verified``: the checkpoint is known whole."""
         self.checkpoints.unverified = None if verified else checkpoint
         print_once(f"run folder: {self.folder}\nstarting {type(self.rollouts.engine).__name__} …")
-        with self.rollouts.parts.judge.verifier, self.watch:
+        with self.rollouts.judge.verifier, self.watch:
             try:
                 self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint)
             except SystemExit:  # what Lightning makes of Ctrl-C
@@ -147,15 +147,13 @@ def _build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     data = ProblemDataModule(*problems, components.run.seed, *sizes, updates)
     rollouts = RolloutCallback(
         _rollout_settings(components, model_tokens),
-        RolloutParts(
-            components.engine,
-            spec,
-            prompts,
-            Judge(tokenizer, components.verifier),
-            components.credit,
-            components.context,
-            components.evaluator,
-        ),
+        components.engine,
+        spec,
+        prompts,
+        Judge(tokenizer, components.verifier),
+        components.credit,
+        components.context,
+        components.evaluator,
         updates,
         folder,
         first_step,
