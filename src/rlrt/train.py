@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from rlrt.config.command_line import (
     grow_segments,
+    print_once,
     remove_empty_folder,
     report_errors,
     require_driver,
@@ -37,6 +38,13 @@ def train(config: DictConfig) -> None:
         from rlrt.config.resume import find_resume_point
 
         going_on = find_resume_point(config, HydraConfig.get().overrides.task, folder)
+        if going_on.ended:
+            steps = going_on.first_step
+            print_once(
+                f"this run has ended ({steps} of {steps} rollout steps): {folder}; "
+                f"resume={folder} trainer.max_epochs={2 * steps} continues it"
+            )
+            return
         run = build_run(going_on.config, folder, going_on.first_step)
         run.fit_and_finish(going_on.checkpoint, going_on.verified)
 

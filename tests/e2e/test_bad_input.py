@@ -404,7 +404,7 @@ def test_interrupted_then_out_of_disk_then_resumed_to_the_end(tmp_path: Path) ->
     )
     assert any(line.startswith("step 1:") for line in process.stdout)
     os.killpg(process.pid, signal.SIGINT)
-    assert sentence(process, 130) == f"interrupted; go on with {again} {here}"
+    assert sentence(process, 130) == f"interrupted; go on with {again}"
 
     done = max(folder.glob("checkpoints/step-*.ckpt"))
     before = {path: path.read_bytes() for path in folder.glob("checkpoints/*")}
@@ -421,11 +421,20 @@ def test_interrupted_then_out_of_disk_then_resumed_to_the_end(tmp_path: Path) ->
     assert not list(folder.rglob("*.partial"))
     assert is_whole(done)
 
-    process = start(here, again, more)
+    process = start(again, more)  # in its own folder
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert "held-out avg@1" in stdout
     assert (folder / "export" / "model.safetensors").exists()
+
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    process = start(again, more)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    steps = int(more.partition("=")[2])
+    assert f"this run has ended ({steps} of {steps} rollout steps): {folder}" in stdout
+    assert f"trainer.max_epochs={2 * steps} continues it" in stdout
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
     with pytest.raises(UserError, match=r"already holds a run: go on with it by resume="):
         find_resume_point(compose(SIZES), SIZES, folder)

@@ -154,7 +154,7 @@ def test_a_run_whose_rank_was_killed_goes_on(tmp_path: Path, alone: Path) -> Non
     """Lightning's launcher, which watches its children too, does not come first."""
     said = train(tmp_path, 2, STEPS, "sharded", status=3, limits={"RANK_1_DIES_AT": "2"})
     assert said.count("error: ") == 1
-    assert f"error: rank 1 of 2 has died; the others stop; go on with resume={tmp_path} " in said
+    assert f"error: rank 1 of 2 has died; the others stop; go on with resume={tmp_path}" in said
     assert "Traceback" not in said
     found = find_checkpoint(tmp_path)
     assert found == step_path(tmp_path, 2)

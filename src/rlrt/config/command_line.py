@@ -246,7 +246,7 @@ def _has_begun(folder: Path | None) -> bool:
 def _how_to_go_on(folder: Path | None, advice: str) -> str:
     if not _has_begun(folder):
         return f"; {advice}" if advice else ""
-    return f"; go on with resume={folder} hydra.run.dir={folder}"
+    return f"; go on with resume={folder}"
 
 
 def _say(sentence: object, status: int) -> int:

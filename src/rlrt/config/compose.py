@@ -223,6 +223,11 @@ def _run_name(experiment: str | None, credit: str, model: str) -> str:
     return f"{credit}_{model}" if experiment in (None, "null") else f"{experiment}_{model}"
 
 
+def _resumed(resume: str | None, new: str) -> str:
+    is_run = resume not in (None, "null") and (Path(str(resume)) / "config.yaml").is_file()
+    return str(resume) if is_run else new
+
+
 def _share(share: float, count: int) -> int:
     return max(1, round(share * count))
 
@@ -235,6 +240,8 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     # ${run_name:<experiment>,<credit>,<model>}: the experiment, or credit and model without one
     "run_name": _run_name,
     # ${share:0.2,${training.max_response_tokens}}: so much of a count, rounded, at least 1
+    # ${resumed:${resume},<new>}: the run folder that resume is, else <new>
+    "resumed": _resumed,
     "share": _share,
 }
 for resolver_name, resolver in RESOLVERS.items():

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlrt.config.compose import compose, flatten, load_yaml
 from rlrt.errors import UserError, is_rank_zero, launched_together
 from rlrt.training.checkpoint import completed_steps, find_checkpoint, run_folder
+from rlrt.training.exports import FINAL, read_origin
 from rlrt.validation import spelled
 
 # What may differ from the run that is resumed: nothing of it changes what a step computes.
@@ -46,6 +47,7 @@ class ResumePoint:
     first_step: int
     checkpoint: Path | None
     verified: bool = True
+    ended: bool = False  # nothing is left to do: it made all its steps and exported them
 
 
 def find_resume_point(config: DictConfig, overrides: Sequence[str], folder: Path) -> ResumePoint:
@@ -59,8 +61,8 @@ def find_resume_point(config: DictConfig, overrides: Sequence[str], folder: Path
         # on any other rank it may be rank 0's, of this run
         if is_rank_zero() and (folder / "config.yaml").exists():
             raise UserError(
-                f"{folder} already holds a run: go on with it by resume={folder} "
-                f"hydra.run.dir={folder}, or choose another folder"
+                f"{folder} already holds a run: go on with it by resume={folder}, "
+                "or choose another folder"
             )
         return ResumePoint(config, 0, None)
     source = Path(str(config.resume))
@@ -77,7 +79,20 @@ def find_resume_point(config: DictConfig, overrides: Sequence[str], folder: Path
             f"trainer.max_epochs is {config.trainer.max_epochs}, and the run that resume names has "
             f"{done} rollout steps behind it"
         )
-    return ResumePoint(config, done, checkpoint, verified)
+    ended = (
+        done == config.trainer.max_epochs
+        and folder.resolve() == run_folder(source).resolve()
+        and _exported_steps(folder) == done
+    )
+    return ResumePoint(config, done, checkpoint, verified, ended)
+
+
+def _exported_steps(folder: Path) -> int | None:
+    """After how many rollout steps the run's last export was made; None where there is none."""
+    try:
+        return read_origin(folder / FINAL).rollout_steps
+    except ValueError:
+        return None
 
 
 def _completed(checkpoint: Path, source: Path) -> int:

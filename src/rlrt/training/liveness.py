@@ -175,7 +175,7 @@ class RankWatch(L.Callback):
         if self._rank == 0 or (news.rank == 0 and news.word == DIED):
             fate = "has died" if news.word == DIED else f"has stopped ({news.reason})"
             what = f"rank {news.rank} of {self._size} {fate}; the others stop"
-            on = f"go on with resume={self.folder} hydra.run.dir={self.folder}"
+            on = f"go on with resume={self.folder}"
             with suppress(OSError):  # and not through sys.stderr, whose lock a thread may hold
                 os.write(2, f"error: {INTERRUPTED if interrupted else what}; {on}\n".encode())
         os._exit(INTERRUPTED_STATUS if interrupted else STATUS)

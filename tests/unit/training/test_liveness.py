@@ -74,10 +74,7 @@ def started(tmp_path: Path) -> Iterator[list[Ranks]]:
 
 
 def sentence(folder: Path, rank: int, size: int, fate: str = "has died") -> str:
-    return (
-        f"error: rank {rank} of {size} {fate}; the others stop; "
-        f"go on with resume={folder} hydra.run.dir={folder}\n"
-    )
+    return f"error: rank {rank} of {size} {fate}; the others stop; go on with resume={folder}\n"
 
 
 def connected(started: list[Ranks], folder: Path, *acts: str) -> Ranks:
