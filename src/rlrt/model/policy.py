@@ -286,25 +286,6 @@ def compare(
     return compared
 
 
-def score_divergence(
-    student: Policy,
-    teacher: Policy,
-    student_prompts: Sequence[Ids],
-    teacher_prompts: Sequence[Ids],
-    responses: Sequence[Ids],
-    temperature: float,
-    token_budget: int,
-) -> Tensor:
-    """The divergence of ``score_both_views`` alone, ``[B, T]`` on the CPU."""
-    views = (student, teacher, student_prompts, teacher_prompts, responses)
-    compared = compare(*views, temperature, token_budget, _kl)
-    divergence_BT = empty_scores(student, responses)
-    for row, values in enumerate(compared):
-        if values:
-            fill(divergence_BT, [row], responses, values["kl"])
-    return divergence_BT
-
-
 def response_states(
     policy: Policy,
     prompts: Sequence[Ids],

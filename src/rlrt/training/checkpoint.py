@@ -54,7 +54,7 @@ def is_whole(path: Path) -> bool:
             return archive.testzip() is None
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError):
         return False
-    except (ValueError, TypeError, AttributeError):  # a manifest that is none
+    except (ValueError, TypeError, AttributeError):  # the manifest's content is not one
         return False
 
 
