@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from rlrt import distributed
 from rlrt.batch import Ids
@@ -84,14 +84,6 @@ class Policy(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the parameters as they are kept; sharded ones may be gathered in another."""
         return self.causal_lm.dtype
-
-    @property
-    def generation_config(self) -> GenerationConfig:
-        return self.causal_lm.generation_config
-
-    @generation_config.setter
-    def generation_config(self, settings: GenerationConfig) -> None:
-        self.causal_lm.generation_config = settings
 
     def get_output_embeddings(self) -> Any:
         """The output head, a layer whose ``weight`` is ``[V, H]``."""
