@@ -220,9 +220,8 @@ class PolicyEvaluation:
         """The teacher view's rollouts; the student's own where the teacher sees nothing more."""
         plan = self.plan
         assert plan.context is not None
-        pairs = list(
-            teacher_questions(rollouts, plan.context, plan.prompts, plan.max_teacher_tokens)
-        )
+        max_prompt_tokens = plan.spec.max_model_tokens - plan.sampling.max_response_tokens
+        pairs = list(teacher_questions(rollouts, plan.context, plan.prompts, max_prompt_tokens))
         questions = [question for question, _ in pairs]
         without_context = sum(map(len, rollouts.values())) - len(pairs)
         print_once(

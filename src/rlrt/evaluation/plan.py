@@ -192,11 +192,6 @@ class Plan:
     shape: PretrainedConfig
     spec: EngineSpec
 
-    @property
-    def max_teacher_tokens(self) -> int:
-        """How long a prompt of the teacher view may be."""
-        return self.spec.max_model_tokens - self.sampling.max_response_tokens
-
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that decides how a question is answered, but not how many are asked.

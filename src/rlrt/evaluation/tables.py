@@ -363,18 +363,14 @@ def _laid_out(table: TableData, width: int) -> list[Columns]:
     for tables in range(2, len(stacked) - table.names + 1):
         layouts += [(beside, tables), (stacked, tables)]
     for columns, tables in layouts:
-        names, parts = columns[: table.names], _shared_out(columns[table.names :], tables)
+        names, numbers = columns[: table.names], columns[table.names :]
+        ends = [round(len(numbers) * n / tables) for n in range(tables + 1)]
+        parts = [numbers[start:end] for start, end in pairwise(ends)]
         width_left = min(width - _width(part) for part in parts) - 2 * len(names)
         if width_left >= LEAST_NAME * len(names):
             break
     narrow = _narrowed(names, width_left)
     return [[*narrow, *part] for part in parts]
-
-
-def _shared_out(numbers: Columns, tables: int) -> list[Columns]:
-    """The columns divided among so many tables, nearly equally many for each."""
-    ends = [round(len(numbers) * table / tables) for table in range(tables + 1)]
-    return [numbers[start:end] for start, end in pairwise(ends)]
 
 
 def _width(columns: Columns) -> int:

@@ -187,8 +187,10 @@ def main() -> None:
     descriptor, timeout_s, memory_bytes = sys.argv[1:]
     logging.disable(logging.CRITICAL)  # math-verify warns that it has no time limit of its own
     is_equivalent("1", "2")  # imports the libraries and builds their tables
-    _silence()
-    _limit(int(memory_bytes))
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # libraries print; a hundred thousand answers would bury the terminal
+        os.dup2(nowhere, stream)
+    _take_on_limits(int(memory_bytes))
     with socket.socket(fileno=int(descriptor)) as end:
         _serve(end.makefile("rw", encoding="ascii", newline="\n"), float(timeout_s))
 
@@ -213,14 +215,7 @@ def _send(channel: TextIO, line: str) -> None:
     channel.flush()
 
 
-def _silence() -> None:
-    """Libraries print; a hundred thousand answers would bury the terminal."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nowhere, stream)
-
-
-def _limit(memory_bytes: int) -> None:
+def _take_on_limits(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
