@@ -81,7 +81,7 @@ def command_options(
 
     UserError where one of ``names`` has no value or stands there twice, and for an option.
     """
-    own: dict[str, str] = {}
+    options: dict[str, str] = {}
     rest = []
     for word in arguments:
         if word.startswith("-"):
@@ -92,12 +92,12 @@ def command_options(
             continue
         if not value:
             raise UserError(f"{name}= has no value")
-        if name in own:
+        if name in options:
             raise UserError(
                 f"{name}= is given twice: several values go into one, with commas between"
             )
-        own[name] = value
-    return own, tuple(rest)
+        options[name] = value
+    return options, tuple(rest)
 
 
 def parse_list(name: str, value: str) -> tuple[str, ...]:
