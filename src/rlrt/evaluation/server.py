@@ -75,7 +75,7 @@ class EngineServer:
             0,
             plan.spec.dtype,
         )
-        return synced.gap.max
+        return synced["sync/logprob_gap"]
 
     def close(self) -> None:
         """Free the engine and the policy."""
