@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rlrt.config.command_line import needs_gpu, no_gpu_error
-from rlrt.config.compose import build, check_part, user_errors
+from rlrt.config.compose import build, check_node, user_errors
 from rlrt.config.problem_sets import build_source
 from rlrt.context.context import Context
 from rlrt.credit.assigner import CreditAssigner
@@ -233,7 +233,7 @@ def _checked_dtype(config: DictConfig) -> torch.dtype:
     named = isinstance(strategy, str) and strategy != "auto"
     _require(config, "strategy", not named, "auto; strategy=<name> chooses another")
     for node in (config.trainer, *config.logger.values()):
-        check_part(node)
+        check_node(node)
     if needs_gpu(config) and not torch.cuda.is_available():
         raise no_gpu_error(config)
     return DTYPES[config.trainer.precision]
@@ -339,10 +339,10 @@ def pin_commits(components: Components) -> Components:
     return replace(components, model=model, teacher=teacher, source=source)
 
 
-def _commit(part: Model | Separate, group: str) -> str | None:
-    if part.commit is not None or is_local(part.path):
-        return part.commit
-    return find_commit(part.path, "model", part.revision, f"{group}.revision")
+def _commit(model: Model | Separate, group: str) -> str | None:
+    if model.commit is not None or is_local(model.path):
+        return model.commit
+    return find_commit(model.path, "model", model.revision, f"{group}.revision")
 
 
 def config_with_commits(config: DictConfig, components: Components) -> DictConfig:
