@@ -21,7 +21,9 @@ from rlrt.batch import Ids, as_array
 
 def joined(sequences: Sequence[Ids]) -> Tensor:
     """The ids of all sequences one after the other, long, on the CPU."""
-    arrays = [np.empty(0, np.int64), *map(as_array, sequences)]  # concatenate refuses none at all
+    arrays = [as_array(ids) for ids in sequences] or [
+        np.empty(0, np.int32)
+    ]  # it takes no empty list
     return torch.from_numpy(np.concatenate(arrays, dtype=np.int64))
 
 

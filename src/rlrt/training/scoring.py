@@ -172,14 +172,15 @@ def _read_views(
     if not divergence:
         student = read(student_B, views.score, prompts)
         teacher = read(teacher_B, views.score_teacher, teacher_prompts)
-        return BothViews(*student, *teacher, torch.zeros(()).expand(mask_BT.shape))  # no memory
+        nothing_BT = torch.zeros(()).expand(mask_BT.shape)  # takes no memory
+        return BothViews(*[*student, *teacher, nothing_BT])
     student_only = read(student_B & ~teacher_B, views.score, prompts)
     both = read(teacher_B, views.score_both_views, prompts, teacher_prompts)
     student = [
         one_BT + two_BT * student_B[:, None]
         for one_BT, two_BT in zip(student_only, both[:2], strict=True)
     ]
-    return BothViews(*student, *both[2:])
+    return BothViews(*[*student, *both[2:]])
 
 
 def _placed(values_bT: Tensor, rows: Sequence[int], mask_BT: Tensor) -> Tensor:
