@@ -35,7 +35,7 @@ from rlrt.analysis.theory import (
 )
 from rlrt.batch import Response, Rollout, Verdict
 from rlrt.config.command_line import print_once, quiet_libraries, report_errors, require_at_least
-from rlrt.config.loaded_run import LoadedRun, load_run, started
+from rlrt.config.loaded_run import LoadedRun, load_run, running_engine
 from rlrt.config.stored_policies import policies_by_step
 from rlrt.errors import UserError
 from rlrt.model.policy import compare
@@ -130,9 +130,9 @@ def judge_continuations(
         return Response(every, (0.0,) * len(every), truncated=False)
 
     longest = max(map(len, prompts), default=0) + limit
-    with started(loaded, options.engine, longest, options.seed) as engine:
+    with running_engine(loaded, options.engine, longest, options.seed) as engine:
         engine.serve(loaded.stored, [place.rollout.problem for place in places], options.step)
-        continued = engine.continued(
+        continued = engine.judge_continuations(
             prompts,
             seeds,
             [rollouts[index].problem.answer for index in open_],
