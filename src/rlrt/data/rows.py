@@ -170,13 +170,12 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    number = 0
     try:
         with pq.ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=1024):
-                for columns in batch.to_pylist():
-                    number += 1
-                    yield Row(f"{path}:{number}", columns)
+            batches = table.iter_batches(batch_size=1024)
+            rows = (columns for batch in batches for columns in batch.to_pylist())
+            for number, columns in enumerate(rows, 1):
+                yield Row(f"{path}:{number}", columns)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as parquet: {_first_line(error)}") from error
 
