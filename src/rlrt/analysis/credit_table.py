@@ -430,8 +430,8 @@ def _divergences(
     complete = [row for row in rows if all(name in rollouts[row].values for name in LOGITS)]
     if rows and not complete:
         return None
-    if lacking := sorted(set(rows) - set(complete)):
-        raise UserError(f"rollout {lacking[0]} is distilled, and lacks {' or '.join(LOGITS)}")
+    if incomplete := sorted(set(rows) - set(complete)):
+        raise UserError(f"rollout {incomplete[0]} is distilled, and lacks {' or '.join(LOGITS)}")
     values_BT = torch.zeros_like(padded(rollouts, "student_logprobs"))
     for row in rows:
         values, length = rollouts[row].values, rollouts[row].length
