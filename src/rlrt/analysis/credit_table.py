@@ -395,18 +395,14 @@ def _assign(
         for name, source in FOLLOWS_FROM.items():
             if f"{name}_BT" not in seen or name in rollout.values or rollout.length == 0:
                 continue
-            if _is_computed(name, batch, row, assigner):
+            scored_B = batch.teacher_scored_B
+            if name == "student_entropy":
+                scored_B = batch.student_scored_B
+            if scored_B[row] and (name != "divergence" or assigner.reads_divergence):
                 raise UserError(
                     f"{method} reads {name}, and rollout {row} has none: give it, or {source}"
                 )
     return batch, credit
-
-
-def _is_computed(name: str, batch: ScoredBatch, row: int, assigner: CreditAssigner) -> bool:
-    """Whether a run would compute this value in this row for the method."""
-    if name == "student_entropy":
-        return bool(batch.student_scored_B[row])
-    return bool(batch.teacher_scored_B[row]) and (name != "divergence" or assigner.reads_divergence)
 
 
 def _divergences(
