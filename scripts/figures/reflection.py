@@ -130,10 +130,10 @@ def judge_checkpoint(
         for (kind, rollout, _), values_T in zip(readable, views.divergence_BT, strict=True)
     ]
     seeds = partial(seed_of, served.seed, step)
-    asked = [arm for case in cases for arm in injections(case, sentence, seeds("place", case))]
-    verdicts = judge(served, asked, [seeds("continuation", arm.case) for arm in asked], limit)
+    arms = [arm for case in cases for arm in injections(case, sentence, seeds("place", case))]
+    verdicts = judge(served, arms, [seeds("continuation", arm.case) for arm in arms], limit)
     unread = Counter(kind.name for kind, _, prompt in turnable_cases if prompt is None)
-    return CheckpointVerdicts(step, list(zip(asked, verdicts, strict=True)), unread)
+    return CheckpointVerdicts(step, list(zip(arms, verdicts, strict=True)), unread)
 
 
 def seed_of(seed: int, step: int, purpose: str, case: Case) -> int:
@@ -142,17 +142,17 @@ def seed_of(seed: int, step: int, purpose: str, case: Case) -> int:
 
 
 def judge(
-    served: RunEngine, asked: Sequence[Injection], seeds: Sequence[int], limit: int
+    served: RunEngine, arms: Sequence[Injection], seeds: Sequence[int], limit: int
 ) -> list[Verdict]:
     """The verdict of each complete response; all are sampled in one call."""
-    if not asked:
+    if not arms:
         return []
 
     def complete(index: int, continuation: Response) -> Response:
-        return asked[index].complete(continuation)
+        return arms[index].complete(continuation)
 
-    prompts = [(*arm.case.rollout.prompt_ids, *arm.ids) for arm in asked]
-    answers = [arm.case.rollout.problem.answer for arm in asked]
+    prompts = [(*arm.case.rollout.prompt_ids, *arm.ids) for arm in arms]
+    answers = [arm.case.rollout.problem.answer for arm in arms]
     return served.judge_continuations(prompts, seeds, answers, limit, complete)
 
 
