@@ -20,6 +20,7 @@ def interrupts_wait() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # no signal is handled there
         return
+<<<<<<< HEAD
     came: list[int] = []
     handlers = {
         number: signal.signal(number, lambda number, frame: came.append(number))
@@ -32,6 +33,16 @@ def interrupts_wait() -> Iterator[None]:
             signal.signal(number, handler or signal.SIG_DFL)
     if came:
         signal.raise_signal(came[0])
+=======
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+    if received and callable(handler):
+        handler(received[0], None)
+>>>>>>> redesign
 
 
 @interrupts_wait()
@@ -84,12 +95,12 @@ def put_in_place(new: Path, path: Path) -> None:
         new.unlink(missing_ok=True)  # two names of one file: replacing does nothing then
     else:
         recover(path)
-        before = _aside(path)
-        remove(before)
+        earlier = _aside(path)
+        remove(earlier)
         if path.exists():
-            path.rename(before)
+            path.rename(earlier)
         new.rename(path)
-        remove(before)
+        remove(earlier)
     sync(path.parent)
 
 
