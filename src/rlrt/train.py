@@ -15,11 +15,7 @@ from omegaconf import DictConfig
 
 from rlrt.config.command_line import (
     grow_segments,
-<<<<<<< HEAD
     print_once,
-    remove_empty_folder,
-=======
->>>>>>> redesign
     report_errors,
     require_driver,
     require_versions,
@@ -42,25 +38,19 @@ def train(config: DictConfig) -> None:
             from rlrt.config.assembly import build_run
             from rlrt.config.resume import find_resume_point
 
-<<<<<<< HEAD
-        going_on = find_resume_point(config, HydraConfig.get().overrides.task, folder)
-        if going_on.ended:
-            steps = going_on.first_step
-            print_once(
-                f"this run has ended ({steps} of {steps} rollout steps): {folder}; "
-                f"resume={folder} trainer.max_epochs={2 * steps} continues it"
-            )
-            return
-        run = build_run(going_on.config, folder, going_on.first_step)
-        run.fit_and_finish(going_on.checkpoint, going_on.verified)
-=======
             start = find_resume_point(config, HydraConfig.get().overrides.task, folder)
+            if start.ended:
+                steps = start.first_step
+                print_once(
+                    f"this run has ended ({steps} of {steps} rollout steps): {folder}; "
+                    f"resume={folder} trainer.max_epochs={2 * steps} continues it"
+                )
+                return
             run = build_run(start.config, folder, start.first_step)
             run.fit_and_finish(start.checkpoint, start.verified)
         finally:
             with suppress(OSError):
-                folder.rmdir()  # only an empty one: the run has ended before it wrote anything
->>>>>>> redesign
+                os.removedirs(folder)  # only empty ones: the run has ended before it wrote anything
 
 
 def _check(config: DictConfig, overrides: list[str], folder: Path) -> None:

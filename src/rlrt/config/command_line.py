@@ -35,12 +35,7 @@ from rlrt.errors import (
     one_line,
 )
 
-<<<<<<< HEAD
-SWITCH = "RLRT_TRACEBACK"
 REFUSED, STOPPED, INTERRUPTED, TERMINATED = 2, 3, 130, 143  # exit statuses
-=======
-REFUSED, STOPPED, INTERRUPTED = 2, 3, 130  # exit statuses
->>>>>>> redesign
 RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 BOUNDED = ("torch", "lightning", "transformers")  # whose internals the code calls
@@ -169,7 +164,6 @@ def report_errors(folder: Path | None = None, advice: str = "") -> Iterator[None
             path.unlink(missing_ok=True)
 
 
-<<<<<<< HEAD
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
     """Within the block SIGTERM raises Terminated, wherever the process is; a second one ends it at once.
@@ -192,10 +186,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def _sentence(error: BaseException, going_on: str) -> tuple[str, int] | None:
-=======
 def _sentence_and_status(error: BaseException, going_on: str) -> tuple[str, int] | None:
->>>>>>> redesign
     """What to say of an error, and the exit status; None of a bug, which speaks by its traceback."""
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return one_line(error), REFUSED

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from rlrt.config.mistakes import check_words, elsewhere, leaves, suggestion
 from rlrt.errors import DISK_FULL, UserError, one_line
 from rlrt.validation import check_settings
 
@@ -55,6 +56,7 @@ def compose(
 
     ``command_options`` are those of the command, to be named beside the settings.
     """
+    check_words(overrides, CONFIGS)
     for word in overrides:
         group, _, choice = word.partition("=")
         if choice == "null" and (CONFIGS / group).is_dir():  # of which Hydra names no group
@@ -96,13 +98,18 @@ def _unknown_setting(
         return (
             f"{name} is no setting: those of a strategy are the trainer's, trainer.strategy.{last}"
         )
-    known = hydra.compose(config, [word for word in overrides if word.split("=")[0] != name])
+    others = [word for word in overrides if word.split("=")[0] != name]
+    known = hydra.compose(config, others, return_hydra_config=True)
+    chosen = known.hydra.runtime.choices
+    known = OmegaConf.masked_copy(known, [str(key) for key in known if key != "hydra"])
     settings = OmegaConf.select(known, group) if group else known
+    meant = suggestion(name, leaves(OmegaConf.to_container(known)))
     if not isinstance(settings, DictConfig):
-        return f"{name} is no setting: there is no group {group}"
+        return f"{name} is no setting: there is no group {group}{meant}"
     names = settings.keys() if group and settings else [*command_options, *known]
     choices = ", ".join(str(key) for key in names if not str(key).startswith("_"))
-    return f"{last} is no setting{f' of {group}' if group else ''}; allowed: {choices}"
+    meant = elsewhere(name, chosen[group], CONFIGS) or meant if group in chosen else meant
+    return f"{last} is no setting{f' of {group}' if group else ''}; allowed: {choices}{meant}"
 
 
 def load_yaml(path: Path) -> DictConfig:

@@ -5,8 +5,9 @@ Nothing here decides whether a word fits: Hydra and the constructors do.
 
 import difflib
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -72,7 +73,7 @@ def check_words(words: Sequence[str], configs: Path) -> None:
             )
         bare = name.lstrip("+")
         if bare.startswith("trainer.") and bare.removeprefix("trainer.") in TRAINER_KEYS:
-            raise UserError(f"{bare} has no use here: {_meant(bare)}")
+            raise UserError(f"{bare} has no use here; it is {_meant(bare)}")
         _check_readable(word)
 
 
@@ -89,6 +90,14 @@ def _check_readable(word: str) -> None:
         ) from None
 
 
+def leaves(settings: Any, prefix: str = "") -> Iterator[str]:
+    """The full names of all settings of nested dictionaries."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        yield f"{prefix}{key}"
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The setting that an unknown ``name`` most likely means, as "; did you mean …?"; or nothing.
 
@@ -96,7 +105,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """
     last = name.rpartition(".")[2]
     if last in SYNONYMS:
-        return f"; did you mean {_meant(name)}"
+        return f"; did you mean {_meant(name)}?"
     known = list(known)
     same = [full for full in known if full.rpartition(".")[2] == last]
     if not same:
@@ -110,15 +119,14 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 def _meant(name: str) -> str:
     meant = SYNONYMS[name.rpartition(".")[2]]
-    remark = f" ({REMARKS[meant]})" if meant in REMARKS else ""
-    return f"{meant}?{remark}"
+    return f"{meant} ({REMARKS[meant]})" if meant in REMARKS else meant
 
 
 def elsewhere(name: str, chosen: str, configs: Path) -> str:
     """Which other choices of a setting's group have it, as "; … is a setting of …"; or nothing."""
     group, _, last = name.rpartition(".")
     files = sorted((configs / group).glob("*.yaml")) if group else []
-    have = [file.stem for file in files if last in OmegaConf.load(file) and file.stem != chosen]
+    have = [file.stem for file in files if last in OmegaConf.load(file).keys() and file.stem != chosen]
     if not have:
         return ""
     return f"; {group} is {chosen}, and {last} is a setting of {group}={' | '.join(have)}"
