@@ -255,7 +255,7 @@ def name_the_stages(stages: Stages) -> None:
         (Judging, "take", "decoding and extraction"),
         (Judging, "judged", "last verdicts"),
         (CorrectPeer, "__call__", "context"),
-        (steps, "teacher_views", "teacher prompts"),
+        (steps, "render_teacher_prompts", "teacher prompts"),
         (steps, "scored_batch", "scored batch"),
         (RLRT, "__call__", "credit"),
         (steps, "split_updates", "split into updates"),
@@ -292,7 +292,10 @@ def run(problems: int, samples: int, limit: int, budget: int) -> dict[str, Any]:
         order = [int(problem.id) for problem in data.problems_of_step(0)]
         ordered = [responses[row * samples + n] for row in order for n in range(samples)]
         del responses
-        parts = steps.RolloutParts(
+        per_update = max(problems // 2, 1)
+        settings = RolloutSettings(0, samples, per_update, 1.0, limit, MODEL_TOKENS)
+        callback = HostStep(
+            settings,
             Decoded(ordered, limit, stages),  # type: ignore[arg-type]
             EngineSpec(TINY, (2,), torch.float32, MODEL_TOKENS),
             prompts,
@@ -300,10 +303,10 @@ def run(problems: int, samples: int, limit: int, budget: int) -> dict[str, Any]:
             credit,
             CorrectPeer(),
             Evaluator(),
+            updates,
+            Path(folder),
+            0,
         )
-        per_update = max(problems // 2, 1)
-        settings = RolloutSettings(0, samples, per_update, 1.0, limit, MODEL_TOKENS)
-        callback = HostStep(settings, parts, updates, Path(folder), 0)
         module = HostModule(
             policy,
             Live(),

@@ -30,10 +30,11 @@ from rlrt.model.teacher import Live
 from rlrt.training.module import PolicyModule
 from rlrt.training.optimization import Optimization
 from rlrt.training.scoring import (
-    TeacherViews,
+    TeacherPrompts,
+    has_prompt,
     outcomes_of,
+    render_teacher_prompts,
     scored_batch,
-    teacher_views,
 )
 from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Update, split_updates
@@ -93,14 +94,15 @@ def rollouts_of(load: Workload) -> list[Rollout]:
     ]
 
 
-def teacher_prompts(rollouts: list[Rollout], credit: CreditAssigner) -> TeacherViews:
+def teacher_prompts(rollouts: list[Rollout], credit: CreditAssigner) -> TeacherPrompts:
     """Behind the first correct peer, where the credit has a use for the teacher."""
     outcomes = outcomes_of(rollouts)
-    used_B = credit.reads_teacher(outcomes, 0) | credit.distils(outcomes, 0)
+    used_B = credit.reads_teacher(outcomes, 0) | credit.distills(outcomes, 0)
     demonstrations = CorrectPeer()(rollouts, 0) if used_B.any() else [None] * len(rollouts)
-    return teacher_views(
+    prompts, _ = render_teacher_prompts(
         rollouts, demonstrations, used_B, Prompts(tokenizer()), max_model_tokens=2**20
     )
+    return prompts
 
 
 @cache
@@ -115,12 +117,12 @@ def one_update(rollouts: list[Rollout], credit: CreditAssigner) -> Prepare:
     def prepare(module: PolicyModule) -> list[Update]:
         outcomes = outcomes_of(rollouts)
         teacher = teacher_prompts(rollouts, credit)
-        student_B = credit.reads_student(outcomes, teacher.has_context_B, 0)
+        student_B = credit.reads_student(outcomes, has_prompt(teacher), 0)
         teacher_B = credit.reads_teacher(outcomes, 0)
         divergence = credit.reads_divergence
         batch = scored_batch(rollouts, outcomes, teacher, student_B, teacher_B, divergence, module)
         groups = len({rollout.group for rollout in rollouts})
-        return split_updates(rollouts, teacher.prompts, batch, credit(batch, 0), groups)
+        return split_updates(rollouts, teacher, batch, credit(batch, 0), groups)
 
     return prepare
 

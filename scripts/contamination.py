@@ -22,11 +22,12 @@ from rlrt.batch import Problem
 from rlrt.config.command_line import command_options, parse_list, print_help, report_errors
 from rlrt.config.compose import compose, user_errors
 from rlrt.config.problem_sets import build_source, read_benchmarks
-from rlrt.data.contamination import DEFAULT_SIMILARITY, Kind, Overlap, check_similarity, overlaps
+from rlrt.data.contamination import DEFAULT_SIMILARITY, Kind, Overlap, overlaps
 from rlrt.data.rows import check_file, read_file, row_id, value_at
-from rlrt.data.tables import Source
+from rlrt.data.sources import Source
 from rlrt.errors import UserError
 from rlrt.files import write_csv
+from rlrt.validation import check_settings
 
 OWN = ("benchmark", "benchmark_folder", "similarity", "examples", "out")
 KINDS: tuple[Kind, ...] = ("exact", "near", "variant")
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str]) -> None:
     names = parse_list("benchmark", own["benchmark"])
     similarity = number(own, "similarity", DEFAULT_SIMILARITY)
     with user_errors():
-        check_similarity(similarity)
+        check_settings(overlaps, {"similarity": similarity}, "")
     most = count(own, "examples", 3)
     data = compose(list(rest), command_options=OWN).data
     sets = read_benchmarks(names, own.get("benchmark_folder"))

@@ -23,7 +23,7 @@ from rlrt.context.answer import TEMPLATE as ANSWER_TEMPLATE
 from rlrt.context.correct_peer import TEMPLATE as PEER_TEMPLATE
 from rlrt.data.arithmetic import STYLES, Arithmetic, write_solution
 from rlrt.data.prompts import BOXED_INSTRUCTION, Prompts
-from rlrt.model.export import export
+from rlrt.training.exports import export
 
 Example = tuple[tuple[int, ...], tuple[int, ...]]  # ids of a prompt and of a response
 

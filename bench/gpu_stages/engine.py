@@ -137,13 +137,16 @@ class Turns:
             dtype=self.spec.dtype,
         )
         for name in ("sync", "proof", "probe"):
-            self.spent(name, getattr(synced, f"{name}_s"))
+            self.spent(name, synced[f"time/{name}_s"])
         with self.clock("sample"):
             responses = self.engine.sample(prompts, range(len(prompts)), sampling)
         tokens = sum(len(response.ids) for response in responses)
         self.keep(tokens_per_s=tokens / self.seconds["sample"][-1])
-        gap = synced.gap
-        self.keep(gap_mean=gap.mean, gap_max=gap.max, proven_tensors=synced.tensors)
+        self.keep(
+            gap_mean=synced["sync/logprob_gap_mean"],
+            gap_max=synced["sync/logprob_gap"],
+            proven_tensors=synced["sync/proven_tensors"],
+        )
         self.keep(free_awake_gib=self.free())
         with self.clock("sleep"):
             self.engine.sleep()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from rlrt.config.command_line import grow_segments, print_help, report_errors
-from rlrt.evaluation.command import USAGE, parse
+from rlrt.evaluation.arguments import USAGE, parse
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
     grow_segments()
     with report_errors(advice="the same command goes on from here"):
         command = parse(arguments)
-        from rlrt.evaluation.run import evaluate
+        from rlrt.evaluation.evaluate import evaluate
 
         evaluate(command)
 

@@ -43,7 +43,7 @@ def train(config: DictConfig) -> None:
 
 def _check(config: DictConfig, overrides: list[str], folder: Path) -> None:
     """What the run, or the one that it would go on with, comes to on its cards."""
-    from rlrt.config.check import check_run
+    from rlrt.config.assembly import check_run
     from rlrt.config.resume import find_resume_point
 
     check_run(find_resume_point(config, overrides, folder).config)

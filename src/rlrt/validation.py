@@ -12,21 +12,30 @@ one setting against another are code of the constructor.
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from pydantic import AllowInfNan, Strict, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import AllowInfNan, Strict, TypeAdapter, ValidationError, WithJsonSchema
 
-WORDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a finite number",
-    str: "text",
-    NoneType: "null",
+WORDS = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a finite number",
+    "string": "text",
+    "null": "null",
+    "dict": "a mapping",
 }
 # true is no number, 1 is not true, "1" is neither; a number that is due may be whole, but not infinite
 STRICT: dict[Any, Any] = {
@@ -34,10 +43,11 @@ STRICT: dict[Any, Any] = {
     int: Annotated[int, Strict()],
     float: Annotated[float, Strict(), AllowInfNan(False)],
     str: Annotated[str, Strict()],
-    Path: str | Path,
+    Path: Annotated[str | Path, WithJsonSchema({"type": "Path"})],
 }
 OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 DESCRIBED = {"literal_error", "finite_number"}
+BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 Made = TypeVar("Made", bound=Callable[..., Any])
 
 
@@ -81,8 +91,7 @@ def check_settings(make: Callable[..., Any], settings: Mapping[str, Any], group:
                 f"{_full_name(group, name)} is no setting; {group} has: {', '.join(parameters)}"
             )
         if name in hints:
-            part = Mapping[str, Any]
-            _check(value, hints[name], _full_name(group, name), spelled, part)
+            _check(value, hints[name], _full_name(group, name), spelled, Mapping[str, Any])
 
 
 def spelled(value: Any) -> str:
@@ -106,118 +115,91 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _check(value: Any, hint: Any, name: str, show: Callable[[Any], str], part: Any) -> None:
-    """ValueError where a value does not fit; ``part``: what stands for a class of the project."""
+def _check(value: Any, hint: Any, name: str, spell: Callable[[Any], str], any_class: Any) -> None:
+    """ValueError where a value does not fit; ``any_class`` is the type of whatever is due for a class."""
+    adapter = _adapter(hint, any_class)
     try:
-        _adapter(hint, part).validate_python(value)
+        adapter.validate_python(value)
     except ValidationError as error:
         problems = {problem["type"]: problem for problem in error.errors(include_url=False)}
         outside = [problem for kind, problem in problems.items() if kind in OUT_OF_RANGE]
-        description = _description(hint)
+        schema = adapter.json_schema()
+        description = _collected(schema, ("description",)).get("description")
         if description is not None and (outside or problems.keys() & DESCRIBED):
             joint = "; " if description.startswith("allowed") else ", "
-            raise ValueError(f"{name} is {show(value)}{joint}{description}") from None
+            raise ValueError(f"{name} is {spell(value)}{joint}{description}") from None
         if outside:
-            value, allowed = outside[0]["input"], range_in_words(hint)
+            value, allowed = outside[0]["input"], _range_in_words(schema)
         else:
-            allowed = f"be {type_in_words(hint)}"
-        raise ValueError(f"{name} is {show(value)}, it must {allowed}") from None
+            allowed = f"be {_type_in_words(schema)}"
+        raise ValueError(f"{name} is {spell(value)}, it must {allowed}") from None
 
 
 @cache
-def _adapter(hint: Any, part: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(_strict(hint, part))
+def _adapter(hint: Any, any_class: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(_strict(hint, any_class))
 
 
-def _strict(hint: Any, part: Any) -> Any:
-    """The hint with strict scalars, any list for a tuple, and ``part`` for every other class."""
+def _strict(hint: Any, any_class: Any) -> Any:
+    """The hint with strict scalars, a list for any sequence, and ``any_class`` for every other class."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return Annotated[_strict(inner[0], part), *inner[1:]]
+        return Annotated[_strict(inner[0], any_class), *inner[1:]]
     if origin in (Union, UnionType):
-        return Union[tuple(_strict(choice, part) for choice in inner)]  # noqa: UP007
+        return Union[tuple(_strict(choice, any_class) for choice in inner)]  # noqa: UP007
     if origin is tuple:
-        return tuple[tuple(x if x is Ellipsis else _strict(x, part) for x in inner)]  # type: ignore[misc]
-    if _is_list(origin):
-        return list[_strict(inner[0], part)]  # type: ignore[misc]
-    if hint is Any or hint is None or hint is NoneType or origin is Literal:
+        return tuple[tuple(x if x is Ellipsis else _strict(x, any_class) for x in inner)]  # type: ignore[misc]
+    if isinstance(origin, type) and issubclass(list, origin):
+        return list[_strict(inner[0], any_class)]  # type: ignore[misc]
+    if hint in (Any, None, NoneType) or origin is Literal:
         return hint
-    return STRICT.get(hint, part)
+    name = getattr(hint, "__name__", str(hint))
+    return STRICT.get(hint, Annotated[any_class, WithJsonSchema({"type": name})])
 
 
-def _is_list(origin: Any) -> bool:
-    return isinstance(origin, type) and issubclass(list, origin)
+def _type_in_words(schema: Mapping[str, Any]) -> str:
+    """The type of a JSON schema without its range: "null or a whole number"."""
+    if "anyOf" in schema:
+        return " or ".join(sorted({_type_in_words(choice) for choice in schema["anyOf"]}))
+    if choices := schema.get("enum", [schema["const"]] if "const" in schema else None):
+        return "one of " + ", ".join(map(str, choices))
+    if "prefixItems" in schema:
+        items = schema["prefixItems"]
+        return f"a list of {len(items)}, each {_type_in_words(items[0])}"
+    if "items" in schema:
+        return f"a list, each {_type_in_words(schema['items'])}"
+    return WORDS.get(schema["type"], f"a {schema['type']}")
 
 
-def type_in_words(hint: Any) -> str:
-    """A hint without its range: "null or a whole number"."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return type_in_words(inner[0])
-    if hint in WORDS:
-        return WORDS[hint]
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, inner))
-    if origin in (Union, UnionType):
-        return " or ".join(sorted({type_in_words(choice) for choice in inner}))
-    if origin is tuple and Ellipsis not in inner:
-        return f"a list of {len(inner)}, each {type_in_words(inner[0])}"
-    return f"a list, each {type_in_words(inner[0])}" if inner else f"a {_class_name(hint)}"
-
-
-def _class_name(hint: Any) -> str:
-    return str(getattr(hint, "__name__", hint))
-
-
-def range_in_words(hint: Any) -> str:
-    """What a hint allows, after "it must": "lie in [0, 1]", "be null or at least 1"."""
-    bounds = _bounds(hint)
-    low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
-    whole = "whole number" in type_in_words(hint)
-    if low is not None and high is not None:
-        left, right = "[" if "ge" in bounds else "(", "]" if "le" in bounds else ")"
-        verb, allowed = "lie", f"in {left}{low}, {high}{right}"
-    elif low is None:
-        verb, allowed = "be", f"at most {high}" if "le" in bounds else f"below {high}"
-    elif "gt" in bounds:
-        verb, allowed = "be", f"at least {low + 1}" if whole else f"above {low}"
+def _range_in_words(schema: Mapping[str, Any]) -> str:
+    """What a JSON schema allows, after "it must": "lie in [0, 1]", "be null or at least 1"."""
+    bounds = _collected(schema, BOUNDS)
+    low, above, high, below = map(bounds.get, BOUNDS)
+    types = _type_in_words(schema)
+    optional, whole = "null" in types, "whole number" in types
+    has_low = low is not None or above is not None
+    has_high = high is not None or below is not None
+    if has_low and has_high:
+        left = f"({above}" if low is None else f"[{low}"
+        right = f"{below})" if high is None else f"{high}]"
+        verb, allowed = "lie", f"in {left}, {right}"
+    elif has_high:
+        verb, allowed = "be", f"below {below}" if high is None else f"at most {high}"
+    elif above is not None:
+        verb, allowed = "be", f"at least {above + 1}" if whole else f"above {above}"
     elif low == 0 and not whole:
-        return "be null or not negative" if _is_optional(hint) else "not be negative"
+        return "be null or not negative" if optional else "not be negative"
     else:
         verb, allowed = "be", f"at least {low}"
-    if not _is_optional(hint):
+    if not optional:
         return f"{verb} {allowed}"
     return "be null or " + (allowed if verb == "be" else f"lie {allowed}")
 
 
-def _parts(hint: Any) -> Iterable[Any]:
-    """The hint and all that it is made of, metadata included."""
-    yield hint
-    for inner in get_args(hint):
-        yield from _parts(inner)
-        if isinstance(inner, FieldInfo):
-            yield from inner.metadata
-
-
-def _bounds(hint: Any) -> dict[str, Any]:
-    bounds = {}
-    for part in _parts(hint):
-        for side in ("ge", "gt", "le", "lt"):
-            if not isinstance(part, type) and (bound := getattr(part, side, None)) is not None:
-                bounds[side] = bound
-    return bounds
-
-
-def _is_optional(hint: Any) -> bool:
-    if get_origin(hint) is Annotated:
-        return _is_optional(get_args(hint)[0])
-    return NoneType in get_args(hint)
-
-
-def _description(hint: Any) -> str | None:
-    texts: Sequence[str] = [
-        part.description
-        for part in _parts(hint)
-        if isinstance(part, FieldInfo) and part.description
-    ]
-    return texts[0] if texts else None
+def _collected(schema: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The values of these keywords, wherever a JSON schema has them."""
+    values = {name: schema[name] for name in names if name in schema}
+    for inner in (*schema.get("anyOf", []), *schema.get("prefixItems", []), schema.get("items")):
+        if isinstance(inner, Mapping):
+            values = _collected(inner, names) | values
+    return values

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.paths import ROOT
 
-from rlrt.config.check import check_run
+from rlrt.config.assembly import check_run
 from rlrt.config.command_line import require_driver, require_versions
 from rlrt.config.compose import compose
 from rlrt.errors import UserError

@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 from tests.paths import TINY
 from tests.runs import STEPS
 
-from rlrt.model.export import read_origin
 from rlrt.records import read_table, record_files
+from rlrt.training.exports import read_origin
 
 
 def test_the_shared_run_is_whole(run_folder: Path) -> None:

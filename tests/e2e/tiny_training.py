@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.liveness import RankWatch
-from rlrt.training.step_table import StepTable
+from rlrt.training.metrics import StepTable
 
 ROWS = 8
 

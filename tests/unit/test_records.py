@@ -102,7 +102,7 @@ def test_a_problem_may_lack_solution_and_feedback(record: Path) -> None:
 
 
 def written(folder: Path, credit: Credit | None = None) -> list[dict[str, Any]]:
-    sampled, batch, _, own = step_of()
+    sampled, batch, own, _ = step_of()
     write_records(folder, 12, sampled.rollouts, [f"q{r}" for r in range(8)], batch, credit or own)
     table = pq.read_table(folder / "step=000012.parquet")
     assert table.schema.equals(SCHEMA)
@@ -111,7 +111,7 @@ def written(folder: Path, credit: Credit | None = None) -> list[dict[str, Any]]:
 
 
 def test_a_row_per_rollout_and_a_number_per_token(tmp_path: Path) -> None:
-    sampled, batch, _, credit = step_of()
+    sampled, batch, credit, _ = step_of()
     rows = written(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step=000012.parquet"]
     assert [row["prompt"] for row in rows] == [f"q{r}" for r in range(8)]
@@ -146,7 +146,7 @@ def test_what_was_not_scored_is_null_and_what_is_empty_is_not(tmp_path: Path) ->
 
 def test_distillation_weights_are_recorded_and_an_absent_advantage_is_null(tmp_path: Path) -> None:
     weights = torch.arange(32.0).view(8, 4) * step_of()[1].response_mask_BT
-    credit = replace(step_of()[3], distillation_BT=weights, advantages_B=None)
+    credit = replace(step_of()[2], distillation_BT=weights, advantages_B=None)
     rows = written(tmp_path, credit)
     assert [row["distillation"] for row in rows] == [
         weights[i, :length].tolist() for i, length in enumerate(LENGTHS)
@@ -155,6 +155,6 @@ def test_distillation_weights_are_recorded_and_an_absent_advantage_is_null(tmp_p
 
 
 def test_half_precision_is_recorded_too(tmp_path: Path) -> None:
-    credit = step_of()[3]
+    credit = step_of()[2]
     half = replace(credit, advantages_BT=credit.advantages_BT.bfloat16())
     assert written(tmp_path, half)[0]["credit"] == [0.75, 0.75]

@@ -25,6 +25,7 @@ class Method:
         pair: tuple[float, float] = (0.0, 1.0),
         top: Annotated[PositiveInt | None, Field(description="it must be 1 or null")] = None,
         part: "Method | None" = None,
+        shape: dict[str, int] | None = None,
     ) -> None:
         self.mixing = mixing
 
@@ -91,6 +92,8 @@ def test_a_dataclass_and_settings_that_do_not_exist() -> None:
         Sizes(0)
     with pytest.raises(ValueError, match=r"^credit\.mixin is no setting; credit has: mixing, rad"):
         check_settings(Method, {"mixin": 1}, "credit")
+    with pytest.raises(ValueError, match=r"^credit\.shape is 3, it must be a mapping or null$"):
+        check_settings(Method, {"shape": 3}, "credit")
     with pytest.raises(ValueError, match=r"^seed is true, it must be a whole number$"):
         check_settings(_seeded, {"seed": True}, "")
 

@@ -219,8 +219,8 @@ def handwritten_batch(
         responses=tuple(rollout.response or "" for rollout in rollouts),
     )
     lengths_B = torch.tensor([rollout.length for rollout in rollouts])
-    reads_B, distils_B = assigner.reads_teacher(outcomes, step), assigner.distils(outcomes, step)
-    context_B = torch.tensor([rollout.has_context for rollout in rollouts]) & (reads_B | distils_B)
+    reads_B, distills_B = assigner.reads_teacher(outcomes, step), assigner.distills(outcomes, step)
+    context_B = torch.tensor([rollout.has_context for rollout in rollouts]) & (reads_B | distills_B)
     scored_B = context_B & reads_B
     student_B = assigner.reads_student(outcomes, context_B, step)
     return ScoredBatch(

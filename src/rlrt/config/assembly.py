@@ -1,4 +1,4 @@
-"""A run built from its configuration, cheapest parts first, and ready to start."""
+"""A run built from its configuration, cheapest parts first, and ready to start; or only checked."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from rlrt.config.command_line import console, print_once, quiet_libraries
 from rlrt.config.components import (
@@ -17,14 +17,15 @@ from rlrt.config.components import (
     pin_commits,
 )
 from rlrt.config.compose import build, shared_settings, user_errors
-from rlrt.config.memory import fit_to_cards
+from rlrt.config.memory import check_memory, fit_to_cards
 from rlrt.config.problem_sets import read_problems
 from rlrt.data.module import ProblemDataModule
 from rlrt.data.prompts import Prompts
+from rlrt.data.rows import UnreachableError
 from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError, is_rank_zero, one_line
 from rlrt.files import write_atomically
-from rlrt.loss.divergences import Divergence
+from rlrt.hub import is_local
 from rlrt.loss.objective import Objective
 from rlrt.model.load import (
     chosen_attention,
@@ -43,10 +44,10 @@ from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.exports import Exports
 from rlrt.training.liveness import RankWatch
+from rlrt.training.metrics import MetricsCSV
 from rlrt.training.module import PolicyModule
-from rlrt.training.rollouts import RolloutCallback, RolloutParts
+from rlrt.training.rollouts import RolloutCallback
 from rlrt.training.sampler import RolloutSettings
-from rlrt.training.step_table import MetricsCSV
 from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Update
 from rlrt.training.view import LiveView
@@ -72,7 +73,7 @@ class Run:
         """Train, evaluate the last weights, export them; ``verified``: the checkpoint is known whole."""
         self.checkpoints.unverified = None if verified else checkpoint
         print_once(f"run folder: {self.folder}\nstarting {type(self.rollouts.engine).__name__} …")
-        with self.rollouts.parts.judge.verifier, self.watch:
+        with self.rollouts.judge.verifier, self.watch:
             try:
                 self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint)
             except SystemExit:  # what Lightning makes of Ctrl-C
@@ -125,13 +126,13 @@ def _build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     tokenizer = load_tokenizer(policy_path)
     prompts = Prompts(tokenizer, **asdict(components.prompts))
     shape = load_config(policy_path)
-    model_tokens = require_lengths(components, shape, tokenizer)
+    model_tokens = _require_lengths(components, shape, tokenizer)
     stops = stop_token_ids(policy_path, tokenizer)
     spec = EngineSpec(policy_path, stops, components.dtype, training.longest_sequence)
     device = "cpu"
     if config.trainer.accelerator == "gpu":
         device = "cuda"
-        components, spec = fit_to_cards(config, components, spec, shape, teacher_shape(components))
+        components, spec = fit_to_cards(config, components, spec, shape, _teacher_shape(components))
     kernels = chosen_kernels(model.kernels, shape.model_type, device)
     attention = chosen_attention(model.attention, device)
     problems = read_problems(
@@ -146,15 +147,13 @@ def _build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
     data = ProblemDataModule(*problems, components.run.seed, *sizes, updates)
     rollouts = RolloutCallback(
         _rollout_settings(components, model_tokens),
-        RolloutParts(
-            components.engine,
-            spec,
-            prompts,
-            Judge(tokenizer, components.verifier),
-            components.credit,
-            components.context,
-            components.evaluator,
-        ),
+        components.engine,
+        spec,
+        prompts,
+        Judge(tokenizer, components.verifier),
+        components.credit,
+        components.context,
+        components.evaluator,
         updates,
         folder,
         first_step,
@@ -235,8 +234,7 @@ def _rollout_settings(components: Components, model_tokens: int) -> RolloutSetti
     )
 
 
-@user_errors()
-def require_lengths(
+def _require_lengths(
     components: Components, shape: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None
 ) -> int:
     """Tokens that policy and teacher take; UserError where that is too short for the run.
@@ -244,10 +242,15 @@ def require_lengths(
     Without a tokenizer another model that teaches is not looked at.
     """
     components.engine.require_shape(shape)
-    require_vocabulary(components.credit.divergence, shape.vocab_size)
+    divergence, vocabulary = components.credit.divergence, shape.vocab_size
+    top_k = None if divergence is None else divergence.top_k
+    if top_k is not None and top_k > vocabulary:
+        raise UserError(
+            f"credit.top_k is {top_k}, it must be null or at most {vocabulary}, the model's vocabulary"
+        )
     model_tokens = int(shape.max_position_embeddings)
     if components.teacher.path is not None and tokenizer is not None:
-        model_tokens = min(model_tokens, teacher_tokens(components.teacher, tokenizer, shape))
+        model_tokens = min(model_tokens, _teacher_tokens(components.teacher, tokenizer, shape))
     longest = components.training.longest_sequence
     if longest > model_tokens:
         raise UserError(
@@ -257,36 +260,26 @@ def require_lengths(
     return model_tokens
 
 
-def require_vocabulary(divergence: Divergence | None, vocabulary: int) -> None:
-    """UserError where a divergence keeps more tokens than there are."""
-    top_k = None if divergence is None else divergence.top_k
-    if top_k is not None and top_k > vocabulary:
-        raise UserError(
-            f"credit.top_k is {top_k}, it must be null or at most {vocabulary}, the model's vocabulary"
-        )
-
-
-def teacher_folder(teacher: Teacher) -> str:
+def _teacher_folder(teacher: Teacher) -> str:
     """The folder of a separate teacher's configuration and tokenizer; ValueError where there is none."""
     at = teacher.commit or teacher.revision
     return policy_folder(str(teacher.path), weights=False, setting=TEACHER, revision=at)
 
 
-def teacher_shape(components: Components) -> PretrainedConfig | None:
+def _teacher_shape(components: Components) -> PretrainedConfig | None:
     """The configuration of a teacher that is another model; None for the policy's own."""
     if components.teacher.path is None:
         return None
-    return load_config(teacher_folder(components.teacher), TEACHER)
+    return load_config(_teacher_folder(components.teacher), TEACHER)
 
 
-@user_errors()
-def teacher_tokens(
+def _teacher_tokens(
     teacher: Teacher, tokenizer: PreTrainedTokenizerBase, policy: PretrainedConfig
 ) -> int:
     """The longest sequence that a separate teacher takes; UserError where it cannot read the policy's
     token ids: another tokenizer, or logits of another width.
     """
-    folder = teacher_folder(teacher)
+    folder = _teacher_folder(teacher)
     own = load_tokenizer(folder, setting=TEACHER)
     if own.get_vocab() != tokenizer.get_vocab():
         raise UserError(
@@ -300,3 +293,61 @@ def teacher_tokens(
             f"policy's {policy.vocab_size}: they must be equal"
         )
     return int(shape.max_position_embeddings)
+
+
+@user_errors()
+def check_run(config: DictConfig) -> None:
+    """Print what of the run is sound and what could not be checked; UserError where it cannot start.
+
+    Nothing is loaded or written.
+    """
+    quiet_libraries()
+    components = pin_commits(build_components(config))
+    print_once("settings and components: valid")
+    shape, tokenizer = _shape_and_tokenizer(components)
+    if tokenizer is not None:
+        print_once("model, tokenizer and stop tokens: found")
+    model_tokens = _require_lengths(components, shape, tokenizer)
+    longest = components.training.longest_sequence
+    print_once(f"longest sequence: {longest} tokens of the {model_tokens} that the model takes")
+    _check_problems(components, tokenizer)
+    if config.trainer.accelerator != "gpu":
+        print_once("would start, on the CPU")
+        return
+    teacher = _teacher_shape(components) if tokenizer is not None else None
+    check_memory(config, components, shape, teacher)
+
+
+def _shape_and_tokenizer(
+    components: Components,
+) -> tuple[PretrainedConfig, PreTrainedTokenizerBase | None]:
+    """The policy's configuration and tokenizer; the preset's shape alone where they cannot be reached."""
+    model = components.model
+    try:
+        folder = policy_folder(model.path, weights=False, revision=model.at)
+    except (ValueError, OSError) as error:
+        if model.shape is None or is_local(model.path):
+            raise
+        print_once(f"tokenizer and prompts: not checked ({one_line(error)})")
+        return AutoConfig.for_model(**model.shape), None
+    tokenizer = load_tokenizer(folder)
+    stop_token_ids(folder, tokenizer)
+    return load_config(folder), tokenizer
+
+
+def _check_problems(components: Components, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Read and count the problems; where they or their prompts cannot be reached, say so."""
+    source, limit = components.source, components.training.max_prompt_tokens
+    try:
+        with user_errors():
+            if tokenizer is not None:
+                prompts = Prompts(tokenizer, **asdict(components.prompts))
+                read_problems(source, components.context, prompts, limit)
+                return
+            for name, read in (("train", source.train), ("held out", source.held_out)):
+                count = len(read().problems)
+                print_once(f"{name} problems: {count}, the lengths of their prompts not checked")
+    except UserError as error:
+        if not isinstance(error.__cause__, UnreachableError):
+            raise
+        print_once(f"problems: not checked ({error})")

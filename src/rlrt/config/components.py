@@ -10,12 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rlrt.config.command_line import needs_gpu, no_gpu_error
-from rlrt.config.compose import build, check_part, user_errors
+from rlrt.config.compose import build, check_node, user_errors
 from rlrt.config.problem_sets import build_source
 from rlrt.context.context import Context
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.module import ProblemSource
-from rlrt.data.tables import HubSource
+from rlrt.data.sources import HubSource
 from rlrt.engine.engine import Engine
 from rlrt.errors import UserError
 from rlrt.hub import find_commit, is_local, refuse_unused
@@ -233,7 +233,7 @@ def _checked_dtype(config: DictConfig) -> torch.dtype:
     named = isinstance(strategy, str) and strategy != "auto"
     _require(config, "strategy", not named, "auto; strategy=<name> chooses another")
     for node in (config.trainer, *config.logger.values()):
-        check_part(node)
+        check_node(node)
     if needs_gpu(config) and not torch.cuda.is_available():
         raise no_gpu_error(config)
     return DTYPES[config.trainer.precision]

@@ -1,4 +1,4 @@
-"""The border to Hydra: a configuration composed, and a part built from its node.
+"""The border to Hydra: a configuration composed, and a component built from its node.
 
 All that a user can get wrong here ends in a ``UserError``, one sentence.
 """
@@ -6,8 +6,8 @@ All that a user can get wrong here ends in a ``UserError``, one sentence.
 import json
 import pkgutil
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
 MOVED = {
     "rlrt.assembly.settings": "rlrt.config.components",
     "rlrt.config.schema": "rlrt.config.components",
+    "rlrt.data.tables": "rlrt.data.sources",
     "rlrt.evaluation.evaluator": "rlrt.training.evaluator",
     "rlrt.evaluation.sampling": "rlrt.evaluation.plan",
     "rlrt.loss.aggregation": "rlrt.loss.objective",
@@ -55,13 +56,13 @@ def compose(
         group, _, choice = word.partition("=")
         if choice == "null" and (CONFIGS / group).is_dir():  # of which Hydra names no group
             raise UserError(f"{group} is null, it must name a file of configs/{group}")
-    inside = GlobalHydra.instance().is_initialized()  # of hydra.main, which allows no second one
+    within_hydra: AbstractContextManager[Any] = nullcontext()
+    if (
+        not GlobalHydra.instance().is_initialized()
+    ):  # hydra.main has done it, and allows no second one
+        within_hydra = hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
     try:
-        with (
-            nullcontext()
-            if inside
-            else hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
-        ):
+        with within_hydra:
             try:
                 config = hydra.compose(name, overrides)
             except MissingConfigException as error:
@@ -87,22 +88,25 @@ def _unknown_setting(
     if unknown is None:
         return one_line(error)
     name = unknown[1]
-    others = [word for word in overrides if word.split("=")[0] != name]
     group, _, last = name.rpartition(".")
-    there = OmegaConf.select(hydra.compose(config, others), group) if group else None
     if group == "strategy":
         return (
             f"{name} is no setting: those of a strategy are the trainer's, trainer.strategy.{last}"
         )
-    if group and not isinstance(there, DictConfig):
+    known = hydra.compose(config, [word for word in overrides if word.split("=")[0] != name])
+    settings = OmegaConf.select(known, group) if group else known
+    if not isinstance(settings, DictConfig):
         return f"{name} is no setting: there is no group {group}"
-    names = there.keys() if there else [*command_options, *hydra.compose(config, others)]
+    names = settings.keys() if group and settings else [*command_options, *known]
     choices = ", ".join(str(key) for key in names if not str(key).startswith("_"))
     return f"{last} is no setting{f' of {group}' if group else ''}; allowed: {choices}"
 
 
 def load_yaml(path: Path) -> DictConfig:
-    """The settings of a YAML file, with all interpolations resolved; UserError where it holds none."""
+    """The settings of a YAML file, with all interpolations resolved; UserError where it holds none.
+
+    A constructor that has moved is named where it is now.
+    """
     try:
         config = OmegaConf.load(path)
         OmegaConf.resolve(config)
@@ -110,16 +114,21 @@ def load_yaml(path: Path) -> DictConfig:
         raise UserError(f"{path} is damaged ({type(error).__name__})") from error
     if not isinstance(config, DictConfig):
         raise UserError(f"{path} is damaged: it holds no settings")
-    for group in config.values():
-        if isinstance(group, DictConfig):
-            module, _, name = str(group.get("_target_")).rpartition(".")
-            if module in MOVED:
-                group["_target_"] = f"{MOVED[module]}.{name}"
+    _rename_moved(config)
     return config
 
 
+def _rename_moved(node: DictConfig) -> None:
+    for key, value in node.items():
+        if isinstance(value, DictConfig):
+            _rename_moved(value)
+        elif key == "_target_":
+            module, _, name = str(value).rpartition(".")
+            node[key] = f"{MOVED.get(module, module)}.{name}" if module else value
+
+
 def load_settings(path: Path) -> dict[str, Any]:
-    """The same as plain groups, lists and values."""
+    """The settings of a YAML file as plain mappings, lists and values; UserError as in ``load_yaml``."""
     settings: Any = OmegaConf.to_container(load_yaml(path))
     return dict(settings)
 
@@ -149,7 +158,7 @@ def build(node: DictConfig | None, **arguments: Any) -> Any:
     """Instantiate a ``_target_`` node; what its constructor refuses becomes a UserError."""
     if not node:
         return None
-    key = check_part(node)
+    key = check_node(node)
     try:
         return hydra.utils.instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
@@ -159,8 +168,8 @@ def build(node: DictConfig | None, **arguments: Any) -> Any:
         raise UserError(sentence if key in sentence else f"{key}: {sentence}") from error
 
 
-def check_part(node: DictConfig) -> str:
-    """The node's name; UserError where a setting of it, or of a part within, does not fit."""
+def check_node(node: DictConfig) -> str:
+    """The node's full name; UserError where a setting of it, or of a node within, does not fit."""
     key = str(node._get_full_key(None))
     try:
         settings = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
@@ -168,14 +177,14 @@ def check_part(node: DictConfig) -> str:
         raise UserError(f"{error.full_key} is missing, it has no default") from error
     except OmegaConfBaseException as error:
         raise UserError(one_line(error)) from error
-    _check_part(settings, key)
+    _check_settings_within(settings, key)
     return key
 
 
-def _check_part(settings: Any, key: str) -> None:
+def _check_settings_within(settings: Any, key: str) -> None:
     if isinstance(settings, list):
-        for number, part in enumerate(settings):
-            _check_part(part, f"{key}[{number}]")
+        for number, item in enumerate(settings):
+            _check_settings_within(item, f"{key}[{number}]")
     if not isinstance(settings, dict) or "_target_" not in settings:
         return
     try:
@@ -186,7 +195,7 @@ def _check_part(settings: Any, key: str) -> None:
     with user_errors():
         check_settings(make, own, key)
     for name, value in own.items():
-        _check_part(value, f"{key}.{name}")
+        _check_settings_within(value, f"{key}.{name}")
 
 
 @contextmanager
@@ -200,30 +209,30 @@ def user_errors() -> Iterator[None]:
         raise UserError(one_line(error)) from error
 
 
-def register_resolvers() -> None:
-    """Make them known to OmegaConf; again does no harm.
-
-    ``${project:models/tiny}``: a path under the project root, whatever the working directory.
-    ``${by_kind:{base: 1.0, instruct: 0.5, thinking: 0.2}}``: the value for ``model.kind``.
-    ``${run_name:<experiment>,<credit>,<model>}``: the experiment, or credit and model without one.
-    ``${share:0.2,${training.max_response_tokens}}``: so much of a count, rounded, at least 1.
-    """
-
-    def by_kind(values: DictConfig, *, _root_: DictConfig) -> Any:
-        kind = _root_.model.kind
-        if kind not in values:
-            raise ValueError(f"model.kind is {kind}, it must be one of {', '.join(values)}")
-        return values[kind]
-
-    def run_name(experiment: str | None, credit: str, model: str) -> str:
-        return f"{credit}_{model}" if experiment in (None, "null") else f"{experiment}_{model}"
-
-    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-    OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
-    OmegaConf.register_new_resolver("by_kind", by_kind, replace=True)
-    OmegaConf.register_new_resolver(
-        "share", lambda part, count: max(1, round(part * count)), replace=True
-    )
+def _by_kind(values: DictConfig, *, _root_: DictConfig) -> Any:
+    kind = _root_.model.kind
+    if kind not in values:
+        raise ValueError(f"model.kind is {kind}, it must be one of {', '.join(values)}")
+    return values[kind]
 
 
-register_resolvers()
+def _run_name(experiment: str | None, credit: str, model: str) -> str:
+    return f"{credit}_{model}" if experiment in (None, "null") else f"{experiment}_{model}"
+
+
+def _share(share: float, count: int) -> int:
+    return max(1, round(share * count))
+
+
+RESOLVERS: dict[str, Callable[..., Any]] = {
+    # ${project:models/tiny}: a path under the project root, whatever the working directory
+    "project": lambda path: str(PROJECT / path),
+    # ${by_kind:{base: 1.0, instruct: 0.5, thinking: 0.2}}: the value for model.kind
+    "by_kind": _by_kind,
+    # ${run_name:<experiment>,<credit>,<model>}: the experiment, or credit and model without one
+    "run_name": _run_name,
+    # ${share:0.2,${training.max_response_tokens}}: so much of a count, rounded, at least 1
+    "share": _share,
+}
+for resolver_name, resolver in RESOLVERS.items():
+    OmegaConf.register_new_resolver(resolver_name, resolver, replace=True)

@@ -25,7 +25,7 @@ from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
 from rlrt.model.policy import Policy, score_responses
 from rlrt.reward.judge import Judge
 from rlrt.training.sampler import RolloutSettings, Sampler
-from rlrt.training.scoring import teacher_views
+from rlrt.training.scoring import render_teacher_prompts
 
 CHECKED_ROWS = 32  # whose ids are decoded to know the tokenizer
 
@@ -74,11 +74,10 @@ class LoadedRun:
             )
         demonstrations = self.context(rollouts, step)
         every = torch.ones(len(rollouts), dtype=torch.bool)
-        return list(
-            teacher_views(
-                rollouts, demonstrations, every, self.prompts, self.max_model_tokens
-            ).prompts
+        prompts, _ = render_teacher_prompts(
+            rollouts, demonstrations, every, self.prompts, self.max_model_tokens
         )
+        return list(prompts)
 
     def require_tokenizer(self, rollouts: Sequence[Rollout]) -> None:
         """UserError where the records were written with another tokenizer than the policy's."""

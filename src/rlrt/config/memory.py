@@ -7,9 +7,8 @@ AdamW's moments live, and which share of a card is the engine's.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from transformers import PretrainedConfig
 
-from rlrt.config.command_line import console
+from rlrt.config.command_line import console, print_once
 from rlrt.config.components import Components, rank_count
 from rlrt.engine.engine import EngineSpec
 from rlrt.errors import UserError, is_rank_zero
@@ -28,14 +27,19 @@ from rlrt.training.optimization import Moments
 from rlrt.training.performance import Shape
 
 GB = 10**9
-FLOAT, HALF = 4, 2  # bytes of a number
+FLOAT, HALF = 4, 2  # bytes of a float32 and of a bfloat16
 CONTEXT = 2.0 * GB  # CUDA, NCCL, fragments, and what a sleeping engine keeps
 ENGINE_WORK = 2.0 * GB  # an engine's activations, logits of its sequences, CUDA graphs
-TOKENS = 1024  # a token budget that is proposed is a multiple of it
-NOTHING = "no setting makes it fit: choose a smaller model or larger cards"
+BUDGET_STEP = 1024  # a token budget that is proposed is a multiple of it
+USUAL_CARDS = (
+    (1, 80.0),
+    (1, 141.0),
+    (8, 80.0),
+)  # cards and GB of each, shown where no card is found
 
-# a setting as it is typed, and the fields of the demand with it
-Change = tuple[str, dict[str, Any]]
+Change = tuple[
+    str, dict[str, Any]
+]  # a setting as it is typed, and the fields of the demand with it
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,14 @@ class ModelSize:
         )
 
     @property
-    def table(self) -> int:
+    def embedding(self) -> int:
         """Parameters of the embedding, and of an output head."""
         return self.shape.vocabulary * self.shape.hidden
 
     @property
     def root(self) -> int:
-        """Parameters outside the layers."""
-        return self.table * (1 if self.tied else 2)
+        """Parameters outside the layers, which FSDP keeps in its root module."""
+        return self.embedding * (1 if self.tied else 2)
 
     @property
     def layer(self) -> float:
@@ -93,7 +97,7 @@ class Demand:
     tensor_parallel: int = 1
 
     @property
-    def number(self) -> int:
+    def pass_bytes(self) -> int:
         """Bytes of a number in a pass."""
         return HALF if self.low else FLOAT
 
@@ -110,7 +114,6 @@ class Estimate:
     its weights fit. ``engine_share`` of the card is the engine's.
     """
 
-    card: float
     updating: dict[str, float]
     sampling: dict[str, float]
     on_host: float
@@ -122,64 +125,68 @@ class Estimate:
 
 def estimate(demand: Demand, card: float) -> Estimate:
     """What ``demand`` comes to on cards of so many bytes."""
-    held = _held(demand)
-    gathered = _gathered(demand)
+    policy, held = demand.policy, _held(demand)
     updating = {
         **held,
-        "gradients": demand.policy.parameters * FLOAT / demand.cards,
-        "gathered layers, embedding, head": sum(gathered),
+        "gradients": policy.parameters * FLOAT / demand.cards,
+        "gathered layers, embedding, head": _gathered(demand),
         **_pass(demand),
         "CUDA context, sleeping engine": CONTEXT,
     }
-    trainer = {**held, "CUDA context, proof of the sync": CONTEXT + _scored(demand)}
-    beside = sum(trainer.values())
+    trainer = {**held, "CUDA context, proof of the sync": CONTEXT + _proof(demand)}
+    beside_engine = sum(trainer.values())
+    host = 2 * FLOAT * policy.parameters / demand.hosts if demand.on_host else 0.0
     if not demand.engine:
-        fits = max(sum(updating.values()), beside) <= card
-        return Estimate(card, updating, trainer, _on_host(demand), 0.0, 0, 0.0, fits)
-    share = 1 - beside / card if demand.engine_share is None else demand.engine_share
-    weights = _engine_weights(demand)
+        fits = max(sum(updating.values()), beside_engine) <= card
+        return Estimate(updating, trainer, host, 0.0, 0, 0.0, fits)
+    share = 1 - beside_engine / card if demand.engine_share is None else demand.engine_share
+    # the engine's head is apart from its embedding, also where the policy's are tied
+    entries = policy.parameters - policy.root + 2 * policy.embedding
+    weights = entries * demand.pass_bytes / demand.tensor_parallel
     left = share * card - weights - ENGINE_WORK
     tokens = max(int(left / _cache_bytes(demand)), 0)
     sampling = {**trainer, "engine's weights": weights, "engine's working memory": ENGINE_WORK}
     fits = (
         sum(updating.values()) <= card
-        and beside + share * card <= card * (1 + 1e-9)
+        and beside_engine + share * card <= card * (1 + 1e-9)
         and tokens >= demand.longest_sequence
     )
-    return Estimate(card, updating, sampling, _on_host(demand), left, tokens, share, fits)
+    return Estimate(updating, sampling, host, left, tokens, share, fits)
 
 
 def resolve_moments(demand: Demand, card: float) -> Demand:
-    """``demand`` with AdamW's moments on the host where auto is asked and the card would not hold them."""
+    """``demand`` with AdamW's moments on the host where auto is set and the card would not hold them."""
     if demand.moments != "auto":
         return demand
-    there = replace(demand, moments="device")
-    return there if estimate(there, card).fits else replace(demand, moments="host")
+    on_device = replace(demand, moments="device")
+    return on_device if estimate(on_device, card).fits else replace(demand, moments="host")
 
 
 def fitting_changes(demand: Demand, card: float, divisible: int) -> list[str]:
     """Settings with which the run fits, one change each, of a setting with many values the one nearest
-    to what is asked; where none is enough, all together. The number of cards must divide ``divisible``.
+    to what is set; where none is enough, all together. The number of cards must divide ``divisible``.
     """
 
-    def first(values: Iterable[Change], before: Demand, words: list[str]) -> list[str]:
-        tried = ((said, replace(before, **fields)) for said, fields in values)
-        fitting = (
-            said for said, other in tried if estimate(resolve_moments(other, card), card).fits
-        )
-        return [" with ".join([said, *words]) for said in islice(fitting, 1)]
+    def fits(changed: Demand) -> bool:
+        return estimate(resolve_moments(changed, card), card).fits
 
-    *settings, counts = map(list, _changes(demand, divisible))
-    cures = [cure for values in (*settings, counts) for cure in first(values, demand, [])]
-    if cures:
-        return cures
+    def first_fitting(values: Sequence[Change], base: Demand, *also: str) -> list[str]:
+        for setting, fields in values:
+            if fits(replace(base, **fields)):
+                return [" with ".join([setting, *also])]
+        return []
+
+    settings, counts = _changes(demand), _card_counts(demand, divisible)
+    single = [change for values in (*settings, counts) for change in first_fitting(values, demand)]
+    if single:
+        return single
     words: list[str] = []
     least = demand
-    for said, fields in (values[-1] for values in settings if values):  # what takes least
-        words, least = [*words, said], replace(least, **fields)
-    if words and estimate(resolve_moments(least, card), card).fits:
+    for setting, fields in (values[-1] for values in settings):  # of each what takes least
+        words, least = [*words, setting], replace(least, **fields)
+    if words and fits(least):
         return [" with ".join(words)]
-    return first(counts, least, words)
+    return first_fitting(counts, least, *words)
 
 
 def require_memory(demand: Demand, card: float, divisible: int) -> None:
@@ -187,50 +194,52 @@ def require_memory(demand: Demand, card: float, divisible: int) -> None:
     needed = estimate(demand, card)
     if needed.fits:
         return
-    several = f"{demand.cards} cards" if demand.cards > 1 else "one card"
+    cards = f"{demand.cards} cards" if demand.cards > 1 else "one card"
     where = "host" if demand.on_host else "device"
-    said = (
-        f"{several} of {card / GB:.0f} GB cannot hold this run: each needs "
+    sentence = (
+        f"{cards} of {card / GB:.0f} GB cannot hold this run: each needs "
         f"{sum(needed.updating.values()) / GB:.0f} GB in an update with AdamW's moments on the {where}"
     )
     if demand.engine:
-        beside = sum(needed.sampling.values())
-        lowest = _cache_bytes(demand) * demand.longest_sequence
-        said += (
-            f", and {(beside + lowest) / GB:.0f} GB while sampling with one longest sequence "
+        least = sum(needed.sampling.values()) + _cache_bytes(demand) * demand.longest_sequence
+        sentence += (
+            f", and {least / GB:.0f} GB while sampling with one longest sequence "
             f"of {demand.longest_sequence} tokens"
         )
         if demand.engine_share is not None:
-            said += f", for which engine.gpu_memory_utilization leaves {needed.engine_share:.0%}"
-    cures = fitting_changes(demand, card, divisible)
-    raise UserError(f"{said}; " + ("what fits: " + ", or ".join(cures) if cures else NOTHING))
+            sentence += (
+                f", for which engine.gpu_memory_utilization leaves {needed.engine_share:.0%}"
+            )
+    changes = ", or ".join(fitting_changes(demand, card, divisible))
+    advice = "no setting makes it fit: choose a smaller model or larger cards"
+    raise UserError(f"{sentence}; " + (f"what fits: {changes}" if changes else advice))
 
 
-def _changes(demand: Demand, divisible: int) -> Iterator[Iterable[Change]]:
-    """Of each setting that may help its values, nearest first; the number of cards comes last."""
+def _changes(demand: Demand) -> list[list[Change]]:
+    """Of each setting that may help its values, nearest first."""
+    changes: list[list[Change]] = []
     if not demand.on_host:
-        yield [("training.optimization.moments=host", {"moments": "host"})]
+        changes.append([("training.optimization.moments=host", {"moments": "host"})])
     if demand.engine_share is not None:
-        yield [("engine.gpu_memory_utilization=null", {"engine_share": None})]
+        changes.append([("engine.gpu_memory_utilization=null", {"engine_share": None})])
     if not demand.checkpointing:
-        yield [("model.gradient_checkpointing=true", {"checkpointing": True})]
+        changes.append([("model.gradient_checkpointing=true", {"checkpointing": True})])
     least = demand.longest_sequence
-    budgets = [n for n in range(demand.token_budget - 1, least, -1) if n % TOKENS == 0]
-    yield [
-        (f"training.token_budget={budget}", {"token_budget": budget})
-        for budget in (*budgets, least)
-        if budget < demand.token_budget
-    ]
-    yield [
+    if least < demand.token_budget:
+        budgets = [n for n in range(demand.token_budget - 1, least, -1) if n % BUDGET_STEP == 0]
+        changes.append(
+            [(f"training.token_budget={n}", {"token_budget": n}) for n in (*budgets, least)]
+        )
+    return changes
+
+
+def _card_counts(demand: Demand, divisible: int) -> list[Change]:
+    """The larger numbers of cards, nearest first."""
+    return [
         (f"strategy=fsdp with at least {count} cards", {"cards": count, "gathers": True})
         for count in range(demand.cards + 1, divisible + 1)
         if divisible % count == 0 and count % demand.tensor_parallel == 0
     ]
-
-
-def on_cards(demand: Demand, count: int) -> Demand:
-    """The run spread over so many cards."""
-    return replace(demand, cards=count, gathers=True)
 
 
 def _held(demand: Demand) -> dict[str, float]:
@@ -245,36 +254,36 @@ def _held(demand: Demand) -> dict[str, float]:
     }
 
 
-def _gathered(demand: Demand) -> tuple[float, float]:
+def _gathered(demand: Demand) -> float:
     """Weights that stand beside their shards for a pass, two layers at a time; gradients of those
     outside the layers before they are summed in float32.
     """
     if not demand.gathers:
-        return 0.0, 0.0
+        return 0.0
     models = [demand.policy] if demand.teacher is None else [demand.policy, demand.teacher]
-    weights = sum((model.root + 2 * model.layer) * demand.number for model in models)
-    return weights, demand.policy.root * (demand.number + FLOAT)
+    weights = sum((model.root + 2 * model.layer) * demand.pass_bytes for model in models)
+    return weights + demand.policy.root * (demand.pass_bytes + FLOAT)
 
 
-def _scored(demand: Demand) -> float:
-    """What it takes to score a few sampled tokens: the policy gathered, all but its layers from a buffer
-    as large as themselves, and a tile of logits.
+def _proof(demand: Demand) -> float:
+    """What the proof of a sync takes, which scores a few sampled tokens: the policy gathered, all but
+    its layers from a buffer as large as themselves, and a tile of logits.
     """
     policy, (rows, columns) = demand.policy, tile_shape("cuda")
-    gathered = (2 * policy.root + 2 * policy.layer) * demand.number if demand.gathers else 0.0
+    gathered = (2 * policy.root + 2 * policy.layer) * demand.pass_bytes if demand.gathers else 0.0
     return gathered + rows * columns * (FLOAT + HALF)
 
 
 def _pass(demand: Demand) -> dict[str, float]:
     """What a pass with gradient of a whole token budget keeps."""
     shape, tokens = demand.policy.shape, demand.token_budget
-    layer = tokens * _layer_bytes(shape, demand.number)
-    inputs = tokens * shape.layers * shape.hidden * demand.number
-    gradients = tokens * demand.number * (3 * shape.intermediate + shape.hidden)
+    layer = tokens * _layer_bytes(shape, demand.pass_bytes)
+    inputs = tokens * shape.layers * shape.hidden * demand.pass_bytes
+    gradients = tokens * demand.pass_bytes * (3 * shape.intermediate + shape.hidden)
     saved = inputs if demand.checkpointing else layer * shape.layers
     rows, columns = tile_shape("cuda")
-    tiles = rows * columns * (2 * FLOAT + demand.number)
-    states = tokens * shape.hidden * (3 * demand.number + FLOAT)
+    tiles = rows * columns * (2 * FLOAT + demand.pass_bytes)
+    states = tokens * shape.hidden * (3 * demand.pass_bytes + FLOAT)
     return {
         "saved layer inputs" if demand.checkpointing else "activations of all layers": saved,
         "a recomputed layer, its gradients": (layer if demand.checkpointing else 0.0) + gradients,
@@ -298,23 +307,11 @@ def _layer_bytes(shape: Shape, number: int) -> float:
     )
 
 
-def _engine_weights(demand: Demand) -> float:
-    """An engine's weights on a card, its head apart from the embedding."""
-    policy = demand.policy
-    entries = policy.parameters - policy.root + 2 * policy.table
-    return entries * demand.number / demand.tensor_parallel
-
-
 def _cache_bytes(demand: Demand) -> float:
     """Keys and values of one token on a card."""
     shape = demand.policy.shape
     heads = max(shape.kv_heads / demand.tensor_parallel, 1)
-    return 2 * shape.layers * heads * shape.head_dim * demand.number
-
-
-def _on_host(demand: Demand) -> float:
-    """AdamW's moments in page-locked memory, on each host."""
-    return 2 * FLOAT * demand.policy.parameters / demand.hosts if demand.on_host else 0.0
+    return 2 * shape.layers * heads * shape.head_dim * demand.pass_bytes
 
 
 def memory_table(columns: Sequence[tuple[Demand, float]], title: str) -> Table:
@@ -324,37 +321,34 @@ def memory_table(columns: Sequence[tuple[Demand, float]], title: str) -> Table:
     table.add_column("", no_wrap=True)
     for demand, card in columns:
         table.add_column(f"{demand.cards} x {card / GB:.0f} GB", justify="right", no_wrap=True)
-    where = ["host" if demand.on_host else "device" for demand, _ in columns]
-    table.add_row("AdamW's moments on the", *where)
+    places = ("host" if demand.on_host else "device" for demand, _ in columns)
+    table.add_row("AdamW's moments on the", *places)
     _section(table, "in an update", [one.updating for one in estimates])
     _section(table, "while the engine samples", [one.sampling for one in estimates])
     if any(one.engine_share for one in estimates):
         table.add_row("left for its cache", *(_gb(one.left) for one in estimates))
         table.add_row("  in tokens", *(f"{one.cached_tokens:,}" for one in estimates))
-        longest = [f"{demand.longest_sequence:,}" for demand, _ in columns]
+        longest = (f"{demand.longest_sequence:,}" for demand, _ in columns)
         table.add_row("  at least one sequence of", *longest)
-        table.add_row("engine's share of a card", *(_share(one) for one in estimates))
+        shares = (f"{max(one.engine_share, 0):.0%}" for one in estimates)
+        table.add_row("engine's share of a card", *shares)
     table.add_row("on each host, page-locked", *(_gb(one.on_host) for one in estimates))
     table.add_row("fits", *("yes" if one.fits else "no" for one in estimates), style="bold")
     return table
 
 
-def _section(table: Table, name: str, parts: Sequence[dict[str, float]]) -> None:
-    table.add_row(name, *(_gb(sum(part.values())) for part in parts), style="bold")
-    for row in parts[0]:
-        if any(part[row] for part in parts):
-            table.add_row(f"  {row}", *(_gb(part[row]) for part in parts))
+def _section(table: Table, name: str, columns: Sequence[dict[str, float]]) -> None:
+    table.add_row(name, *(_gb(sum(column.values())) for column in columns), style="bold")
+    for row in columns[0]:
+        if any(column[row] for column in columns):
+            table.add_row(f"  {row}", *(_gb(column[row]) for column in columns))
 
 
 def _gb(count: float) -> str:
     return f"{count / GB:.1f}" if count else "–"
 
 
-def _share(one: Estimate) -> str:
-    return f"{max(one.engine_share, 0):.0%}"
-
-
-def demand_of(
+def _demand(
     config: DictConfig,
     components: Components,
     policy: PretrainedConfig,
@@ -362,16 +356,10 @@ def demand_of(
 ) -> Demand:
     """What the run asks of its cards; ``teacher``: of another model, None for the policy's own."""
     training, low = components.training, components.dtype == torch.bfloat16
-    sizes = ModelSize.from_config(policy)
-    own = (
-        None
-        if components.teacher.is_policy
-        else sizes
-        if teacher is None
-        else ModelSize.from_config(teacher)
-    )
+    size = ModelSize.from_config(policy)
+    teacher_size = size if teacher is None else ModelSize.from_config(teacher)
     return Demand(
-        policy=sizes,
+        policy=size,
         cards=rank_count(config),
         hosts=config.trainer.num_nodes,
         gathers=low or config.trainer.strategy != "auto",
@@ -380,7 +368,7 @@ def demand_of(
         token_budget=training.token_budget,
         longest_sequence=training.longest_sequence,
         checkpointing=components.model.gradient_checkpointing,
-        teacher=own,
+        teacher=None if components.teacher.is_policy else teacher_size,
         teacher_bytes=HALF if low and not components.teacher.changes else FLOAT,
         engine="gpu_memory_utilization" in config.engine,
         engine_share=config.engine.get("gpu_memory_utilization"),
@@ -388,19 +376,21 @@ def demand_of(
     )
 
 
-def card_memory() -> int:
+def _card_memory() -> int:
     """Bytes of this process's card."""
     return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
 
 
-def card_bytes(components: Components) -> float:
+def _usable_memory(components: Components) -> float:
     """Bytes of a card that the run may count on; UserError where the setting exceeds what is there."""
-    there, asked = card_memory(), components.run.card_gb
-    if asked is not None and asked * GB > there:
+    memory, card_gb = _card_memory(), components.run.card_gb
+    if card_gb is None:
+        return memory
+    if card_gb * GB > memory:
         raise UserError(
-            f"card_gb is {asked}, it must be null or at most the {there / GB:.1f} GB of the card"
+            f"card_gb is {card_gb}, it must be null or at most the {memory / GB:.1f} GB of the card"
         )
-    return there if asked is None else asked * GB
+    return card_gb * GB
 
 
 def fit_to_cards(
@@ -414,9 +404,9 @@ def fit_to_cards(
 
     UserError, with the settings that fit, where cards or host do not hold the run.
     """
-    card = card_bytes(components)
-    demand = resolve_moments(demand_of(config, components, policy, teacher), card)
-    show([(demand, card)], components.model.name)
+    card = _usable_memory(components)
+    demand = resolve_moments(_demand(config, components, policy, teacher), card)
+    _print_table([(demand, card)], components.model.name)
     require_memory(demand, card, components.training.problems_per_update)
     needed = estimate(demand, card)
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -428,11 +418,66 @@ def fit_to_cards(
         )
     optimization = replace(components.training.optimization, moments=demand.moments)
     training = replace(components.training, optimization=optimization)
-    share = needed.engine_share * card / card_memory() if demand.engine else None
+    share = needed.engine_share * card / _card_memory() if demand.engine else None
     return replace(components, training=training), replace(spec, gpu_memory_share=share)
 
 
-def show(columns: list[tuple[Demand, float]], name: str) -> None:
-    """Print the memory table, once for all ranks."""
+def check_memory(
+    config: DictConfig,
+    components: Components,
+    policy: PretrainedConfig,
+    teacher: PretrainedConfig | None,
+) -> None:
+    """Print what the cards would hold; UserError where none of them holds the run."""
+    demand = _demand(config, components, policy, teacher)
+    divisible = components.training.problems_per_update
+    columns = [
+        (resolve_moments(option, card), card)
+        for option, card in _cards_in_question(config, components, demand)
+        if divisible % option.cards == 0 and option.cards % option.tensor_parallel == 0
+    ]
+    _print_table(columns, components.model.name)
+    refusals = []
+    for option, card in columns:
+        try:
+            require_memory(option, card, divisible)
+        except UserError as error:
+            refusals.append(str(error))
+            continue
+        where = "moments on the host" if option.on_host else "moments on the device"
+        share = f", {estimate(option, card).engine_share:.0%} of a card for the engine"
+        print_once(
+            f"would start on {option.cards} x {card / GB:.0f} GB: {where}" + share * demand.engine
+        )
+    if len(refusals) == len(columns):
+        raise UserError("; ".join(refusals))
+    for refusal in refusals:
+        print_once(refusal)
+
+
+def _cards_in_question(
+    config: DictConfig, components: Components, demand: Demand
+) -> list[tuple[Demand, float]]:
+    """The demand on the cards of this machine, on those that the settings name, or on the usual ones,
+    with the bytes of a card.
+    """
+    if torch.cuda.is_available():
+        return [(demand, _usable_memory(components))]
+    card_gb, one_card = components.run.card_gb, config.trainer.strategy == "auto"
+    all_of_machine = config.trainer.devices == "auto"  # which has none
+    if card_gb is not None:
+        counts = (1, 8) if all_of_machine and not one_card else (demand.cards,)
+        cards = [(count, card_gb) for count in counts]
+    elif one_card or all_of_machine:
+        cards = list(USUAL_CARDS)
+    else:
+        cards = [(demand.cards, gb) for gb in sorted({gb for _, gb in USUAL_CARDS})]
+    return [
+        (replace(demand, cards=count, gathers=demand.gathers or count > 1), gb * GB)
+        for count, gb in cards
+    ]
+
+
+def _print_table(columns: Sequence[tuple[Demand, float]], model: str) -> None:
     if is_rank_zero():
-        console.print(memory_table(columns, f"memory of {name}"))
+        console.print(memory_table(columns, f"memory of {model}"))

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from rlrt.config.compose import CONFIGS, compose, load_yaml, user_errors
 from rlrt.errors import UserError
-from rlrt.model.export import read_origin
 from rlrt.model.load import load_policy, policy_folder
 from rlrt.training.checkpoint import (
     PATTERN,
@@ -21,7 +20,7 @@ from rlrt.training.checkpoint import (
     find_checkpoint,
     run_folder,
 )
-from rlrt.training.exports import BY_STEP, FINAL, exports_by_step
+from rlrt.training.exports import BY_STEP, FINAL, exports_by_step, read_origin
 
 PREFIX = "policy."  # of the policy's tensors in a checkpoint
 USED = (  # settings of a run that its evaluations and analyses read

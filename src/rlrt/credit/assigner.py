@@ -48,7 +48,7 @@ class CreditAssigner(ABC):
 
     A subclass states what it needs; only that is computed. ``uses_context`` says that the
     teacher view plays a part at some step (the context itself is chosen in the method's YAML);
-    ``reads_teacher`` and ``distils`` narrow it to rollouts and steps. ``credited`` and
+    ``reads_teacher`` and ``distills`` narrow it to rollouts and steps. ``credited`` and
     ``reads_student`` have safe defaults: a method that overrides them spares the work on
     rollouts that they leave out. The contract test checks these promises, and that of
     ``zero_on_equal_rewards``: a group whose shaped rewards are all equal gets no credit.
@@ -67,7 +67,7 @@ class CreditAssigner(ABC):
         """``[B]`` bool: rollouts whose credit reads a teacher tensor at this step (default none)."""
         return torch.zeros_like(outcomes.rewards_B, dtype=torch.bool)
 
-    def distils(self, outcomes: Outcomes, step: int) -> Tensor:
+    def distills(self, outcomes: Outcomes, step: int) -> Tensor:
         """``[B]`` bool: rollouts that are distilled at this step if they have a context."""
         return torch.zeros_like(outcomes.rewards_B, dtype=torch.bool)
 

@@ -7,9 +7,9 @@ from rlrt.batch import Credit, Outcomes, ScoredBatch
 from rlrt.credit.assigner import CreditAssigner
 
 
-def distilled_mask(batch: ScoredBatch, distils_B: Tensor) -> Tensor:
+def distilled_mask(batch: ScoredBatch, distills_B: Tensor) -> Tensor:
     """``[B, T]`` bool: response tokens of the rollouts to distill that have a context."""
-    return (distils_B & batch.has_context_B)[:, None] & batch.response_mask_BT
+    return (distills_B & batch.has_context_B)[:, None] & batch.response_mask_BT
 
 
 class Distillation(CreditAssigner):
@@ -22,17 +22,17 @@ class Distillation(CreditAssigner):
     uses_context = True
     zero_on_equal_rewards = False
 
-    def distils(self, outcomes: Outcomes, step: int) -> Tensor:
+    def distills(self, outcomes: Outcomes, step: int) -> Tensor:
         return torch.ones_like(outcomes.rewards_B, dtype=torch.bool)
 
     def credited(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
-        return self.distils(outcomes, step) & has_context_B
+        return self.distills(outcomes, step) & has_context_B
 
     def reads_student(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
         return torch.zeros_like(has_context_B)
 
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
-        distilled_BT = distilled_mask(batch, self.distils(batch, step))
+        distilled_BT = distilled_mask(batch, self.distills(batch, step))
         zeros_BT = torch.zeros_like(batch.student_logprobs_BT)
         return Credit(
             advantages_BT=zeros_BT,

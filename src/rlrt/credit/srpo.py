@@ -46,17 +46,17 @@ class SRPO(CreditAssigner):
         self.importance_limit = importance_limit
         self.divergence = AlphaDivergence(alpha, top_k)
 
-    def distils(self, outcomes: Outcomes, step: int) -> Tensor:
+    def distills(self, outcomes: Outcomes, step: int) -> Tensor:
         return ~outcomes.correct_B
 
     def reads_teacher(self, outcomes: Outcomes, step: int) -> Tensor:
         """Rollouts that are distilled, for the teacher's entropy, unless β is 0."""
-        distils_B = self.distils(outcomes, step)
-        return distils_B if self.beta > 0 else torch.zeros_like(distils_B)
+        distills_B = self.distills(outcomes, step)
+        return distills_B if self.beta > 0 else torch.zeros_like(distills_B)
 
     def credited(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
         """Rollouts that are distilled, and groups with a signal."""
-        distilled_B = self.distils(outcomes, step) & has_context_B
+        distilled_B = self.distills(outcomes, step) & has_context_B
         return distilled_B | has_signal(outcomes.shaped_rewards_B, outcomes.group_B)
 
     def reads_student(self, outcomes: Outcomes, has_context_B: Tensor, step: int) -> Tensor:
@@ -65,7 +65,7 @@ class SRPO(CreditAssigner):
     def __call__(self, batch: ScoredBatch, step: int) -> Credit:
         advantages_B = group_advantages(batch.shaped_rewards_B, batch.group_B, self.standardize)
         mask_BT = batch.response_mask_BT
-        distilled_BT = distilled_mask(batch, self.distils(batch, step))
+        distilled_BT = distilled_mask(batch, self.distills(batch, step))
         weight_BT = bounded_exp(-self.beta * batch.teacher_entropy_BT)
         zeros_BT = torch.zeros_like(weight_BT)
         return Credit(

@@ -1,7 +1,7 @@
 """Evaluation problems by the name of their benchmark: all of them, or an error."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rlrt.batch import Problem, ProblemSet
@@ -36,16 +36,16 @@ class Benchmark:
         not as many as the benchmark has: a score over some of them is no score on the benchmark.
         """
         if folder is None:
+            place = f"{self.hub}/{self.split}"
             columns = Columns(self.question_column, "answer", self.id_column)
-            what = f"{self.hub}/{self.split}"
             rows = read_hub(self.hub, None, self.split, ADVICE, self.revision)
-            problems = _read(rows, self.name, what, columns)
+            problems = collect(rows, partial(columns.problem, source=self.name), "refuse", place)
         else:
-            file = check_file(Path(folder) / self.file, f"the file of {self.name}")
-            problems, what = _read(read_file(file), self.name, str(file)), str(file)
+            place = str(Path(folder).expanduser() / self.file)
+            problems = _read(Path(folder) / self.file, f"the file of {self.name}", self.name)
         if len(problems.problems) != self.problems:
             raise ValueError(
-                f"{what} holds {len(problems.problems)} problems, but {self.name} has {self.problems}"
+                f"{place} holds {len(problems.problems)} problems, but {self.name} has {self.problems}"
             )
         return problems
 
@@ -56,15 +56,13 @@ def read_problem_file(path: str | Path, setting: str) -> ProblemSet:
     Their ``source`` is the file's name without its ending. ValueError, with its place, for a row
     without a question or an answer; ``setting`` names a file that cannot be read.
     """
-    file = check_file(path, setting)
-    return _read(read_file(file), file.name.split(".")[0], str(file))
+    return _read(path, setting, Path(path).name.split(".")[0])
 
 
-def _read(
-    rows: Iterable[Row], source: str, what: str, columns: Columns | None = None
-) -> ProblemSet:
+def _read(path: str | Path, setting: str, source: str) -> ProblemSet:
     def to_problem(row: Row) -> Problem:
         question = "question" if "question" in row.columns else "problem"
-        return (columns or Columns(question)).problem(row, source)
+        return Columns(question).problem(row, source)
 
-    return collect(rows, to_problem, "refuse", what)
+    file = check_file(path, setting)
+    return collect(read_file(file), to_problem, "refuse", str(file))

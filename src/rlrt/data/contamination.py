@@ -20,14 +20,17 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from rapidfuzz.distance import LCSseq
 
 from rlrt.batch import Problem
 from rlrt.data.problems import question_key
+from rlrt.validation import validated
 
 Kind = Literal["exact", "near", "variant"]
+Similarity = Annotated[float, Field(gt=0, le=1, description="allowed: over 0, at most 1")]
 DEFAULT_SIMILARITY = 0.82  # docs/contamination.md says what lies on either side of it
 _RUN = 3  # words in a row that two texts must share before they are compared at all ...
 _SHARED_RUNS = 0.2  # ... and the least share of such runs of the text that has fewer
@@ -82,10 +85,11 @@ class _Text:
     drawing: tuple[str, ...]
 
 
+@validated("")
 def overlaps(
-    train: Iterable[Problem],
-    evaluated: Iterable[Problem],
-    similarity: float = DEFAULT_SIMILARITY,
+    train: Sequence[Problem],
+    evaluated: Sequence[Problem],
+    similarity: Similarity = DEFAULT_SIMILARITY,
 ) -> list[Overlap]:
     """Every pair that is alike, in the order of ``train``, for each problem the most alike first.
 
@@ -93,9 +97,7 @@ def overlaps(
     1. Words weigh by how many of the given texts hold them, so a pair's similarity depends a little
     on the sets that it comes from.
     """
-    check_similarity(similarity)
-    problems = list(train)
-    texts = {question_key(p.question): p.question for p in problems}
+    texts = {question_key(p.question): p.question for p in train}
     ours = {key: _read(question) for key, question in texts.items()}
     theirs = [(problem, _read(problem.question)) for problem in evaluated]
     weight = _weights([*ours.values(), *(text for _, text in theirs)])
@@ -107,15 +109,9 @@ def overlaps(
         alike[key] = sorted(kept, key=lambda pair: (pair[0] != "exact", -pair[1]))
     return [
         Overlap(problem.id, other.source, other.id, kind, value)
-        for problem in problems
+        for problem in train
         for kind, value, other in alike[question_key(problem.question)]
     ]
-
-
-def check_similarity(similarity: float, setting: str = "similarity") -> None:
-    """ValueError unless over 0 and at most 1."""
-    if not 0 < similarity <= 1:
-        raise ValueError(f"{setting} is {similarity}; allowed: over 0, at most 1")
 
 
 def _read(question: str) -> _Text:

@@ -7,13 +7,13 @@ and a trailer that ask for "Answer: ..."; the study's own prompt replaces both.
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
 
 from rlrt.batch import Problem, ProblemSet
 from rlrt.data.problems import LeftOut, collect
-from rlrt.data.rows import BadRow, Row, check_file, read_file, row_id, text_at, value_at
-from rlrt.data.tables import HubSource
+from rlrt.data.rows import BadRow, Row, row_id, text_at, value_at
+from rlrt.data.sources import HubOrFile
+from rlrt.validation import validated
 
 SOURCE = "DAPO-Math-17k"
 # The Chinese trailer stands in 20 problems, inside the English wrapper.
@@ -27,8 +27,9 @@ _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 _log = logging.getLogger(__name__)
 
 
+@validated("data")
 @dataclass(frozen=True)
-class DapoProblems(HubSource):
+class DapoProblems(HubOrFile):
     """DAPO-Math-17k from the hub, or from a local file in the hub's or in plain columns.
 
     Plain columns: problem, answer, id, and where known lang, overlap (with an evaluation set) and
@@ -37,26 +38,15 @@ class DapoProblems(HubSource):
     answers, duplicate, overlap that is found.
     """
 
-    path: str | None = None  # null: from the hub
-    name: str = "BytedTsinghua-SIA/DAPO-Math-17k"
+    name: str = field(default="BytedTsinghua-SIA/DAPO-Math-17k", kw_only=True)
     language: str | None = None  # null: both
     leave_out_overlaps: bool = True  # that the copy marks
     leave_out_flagged: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.path is not None:
-            check_file(self.path, "data.path")
         if self.language not in ("en", "zh", None):
             raise ValueError(f"data.language is {self.language!r}; allowed: en, zh, null")
-
-    @property
-    def repository(self) -> str:
-        return self.name
-
-    @property
-    def local(self) -> str:
-        return "data.path" if self.path is not None else ""
 
     def read_train(self) -> ProblemSet:
         def to_problem(row: Row) -> Problem | LeftOut:
@@ -64,23 +54,20 @@ class DapoProblems(HubSource):
             reason = self._reason_to_leave_out(row, problem)
             return problem if reason is None else LeftOut(reason)
 
-        what = self.name if self.path is None else self.path
-        return collect(self._rows(), to_problem, self.bad_rows, what, unique=True)
+        place = self.name if self.path is None else self.path
+        rows = self._warn_of_overlaps(self.rows(None, "train"))
+        return collect(rows, to_problem, self.bad_rows, place, unique=True)
 
-    def _rows(self) -> Iterator[Row]:
-        if self.path is None:
-            rows = self.rows(None, "train")
-        else:
-            rows = read_file(check_file(self.path, "data.path"))
-        first = next(rows, None)
-        if first is None:
-            return iter(())
-        # Copies that mark overlaps mark the language of every row too; the hub's marks neither.
-        if self.leave_out_overlaps and not self.overlap_with and "lang" not in first.columns:
-            _log.warning(
-                "overlaps are left out only where data.overlap_with names evaluation problems"
-            )
-        return chain([first], rows)
+    def _warn_of_overlaps(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The same rows; a warning beforehand where overlaps are to be left out and none is marked."""
+        expects_marks = self.leave_out_overlaps and not self.overlap_with
+        for number, row in enumerate(rows):
+            # Copies that mark overlaps mark the language of every row too; the hub's marks neither.
+            if number == 0 and expects_marks and "lang" not in row.columns:
+                _log.warning(
+                    "overlaps are left out only where data.overlap_with names evaluation problems"
+                )
+            yield row
 
     def _reason_to_leave_out(self, row: Row, problem: Problem) -> str | None:
         language = value_at(row.columns, "lang") or language_of(problem.question)

@@ -1,12 +1,14 @@
 """GSM8K (arXiv:2110.14168): grade-school problems with worked solutions."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from rlrt.batch import Problem, ProblemSet
 from rlrt.data.problems import collect
 from rlrt.data.rows import BadRow, Row, check_file, read_file, row_id, text_at
-from rlrt.data.tables import HubSource
+from rlrt.data.sources import HubOrFile
+from rlrt.validation import validated
 
 SOURCE = "GSM8K"
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
@@ -14,8 +16,9 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)")
 
 
+@validated("data")
 @dataclass(frozen=True)
-class Gsm8kProblems(HubSource):
+class Gsm8kProblems(HubOrFile):
     """GSM8K from the hub (train, and test as held out) or from local files.
 
     Local files hold ``question`` or ``problem``, and ``answer`` as in the hub ("... #### 72") or
@@ -23,46 +26,33 @@ class Gsm8kProblems(HubSource):
     missing ``held_out_path``: see ``rlrt.data.problems.split_held_out``.
     """
 
-    path: str | None = None  # null: from the hub
     held_out_path: str | None = None  # with a path, null: a share of it
-    name: str = "openai/gsm8k"
+    name: str = field(default="openai/gsm8k", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.path is not None:
-            check_file(self.path, "data.path")
         if self.held_out_path is not None:
             if self.path is None:
                 raise ValueError("data.held_out_path is set, so data.path must be set too")
             check_file(self.held_out_path, "data.held_out_path")
 
     @property
-    def repository(self) -> str:
-        return self.name
-
-    @property
-    def local(self) -> str:
-        return "data.path" if self.path is not None else ""
-
-    @property
     def provides(self) -> frozenset[str]:
         return frozenset({"solution"})
 
     def read_train(self) -> ProblemSet:
-        return self._from_hub("train") if self.path is None else self._from_file(self.path)
+        return self._collect(self.rows("main", "train"), self.path or f"{self.name}/train")
 
     def read_held_out(self) -> ProblemSet | None:
         if self.path is None:
-            return self._from_hub("test")
-        return None if self.held_out_path is None else self._from_file(self.held_out_path)
+            return self._collect(self.rows("main", "test"), f"{self.name}/test")
+        if self.held_out_path is None:
+            return None
+        file = check_file(self.held_out_path, "data.held_out_path")
+        return self._collect(read_file(file), self.held_out_path)
 
-    def _from_hub(self, part: str) -> ProblemSet:
-        rows = self.rows("main", part)
-        return collect(rows, gsm8k_problem, self.bad_rows, f"{self.name}/{part}")
-
-    def _from_file(self, path: str) -> ProblemSet:
-        rows = read_file(check_file(path, "data.path"))
-        return collect(rows, gsm8k_problem, self.bad_rows, path)
+    def _collect(self, rows: Iterable[Row], place: str) -> ProblemSet:
+        return collect(rows, gsm8k_problem, self.bad_rows, place)
 
 
 def gsm8k_problem(row: Row) -> Problem:

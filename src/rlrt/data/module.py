@@ -1,6 +1,5 @@
 """The data module: which problems a rollout step asks, and the updates that come of them."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -9,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from rlrt.batch import Problem, ProblemSet
+from rlrt.data.problems import leave_out
 from rlrt.data.prompts import Prompts
 from rlrt.seeds import derive_seed
 
@@ -28,15 +28,11 @@ class ProblemSource(Protocol):
 
 def fitting(problems: ProblemSet, prompts: Prompts, max_prompt_tokens: int) -> ProblemSet:
     """``problems`` without those whose student prompt is over ``max_prompt_tokens`` tokens."""
-    kept = [
-        problem
-        for problem in problems.problems
-        if len(prompts.student_ids(problem.question)) <= max_prompt_tokens
-    ]
-    dropped = Counter(problems.dropped)
-    if too_long := len(problems.problems) - len(kept):
-        dropped[f"prompt over {max_prompt_tokens} tokens"] += too_long
-    return ProblemSet(tuple(kept), dict(dropped))
+    return leave_out(
+        problems,
+        f"prompt over {max_prompt_tokens} tokens",
+        lambda problem: len(prompts.student_ids(problem.question)) > max_prompt_tokens,
+    )
 
 
 class _Updates(Dataset[Any]):

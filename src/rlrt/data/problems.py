@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -74,7 +74,7 @@ def gather(outcomes: Iterable[Problem | LeftOut], what: str, unique: bool = Fals
     """
     dropped: Counter[str] = Counter()
     kept: list[Problem] = []
-    answers: dict[str, set[str]] = {}
+    answers: dict[str, set[str]] = defaultdict(set)
     copies: Counter[str] = Counter()
     for outcome in outcomes:
         if isinstance(outcome, LeftOut):
@@ -82,21 +82,20 @@ def gather(outcomes: Iterable[Problem | LeftOut], what: str, unique: bool = Fals
             continue
         if unique:
             key = question_key(outcome.question)
-            answers.setdefault(key, set()).add(outcome.answer)
+            answers[key].add(outcome.answer)
             copies[key] += 1
-            if copies[key] > 1:
-                continue
-        kept.append(outcome)
+        if not unique or copies[key] == 1:
+            kept.append(outcome)
     if unique:
-        sure = [p for p in kept if len(answers[question_key(p.question)]) == 1]
+        kept = [p for p in kept if len(answers[question_key(p.question)]) == 1]
         disputed = sum(copies[key] for key, different in answers.items() if len(different) > 1)
         dropped["conflicting answers"] = disputed
-        dropped["duplicate"] = copies.total() - disputed - len(sure)
-        kept = sure
+        dropped["duplicate"] = copies.total() - disputed - len(kept)
+    dropped = +dropped  # without the reasons that hold for no row
     if not kept:
-        why = ", ".join(f"{reason} {n}" for reason, n in dropped.items() if n) or "it has no rows"
+        why = ", ".join(f"{reason} {n}" for reason, n in dropped.items()) or "it has no rows"
         raise ValueError(f"no problem left in {what}: {why}")
-    return ProblemSet(_with_unique_ids(kept), {reason: n for reason, n in dropped.items() if n})
+    return ProblemSet(_with_unique_ids(kept), dict(dropped))
 
 
 def collect(
@@ -108,6 +107,15 @@ def collect(
 ) -> ProblemSet:
     """The rows as problems; arguments and errors as in ``convert`` and ``gather``."""
     return gather(convert(rows, to_problem, bad_rows), what, unique)
+
+
+def leave_out(
+    problems: ProblemSet, reason: str, is_left_out: Callable[[Problem], bool]
+) -> ProblemSet:
+    """The problems that stay; the others are counted under ``reason``."""
+    kept = tuple(problem for problem in problems.problems if not is_left_out(problem))
+    count = len(problems.problems) - len(kept)
+    return ProblemSet(kept, dict(Counter(problems.dropped) + Counter({reason: count})))
 
 
 def _with_unique_ids(problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -122,12 +130,6 @@ def _with_unique_ids(problems: Iterable[Problem]) -> tuple[Problem, ...]:
         used.add(new)
         result.append(problem if new == problem.id else replace(problem, id=new))
     return tuple(result)
-
-
-def check_held_out_problems(count: int | None) -> None:
-    """ValueError unless None or an integer from 0."""
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
-        raise ValueError(f"data.held_out_problems is {count!r}; allowed: null or an integer from 0")
 
 
 def split_held_out(
@@ -150,7 +152,10 @@ def split_held_out(
                 f"questions; allowed: 0 to {len(questions) - 1}"
             )
         chosen = _first(questions, count, seed)
-        return _without(train, chosen, "held out"), ProblemSet(_only(train, chosen).problems)
+        rest = _without(train, chosen, "held out")
+        return rest, ProblemSet(
+            tuple(p for p in train.problems if question_key(p.question) in chosen)
+        )
     questions = {question_key(problem.question) for problem in held_out.problems}
     rest = _without(train, questions, "also held out")
     if not rest.problems:
@@ -168,16 +173,8 @@ def _first(questions: set[str], count: int, seed: int) -> set[str]:
     return set(sorted(questions, key=rank)[:count])
 
 
-def _only(problems: ProblemSet, questions: set[str]) -> ProblemSet:
-    kept = tuple(p for p in problems.problems if question_key(p.question) in questions)
-    return ProblemSet(kept, problems.dropped)
-
-
 def _without(problems: ProblemSet, questions: set[str], reason: str) -> ProblemSet:
-    kept = tuple(p for p in problems.problems if question_key(p.question) not in questions)
-    left_out = len(problems.problems) - len(kept)
-    counted = {reason: left_out} if left_out else {}
-    return ProblemSet(kept, {**problems.dropped, **counted})
+    return leave_out(problems, reason, lambda p: question_key(p.question) in questions)
 
 
 def optional_fields(problems: ProblemSet) -> frozenset[str]:
@@ -187,9 +184,3 @@ def optional_fields(problems: ProblemSet) -> frozenset[str]:
         for field in ("solution", "feedback")
         if any(getattr(problem, field) is not None for problem in problems.problems)
     )
-
-
-def check_bad_rows(bad_rows: str) -> None:
-    """ValueError unless "skip" or "refuse"."""
-    if bad_rows not in ("skip", "refuse"):
-        raise ValueError(f"data.bad_rows is {bad_rows!r}; allowed: skip, refuse")

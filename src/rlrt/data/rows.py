@@ -19,6 +19,9 @@ SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 # Longer than any real problem by far; without a limit one broken line could fill the memory.
 MAX_LINE_BYTES = 16 * 2**20
 BOM = b"\xef\xbb\xbf"
+ADVICE = (
+    "check data.name, the config, the split and the network, or read a local copy through data.path"
+)
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -67,11 +70,6 @@ def read_file(path: Path) -> Iterator[Row]:
         raise ValueError(f"{path} cannot be read: {_first_line(error)}") from error
 
 
-ADVICE = (
-    "check data.name, the config, the split and the network, or read a local copy through data.path"
-)
-
-
 class UnreachableError(ValueError):
     """A data set of the hub is neither there nor in the local cache, or it is another than expected."""
 
@@ -85,15 +83,18 @@ def read_hub(
     commit is not taken for it. Whatever keeps it from loading (no network, no such name, config or
     split) becomes one UnreachableError that names the three settings and ends with ``advice``.
     """
-    commit = None if is_local(name) else find_commit(name, "dataset", revision, "data.revision")
+    from datasets.exceptions import DatasetsError  # takes a second, and local files do not need it
+
+    local = is_local(name)
+    commit = None if local else find_commit(name, "dataset", revision, "data.revision")
     try:
-        table = _cached(name, config, split, commit)
+        table = None if local else _load_from_cache(name, config, split, commit)
         if table is None:
             # without an answer the library would try each file again for half a minute, aloud
-            reachable = is_local(name) or commit is not None or does_answer(name, "dataset")
+            reachable = local or commit is not None or does_answer(name, "dataset")
             with nullcontext() if reachable else cache_only():
-                table = _loaded(name, config, split, commit)
-    except (OSError, ValueError, RuntimeError, _datasets_error()) as error:
+                table = _load(name, config, split, commit)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise UnreachableError(
             f"the data set {name!r} (config {config!r}, split {split!r}) could not be loaded: "
             f"{_first_line(error)}; {advice}"
@@ -102,28 +103,19 @@ def read_hub(
         yield Row(f"{name}/{split}:{number}", columns)
 
 
-def _datasets_error() -> type[Exception]:
-    import datasets  # takes a second, and a local file does not need it
-
-    error: type[Exception] = datasets.exceptions.DatasetsError
-    return error
-
-
-def _cached(name: str, config: str | None, split: str, commit: str | None) -> Any:
+def _load_from_cache(name: str, config: str | None, split: str, commit: str | None) -> Any:
     """The split from the cache alone; None where it does not hold it.
 
     First, since without a network the library tries each file for half a minute.
     """
-    if is_local(name):
-        return None
     try:
         with cache_only():
-            return _loaded(name, config, split, commit)
+            return _load(name, config, split, commit)
     except Exception:  # the attempt with the network says what is wrong
         return None
 
 
-def _loaded(name: str, config: str | None, split: str, commit: str | None) -> Any:
+def _load(name: str, config: str | None, split: str, commit: str | None) -> Any:
     import datasets
 
     builder = datasets.load_dataset_builder(name, config, revision=commit)

@@ -35,17 +35,6 @@ class Gap:
     mean: float
 
 
-@dataclass(frozen=True)
-class Synced:
-    """What was seen of a sync that went well: tensors proven, seconds, and the probe's gap."""
-
-    tensors: int
-    sync_s: float
-    proof_s: float
-    probe_s: float
-    gap: Gap
-
-
 # What the proof cannot see is a forward pass that differs: another attention, temperature, position.
 # float32 noise is near 1e-6. In bfloat16 both sides round at every layer, differently: means of 0.03
 # to 0.06 are published of engines that are right, single tokens lie nats apart; a wrong pass has more.
@@ -58,22 +47,22 @@ def require_same_weights(engine: Engine, weights: Weights, step: int) -> int:
     ``weights`` as for ``Engine.sync``, made anew. Collective: StaleEngineError on all ranks where a part
     of any rank's engine differs.
     """
-    count = 0
+    names: list[str] = []
 
-    def counted() -> Iterator[tuple[str, Tensor]]:
-        nonlocal count
-        for count, named in enumerate(weights, 1):  # noqa: B007
-            yield named
+    def noted() -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in weights:
+            names.append(name)
+            yield name, tensor
 
-    differing = distributed.all_gather_object(engine.differing(counted()))
+    differing = distributed.all_gather_object(engine.differing(noted()))
     wrong = list(dict.fromkeys(name for part in differing for name in part))
     if wrong:
         more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         raise StaleEngineError(
             f"after the weight sync of step {step} the engine does not serve the policy's weights: "
-            f"{len(wrong)} of {count} tensors differ ({', '.join(wrong[:NAMED])}{more})"
+            f"{len(wrong)} of {len(names)} tensors differ ({', '.join(wrong[:NAMED])}{more})"
         )
-    return count
+    return len(names)
 
 
 def sync_and_prove(
@@ -85,9 +74,10 @@ def sync_and_prove(
     seed: int,
     step: int,
     dtype: torch.dtype,
-) -> Synced:
+) -> dict[str, float]:
     """Give the engine the weights, prove every tensor to the bit, and probe its log-probs.
 
+    Returns the metrics of a sync that went well: seconds, tensors proven, and the probe's gap. Collective.
     ``weights()`` makes the tensors, once for the engine and once to compare; the others as in ``probe``.
     """
     began = time.perf_counter()
@@ -96,8 +86,14 @@ def sync_and_prove(
     tensors = require_same_weights(engine, weights(), step)
     proven = time.perf_counter()
     gap = probe(engine, score, prompts, sampling, seed, step, dtype)
-    ended = time.perf_counter()
-    return Synced(tensors, synced - began, proven - synced, ended - proven, gap)
+    return {
+        "time/sync_s": synced - began,
+        "time/proof_s": proven - synced,
+        "time/probe_s": time.perf_counter() - proven,
+        "sync/proven_tensors": tensors,
+        "sync/logprob_gap": gap.max,
+        "sync/logprob_gap_mean": gap.mean,
+    }
 
 
 def probe(

@@ -19,7 +19,7 @@ from rlrt.context.context import Context
 from rlrt.data.prompts import Prompts
 from rlrt.engine.engine import Engine, EngineSpec, Sampling
 from rlrt.errors import UserError
-from rlrt.evaluation.command import OWN, Command
+from rlrt.evaluation.arguments import OWN, Command
 from rlrt.model.load import load_config, load_tokenizer, stop_token_ids
 from rlrt.reward.verifier import Verifier
 from rlrt.validation import check_settings, spelled, validated
@@ -115,7 +115,7 @@ def compose_for(stored: StoredPolicy, model: DictConfig | None, command: Command
         if not config.get(group):
             raise UserError(f"{group} is missing, it must name a file of configs/{group}")
     prompts = _prompts(config, stored, command)
-    if not command.chooses("sampling"):
+    if "sampling" not in command.named_settings:
         usual = "thinking" if prompts.student_thinking is True else "no_thinking"
         if model is not None and model.name == "tiny":
             usual = "tiny"
@@ -130,7 +130,7 @@ def compose_for(stored: StoredPolicy, model: DictConfig | None, command: Command
 
 def _prompts(config: DictConfig, stored: StoredPolicy, command: Command) -> DictConfig:
     """The prompts that the policy was trained with, except for what the command names."""
-    if stored.config is None or command.chooses("prompts"):
+    if stored.config is None or "prompts" in command.named_settings:
         return config.prompts
     prompts = stored.config.prompts.copy()
     for name in command.named_settings:
@@ -148,7 +148,7 @@ def _set_thinking(
     both, and differently.
     """
     own = build(prompts).student_thinking
-    named = command.chooses("prompts") or command.chooses("prompts.student_thinking")
+    named = not command.named_settings.isdisjoint({"prompts", "prompts.student_thinking"})
     if thinking is None or thinking == own or (own is None and (known or named)):
         return
     if named:

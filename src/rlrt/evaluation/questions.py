@@ -96,39 +96,16 @@ def require_prompts_fit(
         )
 
 
-@dataclass(frozen=True)
-class TeacherQuestions:
-    """The teacher view's questions.
-
-    ``without``: rollouts for which there is no context; ``shortened``: questions whose context was cut.
-    """
-
-    questions: tuple[Question, ...]
-    without: int
-    shortened: int
-
-
 def teacher_questions(
     rollouts: Mapping[str, Sequence[Rollout]],
     context: Context,
     prompts: Prompts,
     max_prompt_tokens: int,
-) -> TeacherQuestions:
-    """One question for every rollout of the student view that the context shows something for."""
-    asked = list(_with_context(rollouts, context, prompts, max_prompt_tokens))
-    return TeacherQuestions(
-        tuple(question for question, _ in asked),
-        sum(map(len, rollouts.values())) - len(asked),
-        sum(shortened for _, shortened in asked),
-    )
-
-
-def _with_context(
-    rollouts: Mapping[str, Sequence[Rollout]],
-    context: Context,
-    prompts: Prompts,
-    max_prompt_tokens: int,
 ) -> Iterator[tuple[Question, bool]]:
+    """One question for every rollout of the student view that the context shows something for.
+
+    With each, whether its context had to be shortened.
+    """
     for benchmark, answered in rollouts.items():
         for rollout, demonstration in zip(answered, context(answered, 0), strict=True):
             if demonstration is None:

@@ -3,9 +3,8 @@
 import gc
 import json
 import time
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from omegaconf import OmegaConf
@@ -77,7 +76,7 @@ class EngineServer:
             0,
             plan.spec.dtype,
         )
-        return synced.gap.max
+        return synced["sync/logprob_gap"]
 
     def close(self) -> None:
         """Free the engine and the policy."""
@@ -97,51 +96,32 @@ def _kind(plan: Plan) -> str:
     return json.dumps([shape, rest, settings], sort_keys=True, default=str)
 
 
-class ProgressCounter:
-    """Counts responses as they end: a bar on a terminal, and one line at the end."""
+@contextmanager
+def count_responses(name: str, total: int) -> Iterator[Callable[[Response], None]]:
+    """A function that counts responses as they end: a bar on a terminal, and one line at the end."""
+    bar = Progress(
+        TextColumn(name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[tokens]} tokens"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(name, total=total, tokens=0)
+    tokens = 0
 
-    def __init__(self, name: str, total: int) -> None:
-        self._name = name
-        self._total = total
-        self._responses = self._tokens = 0
-        self._began: float | None = None
-        self._bar = Progress(
-            TextColumn(name),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[tokens]} tokens"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task(name, total=total, tokens=0)
+    def count(response: Response) -> None:
+        nonlocal tokens
+        tokens += len(response.ids)
+        bar.update(task, advance=1, tokens=tokens)
 
-    def begin(self) -> None:
-        """Sampling begins; what came before does not count."""
-        self._began = time.perf_counter()
-        self._bar.start()
-
-    def add(self, response: Response) -> None:
-        """One more response has ended."""
-        self._responses += 1
-        self._tokens += len(response.ids)
-        self._bar.update(self._task, completed=self._responses, tokens=self._tokens)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-        if self._began is None or error is not None:
-            return
-        seconds = time.perf_counter() - self._began
-        print_once(
-            f"{self._name}: {self._responses} responses and their verdicts in {seconds:.1f} s, "
-            f"{self._tokens / seconds:.0f} tokens/s"
-        )
+    began = time.perf_counter()
+    with bar:
+        yield count
+    seconds = time.perf_counter() - began
+    print_once(
+        f"{name}: {total} responses and their verdicts in {seconds:.1f} s, "
+        f"{tokens / seconds:.0f} tokens/s"
+    )

@@ -4,11 +4,11 @@ Differences between models are paired over problems: both models are measured on
 so that how hard these happen to be drops out.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import fmean
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,6 @@ from rlrt.estimators import (
 from rlrt.evaluation.paper import PaperRow
 from rlrt.seeds import derive_seed
 
-Answered = Iterable[tuple[str, int, bool]]
-Read = TypeVar("Read")
 WEAK_BELOW = Fraction(3, 5)  # of its samples right: there the teacher view is weak
 
 
@@ -42,32 +40,6 @@ class Scores:
     tokens: float
     truncated: float  # cut at the limit
     undecided: float  # by the verifier; they count as wrong
-
-
-def score(whose: str, rollouts: Sequence[Rollout]) -> Scores:
-    """The scores of one model on one benchmark; what counts is the verdict, not the reward.
-
-    UserError, naming ``whose`` they are, where ``count_answers`` refuses them.
-    """
-    return Scores(
-        _read(whose, count_answers, rollouts),
-        fmean(len(rollout.response.ids) for rollout in rollouts),
-        fmean(rollout.response.truncated for rollout in rollouts),
-        fmean(rollout.verdict is Verdict.UNDECIDED for rollout in rollouts),
-    )
-
-
-def right_answers(whose: str, rollouts: Sequence[Rollout]) -> dict[str, list[bool]]:
-    """By problem, whether each of its samples is right; problems may have unequal numbers of them."""
-    answers = _read(whose, by_problem, rollouts) if rollouts else {}
-    return {problem: list(samples.values()) for problem, samples in answers.items()}
-
-
-def _read(whose: str, read: Callable[[Answered], Read], rollouts: Sequence[Rollout]) -> Read:
-    try:
-        return read((r.problem.id, r.sample, r.verdict is Verdict.RIGHT) for r in rollouts)
-    except ValueError as error:
-        raise UserError(f"{whose} {error}") from error
 
 
 def measures(answers: Answers, ks: Sequence[int]) -> NDArray[np.float64]:
@@ -103,29 +75,19 @@ class Result:
     solved_gain: Estimate | None  # of pass@n
 
 
-def resample_measures(measures_PMV: NDArray[np.float64], seed: int, name: str) -> Resampled:
-    """Means ``[M, V]`` of all models; problems are drawn for all models together.
-
-    Every ``name`` has draws of its own.
-    """
-    return resample(measures_PMV, derive_seed(seed, f"bootstrap {name}"))
-
-
 def results(resampled: Resampled, problems: int, ks: Sequence[int]) -> tuple[Result, ...]:
     """A result per model, of means ``[M, 2 + K]`` in the order of ``measures``."""
-    values, gains = (
-        estimates(resampled, problems),
-        estimates(differences_to_first(resampled), problems),
-    )
+    values = estimates(resampled, problems)
+    gains = estimates(differences_to_first(resampled), problems)
     return tuple(
         Result(
-            average=row[0],
-            solved=row[1],
-            pass_at=dict(zip(ks, row[2:], strict=True)),
+            average=average,
+            solved=solved,
+            pass_at=dict(zip(ks, passes, strict=True)),
             gain=gain[0] if model else None,
             solved_gain=gain[1] if model else None,
         )
-        for model, (row, gain) in enumerate(zip(values, gains, strict=True))
+        for model, ((average, solved, *passes), gain) in enumerate(zip(values, gains, strict=True))
     )
 
 
@@ -146,11 +108,6 @@ def estimates(resampled: Resampled, problems: int) -> list[list[Estimate]]:
         [Estimate(*map(float, three)) for three in zip(*rows, strict=True)]
         for rows in zip(resampled.mean, low_MV, high_MV, strict=True)
     ]
-
-
-def is_weak(right: Sequence[bool] | None) -> bool | None:
-    """Whether the teacher view solves less than 60 % of these samples of a problem; None of none."""
-    return None if right is None else Fraction(sum(right), len(right)) < WEAK_BELOW
 
 
 @dataclass(frozen=True)
@@ -238,25 +195,29 @@ def summarize(
     UserError where the models did not answer the same problems equally often.
     """
     names = _benchmark_names(models)
-    scores = {name: _scores(models, name) for name in names}
-    values_PMV, drawn, benchmarks = {}, {}, []
+    averages_PM1, drawn, benchmarks = {}, {}, []
     for name in names:
-        answers = [one.answers for one in scores[name]]
-        ks = powers_of_two(answers[0].samples)
-        values_PMV[name] = np.stack([measures(one, ks) for one in answers], axis=1)
-        drawn[name] = resample_measures(values_PMV[name], seed, name)
-        asked, samples = len(answers[0].problem_ids), answers[0].samples
-        size = asked if sizes is None else sizes[name]
-        per_model = results(drawn[name], asked, ks)
-        benchmarks.append(BenchmarkResult(name, asked, size, samples, scores[name], per_model))
-    averages = {name: values[:, :, :1] for name, values in values_PMV.items()}
+        scores = _scores(models, name)
+        problems, samples = len(scores[0].answers.problem_ids), scores[0].answers.samples
+        ks = powers_of_two(samples)
+        measures_PMV = np.stack([measures(one.answers, ks) for one in scores], axis=1)
+        averages_PM1[name] = measures_PMV[:, :, :1]
+        drawn[name] = _resample(measures_PMV, seed, name)
+        size = problems if sizes is None else sizes[name]
+        per_model = results(drawn[name], problems, ks)
+        benchmarks.append(BenchmarkResult(name, problems, size, samples, scores, per_model))
     return Summary(
         models=tuple(model.name for model in models),
         papers=tuple(model.paper for model in models),
         benchmarks=tuple(benchmarks),
         mean=_mean(benchmarks, drawn) if len(names) > 1 else None,
-        split=_split(models[0], scores, averages, seed),
+        split=_split(models[0], benchmarks, averages_PM1, seed),
     )
+
+
+def _resample(measures_PMV: NDArray[np.float64], seed: int, name: str) -> Resampled:
+    """Means ``[M, V]``: problems are drawn for all models together, for every ``name`` anew."""
+    return resample(measures_PMV, derive_seed(seed, f"bootstrap {name}"))
 
 
 def _benchmark_names(models: Sequence[EvaluatedModel]) -> tuple[str, ...]:
@@ -271,7 +232,20 @@ def _benchmark_names(models: Sequence[EvaluatedModel]) -> tuple[str, ...]:
 
 
 def _scores(models: Sequence[EvaluatedModel], name: str) -> tuple[Scores, ...]:
-    scores = [score(f"{model.name} on {name}", model.rollouts[name]) for model in models]
+    """The scores on one benchmark, comparable; what counts is the verdict, not the reward."""
+    scores = []
+    for model in models:
+        rollouts = model.rollouts[name]
+        with _refused_by_name(f"{model.name} on {name}"):
+            answers = count_answers(map(_answer, rollouts))
+        scores.append(
+            Scores(
+                answers,
+                fmean(len(rollout.response.ids) for rollout in rollouts),
+                fmean(rollout.response.truncated for rollout in rollouts),
+                fmean(rollout.verdict is Verdict.UNDECIDED for rollout in rollouts),
+            )
+        )
     first = scores[0].answers
     for model, other in zip(models, scores, strict=True):
         if other.answers.problem_ids != first.problem_ids:
@@ -306,20 +280,19 @@ def _mean(benchmarks: Sequence[BenchmarkResult], drawn: Mapping[str, Resampled])
 
 def _split(
     first: EvaluatedModel,
-    scores: Mapping[str, Sequence[Scores]],
+    benchmarks: Sequence[BenchmarkResult],
     averages_PM1: Mapping[str, NDArray[np.float64]],
     seed: int,
 ) -> tuple[TeacherSplit, ...]:
     """By the teacher view of the first model: for all benchmarks that it was asked, then for each."""
     weak: dict[str | None, list[bool | None]] = {}
-    for name, rollouts in (first.teacher or {}).items():
-        if name in scores:
-            informed = _with_context(rollouts, first.rollouts[name])
-            right = right_answers(f"the teacher view of {first.name} on {name}", informed)
-            weak[name] = [is_weak(right.get(one)) for one in scores[name][0].answers.problem_ids]
-    groups: dict[str | None, NDArray[np.float64]] = {
-        name: averages_PM1[name] for name in averages_PM1 if name in weak
-    }
+    groups: dict[str | None, NDArray[np.float64]] = {}
+    for benchmark in benchmarks:
+        name, problem_ids = benchmark.name, benchmark.scores[0].answers.problem_ids
+        if first.teacher is not None and name in first.teacher:
+            is_weak = _weak_problems(first, name, first.teacher[name])
+            weak[name] = [is_weak.get(problem) for problem in problem_ids]
+            groups[name] = averages_PM1[name]
     if len(groups) > 1:
         weak[None] = [one for name in groups for one in weak[name]]
         groups = {None: np.concatenate(list(groups.values())), **groups}
@@ -331,20 +304,42 @@ def _split(
     )
 
 
-def _with_context(teacher: Sequence[Rollout], student: Sequence[Rollout]) -> list[Rollout]:
-    """The teacher view's rollouts without those that have the student's own prompt: no context."""
-    student_prompts = {(one.problem.id, one.sample): one.prompt_ids for one in student}
-    return [
-        one
-        for one in teacher
-        if student_prompts.get((one.problem.id, one.sample)) != one.prompt_ids
-    ]
+def _weak_problems(
+    model: EvaluatedModel, benchmark: str, teacher: Sequence[Rollout]
+) -> dict[str, bool]:
+    """By problem, whether the teacher view is weak there; problems may have unequally many samples.
+
+    Rollouts that have the student's own prompt had no context, and do not count.
+    """
+    prompts = {(one.problem.id, one.sample): one.prompt_ids for one in model.rollouts[benchmark]}
+    informed = [x for x in teacher if prompts.get((x.problem.id, x.sample)) != x.prompt_ids]
+    if not informed:
+        return {}
+    with _refused_by_name(f"the teacher view of {model.name} on {benchmark}"):
+        answers = by_problem(map(_answer, informed))
+    return {
+        problem: Fraction(sum(samples.values()), len(samples)) < WEAK_BELOW
+        for problem, samples in answers.items()
+    }
+
+
+def _answer(rollout: Rollout) -> tuple[str, int, bool]:
+    return rollout.problem.id, rollout.sample, rollout.verdict is Verdict.RIGHT
+
+
+@contextmanager
+def _refused_by_name(name: str) -> Iterator[None]:
+    """A UserError that begins with the name, for answers that cannot be counted."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{name} {error}") from error
 
 
 def _part(
     name: str | None, weak: bool | None, averages_PM1: NDArray[np.float64], seed: int
 ) -> TeacherSplit:
-    drawn = resample_measures(averages_PM1, seed, f"{name or ''} {weak}")
+    drawn = _resample(averages_PM1, seed, f"{name or ''} {weak}")
     problems = len(averages_PM1)
     averages, gains = estimates(drawn, problems), estimates(differences_to_first(drawn), problems)
     return TeacherSplit(

@@ -1,4 +1,4 @@
-"""The tables of an evaluation, cell by cell, as Markdown and as JSON.
+"""The tables of an evaluation: cell by cell, as Markdown, as JSON, and on a screen as wide as that is.
 
 Laid out as Tables 1 and 3 of the paper (arXiv:2605.10781): a row per model or method, a column per
 benchmark, cells ``avg@n / pass@n`` in per cent. Beside it stand the figures of the paper's Table 1; those
@@ -10,8 +10,14 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
+
+from rich.box import SIMPLE
+from rich.cells import cell_len
+from rich.console import JustifyMethod, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from rlrt.data.benchmarks import PAPER_BENCHMARKS
 from rlrt.evaluation.paper import PaperCell, PaperRow
@@ -25,6 +31,9 @@ from rlrt.evaluation.summary import (
     TeacherSplit,
 )
 
+LEAST_NAME = 14  # characters of a column of names
+PIECE = re.compile(r"[^/_\- ]*[/_\- ]?")
+Columns = list[list[list[str]]]  # lines of every cell, heading first
 NONE = "–"
 PAPER_CELLS = "avg@16 / pass@16"
 WEAK = {True: f"< {float(WEAK_BELOW):.0%}", False: f"≥ {float(WEAK_BELOW):.0%}", None: "no context"}
@@ -54,18 +63,18 @@ def tables_of(summary: Summary) -> Iterator[TableData]:
 
 
 def _overview(summary: Summary) -> TableData:
-    columns = columns_of(summary)
+    groups = groups_of(summary)
     counts = {benchmark.samples for benchmark in summary.benchmarks}
     n = counts.pop() if len(counts) == 1 else "n"
     rows = []
     for model, (name, paper) in enumerate(zip(summary.models, summary.papers, strict=True)):
-        own = [group.results[model] for group in columns]
+        own = [group.results[model] for group in groups]
         rows.append([name, *(_pair(one.average.value, one.solved.value) for one in own)])
-        cells = [paper_cell(paper, group) for group in columns]
+        cells = [paper_cell(paper, group) for group in groups]
         if paper and any(cells):
             pairs = [_pair(cell.average, cell.solved) if cell else NONE for cell in cells]
             rows.append([f"{paper.model} {paper.method}: {PAPER_CELLS} of the paper", *pairs])
-    return TableData(f"avg@{n} / pass@{n}", ["model", *map(_heading, columns)], rows, 1)
+    return TableData(f"avg@{n} / pass@{n}", ["model", *map(_heading, groups)], rows, 1)
 
 
 def _details(summary: Summary) -> TableData:
@@ -115,12 +124,12 @@ def _weak_and_strong(summary: Summary) -> TableData:
 
 def _results(summary: Summary) -> Iterator[tuple[list[str], Result]]:
     """Benchmark and model, and the result; the benchmark's name stands before its first model."""
-    for group in columns_of(summary):
+    for group in groups_of(summary):
         for number, (model, result) in enumerate(zip(summary.models, group.results, strict=True)):
             yield [_heading(group) if number == 0 else "", model], result
 
 
-def columns_of(summary: Summary) -> list[BenchmarkResult | Mean]:
+def groups_of(summary: Summary) -> list[BenchmarkResult | Mean]:
     """All that has a column of Table 1: the benchmarks, and their mean where there are several."""
     return [*summary.benchmarks, *([summary.mean] if summary.mean else [])]
 
@@ -186,7 +195,7 @@ def _intervals(summary: Summary) -> Iterator[str]:
 
 def _estimates(summary: Summary) -> Iterator[Estimate]:
     """All that stand in tables beside an interval."""
-    for result in chain.from_iterable(group.results for group in columns_of(summary)):
+    for result in chain.from_iterable(group.results for group in groups_of(summary)):
         yield from (result.average, result.solved, *([result.gain] if result.gain else []))
     for part in summary.split:
         yield from (*part.averages, *part.gains)
@@ -216,7 +225,7 @@ def _models(summary: Summary) -> Iterator[str]:
 def _paper(summary: Summary) -> Iterator[str]:
     compared = [
         group
-        for group in columns_of(summary)
+        for group in groups_of(summary)
         if any(paper_cell(row, group) for row in summary.papers)
     ]
     if not compared:
@@ -239,19 +248,23 @@ def markdown(summary: Summary) -> str:
 
 def as_json(summary: Summary) -> dict[str, Any]:
     """Plain values; all shares are of 1, the paper's too. pass@k is keyed by k as a word."""
+    split = {
+        "weak_below": float(WEAK_BELOW),
+        "parts": [_split_as_json(part, summary.models) for part in summary.split],
+    }
     return {
         "models": [
             {"name": name, "paper": None if row is None else f"{row.model} {row.method}"}
             for name, row in zip(summary.models, summary.papers, strict=True)
         ],
-        "benchmarks": [_benchmark(benchmark, summary) for benchmark in summary.benchmarks],
-        "mean": summary.mean and _mean(summary.mean, summary),
-        "split": {
-            "weak_below": float(WEAK_BELOW),
-            "parts": [_part(part, summary) for part in summary.split],
-        }
-        if summary.split
-        else None,
+        "benchmarks": [_benchmark_as_json(one, summary) for one in summary.benchmarks],
+        "mean": summary.mean
+        and {
+            "benchmarks": list(summary.mean.benchmarks),
+            "of_the_six": summary.mean.is_headline,
+            "models": _results_as_json(summary.mean, summary),
+        },
+        "split": split if summary.split else None,
         "notes": notes(summary),
     }
 
@@ -282,52 +295,135 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", safe)
 
 
-def _benchmark(benchmark: BenchmarkResult, summary: Summary) -> dict[str, Any]:
-    models = _results_as_json(benchmark, summary)
-    for values, score in zip(models, benchmark.scores, strict=True):
-        values |= {
-            "tokens_mean": score.tokens,
-            "truncated": score.truncated,
-            "undecided": score.undecided,
-        }
+def _benchmark_as_json(benchmark: BenchmarkResult, summary: Summary) -> dict[str, Any]:
+    results = _results_as_json(benchmark, summary)
     return {
         "name": benchmark.name,
         "problems": benchmark.problems,
         "of": benchmark.size,
         "samples": benchmark.samples,
-        "models": models,
-    }
-
-
-def _mean(mean: Mean, summary: Summary) -> dict[str, Any]:
-    return {
-        "benchmarks": list(mean.benchmarks),
-        "of_the_six": mean.is_headline,
-        "models": _results_as_json(mean, summary),
+        "models": [
+            {
+                **result,
+                "tokens_mean": score.tokens,
+                "truncated": score.truncated,
+                "undecided": score.undecided,
+            }
+            for result, score in zip(results, benchmark.scores, strict=True)
+        ],
     }
 
 
 def _results_as_json(group: BenchmarkResult | Mean, summary: Summary) -> list[dict[str, Any]]:
-    def row(name: str, paper: PaperRow | None, result: Result) -> dict[str, Any]:
-        cell = paper_cell(paper, group)
-        values = asdict(result)
-        values["pass_at"] = {str(k): value for k, value in values["pass_at"].items()}
-        return {"model": name, **values, "paper": None if cell is None else asdict(cell)}
-
-    return [
-        row(*three) for three in zip(summary.models, summary.papers, group.results, strict=True)
-    ]
+    rows = []
+    for model, row, result in zip(summary.models, summary.papers, group.results, strict=True):
+        cell = paper_cell(row, group)
+        pass_at = {str(k): asdict(estimate) for k, estimate in result.pass_at.items()}
+        values = asdict(result) | {"pass_at": pass_at}
+        rows.append({"model": model, **values, "paper": None if cell is None else asdict(cell)})
+    return rows
 
 
-def _part(part: TeacherSplit, summary: Summary) -> dict[str, Any]:
-    gains = [None, *(asdict(gain) for gain in part.gains)]
-    averages = [asdict(average) for average in part.averages]
+def _split_as_json(part: TeacherSplit, models: Sequence[str]) -> dict[str, Any]:
+    gains = [None, *map(asdict, part.gains)]
     return {
         "benchmark": part.benchmark,
         "weak": part.weak,
         "problems": part.problems,
         "models": [
-            {"model": model, "average": average, "gain": gain}
-            for model, average, gain in zip(summary.models, averages, gains, strict=True)
+            {"model": model, "average": asdict(average), "gain": gain}
+            for model, average, gain in zip(models, part.averages, gains, strict=True)
         ],
     }
+
+
+def screen(summary: Summary, width: int) -> list[RenderableType]:
+    """For a console of so many characters; narrower than about 60 they are cut off.
+
+    Lines of a cell stand beside each other where there is room for it. Names give way first: they go on
+    in a further line, after a slash, an underscore or a hyphen, and what is still too long loses its
+    middle. Where the numbers alone are too wide, their columns are shared out among several tables.
+    """
+    parts: list[RenderableType] = []
+    for table in tables_of(summary):
+        parts.append(Text(f"\n{printable(table.title)}", style="bold"))
+        parts += [_table(columns, table.names) for columns in _laid_out(table, width)]
+    return [*parts, *(Text(printable(note)) for note in notes(summary))]
+
+
+def _laid_out(table: TableData, width: int) -> list[Columns]:
+    """The columns of one table, or of the fewest with the same names that fit."""
+    stacked = [
+        [[printable(line) for line in cell.split("\n")] for cell in cells]
+        for cells in zip(table.headings, *table.rows, strict=True)
+    ]
+    beside = [[[" ".join(cell)] for cell in column] for column in stacked]
+    if _width(beside) <= width:
+        return [beside]
+    layouts = [(stacked, 1)]
+    for tables in range(2, len(stacked) - table.names + 1):
+        layouts += [(beside, tables), (stacked, tables)]
+    for columns, tables in layouts:
+        names, parts = columns[: table.names], _shared_out(columns[table.names :], tables)
+        width_left = min(width - _width(part) for part in parts) - 2 * len(names)
+        if width_left >= LEAST_NAME * len(names):
+            break
+    narrow = _narrowed(names, width_left)
+    return [[*narrow, *part] for part in parts]
+
+
+def _shared_out(numbers: Columns, tables: int) -> list[Columns]:
+    """The columns divided among so many tables, nearly equally many for each."""
+    ends = [round(len(numbers) * table / tables) for table in range(tables + 1)]
+    return [numbers[start:end] for start, end in pairwise(ends)]
+
+
+def _width(columns: Columns) -> int:
+    """Characters of the table: rich puts a space to the right of every column and a border beside it."""
+    return sum(_longest(column) + 2 for column in columns) + 1
+
+
+def _longest(column: Sequence[Sequence[str]]) -> int:
+    return max(cell_len(line) for cell in column for line in cell)
+
+
+def _narrowed(names: Columns, width_left: int) -> Columns:
+    """Columns of names that take ``width_left`` characters together: the widest give way first."""
+    widths = [_longest(column) for column in names]
+    while sum(widths) > width_left and max(widths) > 1:
+        widths[widths.index(max(widths))] -= 1
+    return [
+        [[part for line in cell for part in folded(line, width)] for cell in column]
+        for column, width in zip(names, widths, strict=True)
+    ]
+
+
+def folded(name: str, width: int) -> list[str]:
+    """Lines of at most ``width`` characters, broken where the name has a joint."""
+    lines = [""]
+    for piece in PIECE.findall(name):
+        if cell_len((lines[-1] + piece).rstrip()) <= width:
+            lines[-1] += piece
+        else:
+            lines.append(_without_middle(piece, width))
+    return [line.rstrip() for line in lines if line.strip()] or [""]
+
+
+def _without_middle(text: str, width: int) -> str:
+    if cell_len(text.rstrip()) <= width:
+        return text
+    middle = len(text) // 2
+    head, tail = text[:middle], text[middle:]
+    while cell_len(head + "…" + tail) > width and (head or tail):
+        head, tail = (head[:-1], tail) if len(head) >= len(tail) else (head, tail[1:])
+    return head + "…" + tail
+
+
+def _table(columns: Columns, names: int) -> Table:
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for number, (heading, *_) in enumerate(columns):
+        justify: JustifyMethod = "left" if number < names else "right"
+        table.add_column(Text("\n".join(heading)), justify=justify, no_wrap=True)
+    for row in zip(*(cells for _, *cells in columns), strict=True):
+        table.add_row(*(Text("\n".join(cell)) for cell in row))
+    return table

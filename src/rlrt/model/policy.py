@@ -4,9 +4,8 @@ Work is done in passes, packs of at most ``token_budget`` tokens. With a sharded
 collective, so all ranks make the same number of them; a rank that has none left makes an empty one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +18,6 @@ from rlrt.loss.divergences import Divergence, kl
 from rlrt.model.fused_head import Read, distilled_tokens, over_vocabulary, token_logprobs
 from rlrt.model.packed_attention import decoder_hidden
 from rlrt.model.packing import Packed, joined, pack, split_packs
-
-OnPack = Callable[["Policy", Packed], None]  # is called with every pack that a policy is to read
-
-
-def ignore(policy: "Policy", packed: Packed) -> None:
-    """For readings that nobody counts."""
 
 
 @dataclass(frozen=True)
@@ -175,15 +168,11 @@ def packed_rows(
     prompts: Sequence[Ids],
     responses: Sequence[Ids],
     rows: Sequence[int],
-    on_pack: Callable[[Packed], None] | None = None,
 ) -> Packed | None:
     """The pack of these rows; None without rows. The ids are read as they are, never tokenized again."""
     if not rows:
         return None
-    packed = pack([prompts[row] for row in rows], [responses[row] for row in rows])
-    if on_pack is not None:
-        on_pack(packed)
-    return packed
+    return pack([prompts[row] for row in rows], [responses[row] for row in rows])
 
 
 def passes(
@@ -207,7 +196,6 @@ def score_responses(
     responses: Sequence[Ids],
     temperature: float,
     token_budget: int,
-    on_pack: OnPack = ignore,
 ) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies ``[B, T]`` on the CPU, without gradient; 0 after each response's end.
 
@@ -216,7 +204,7 @@ def score_responses(
     logprobs_BT, entropy_BT = empty_scores(policy, responses), empty_scores(policy, responses)
     with torch.no_grad():
         for rows in passes(prompts, responses, with_tokens(responses), token_budget):
-            packed = packed_rows(prompts, responses, rows, partial(on_pack, policy))
+            packed = packed_rows(prompts, responses, rows)
             values = policy(packed, joined([responses[row] for row in rows]), temperature)
             fill(logprobs_BT, rows, responses, values.logprobs_n)
             fill(entropy_BT, rows, responses, values.entropy_n)
@@ -241,7 +229,6 @@ def score_both_views(
     responses: Sequence[Ids],
     temperature: float,
     token_budget: int,
-    on_pack: OnPack = ignore,
 ) -> BothViews:
     """Both views of the same responses and ``D̄_t = KL(P_S || P_T)`` over the vocabulary
     (arXiv:2605.10781, eq. 3), each view read once.
@@ -252,9 +239,9 @@ def score_both_views(
     with torch.no_grad():
         for rows in passes(teacher_prompts, responses, with_tokens(responses), token_budget):
             ids_N = joined([responses[row] for row in rows])
-            packed = packed_rows(teacher_prompts, responses, rows, partial(on_pack, teacher))
+            packed = packed_rows(teacher_prompts, responses, rows)
             second = teacher(packed, ids_N, temperature, keep_hidden=True)
-            packed = packed_rows(student_prompts, responses, rows, partial(on_pack, student))
+            packed = packed_rows(student_prompts, responses, rows)
             head_VG = None if teacher is student else teacher.gathered_head()
             other = OtherView(second.hidden_NH, head_VG, read=_kl)
             first = student(packed, ids_N, temperature, other=other)
@@ -323,7 +310,6 @@ def response_states(
     prompts: Sequence[Ids],
     responses: Sequence[Ids],
     token_budget: int,
-    on_pack: OnPack = ignore,
 ) -> Tensor:
     """Last hidden states ``[N, H]`` that predict all response tokens, row by row, without gradient.
 
@@ -332,7 +318,7 @@ def response_states(
     parts: list[Tensor] = [torch.empty(0)] * len(responses)
     with torch.no_grad():
         for rows in passes(prompts, responses, range(len(responses)), token_budget):
-            packed = packed_rows(prompts, responses, rows, partial(on_pack, policy))
+            packed = packed_rows(prompts, responses, rows)
             hidden_NH = policy(packed).hidden_NH
             sizes = [len(responses[row]) for row in rows]
             for row, part_TH in zip(rows, hidden_NH.split(sizes), strict=True):

@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import lightning as L
@@ -16,7 +15,6 @@ from rlrt import distributed
 from rlrt.batch import Ids
 from rlrt.errors import RunStoppedError
 from rlrt.loss.objective import SUMS, MicroBatch, Objective
-from rlrt.model.packing import Packed
 from rlrt.model.policy import (
     BothViews,
     OtherView,
@@ -93,16 +91,6 @@ class UpdateOutcome(TypedDict):
 
     metrics: dict[str, float]  # true over all ranks
     readings: list[Reading]
-    work: Work  # of this rank
-
-
-@dataclass
-class Accumulated:
-    """What the micro-batches of an update add up to on this rank, besides the gradient."""
-
-    sums: Tensor = field(default_factory=lambda: torch.zeros(len(SUMS), dtype=torch.float64))
-    readings: list[Reading] = field(default_factory=list)
-    work: Work = field(default_factory=Work)
 
 
 class PolicyModule(L.LightningModule):
@@ -136,7 +124,9 @@ class PolicyModule(L.LightningModule):
         self.optimization = optimization
         self.temperature = temperature
         self.token_budget = token_budget
-        self._scoring_work = Work()  # of this rank, since it was last taken
+        self._work = Work()  # of this rank, since it was last taken
+        for reader in {self.policy, teacher_policy}:
+            reader.register_forward_pre_hook(self._count_work)
 
     @property
     def teacher_policy(self) -> Policy:
@@ -176,9 +166,7 @@ class PolicyModule(L.LightningModule):
         self, policy: Policy, prompts: Sequence[Ids], responses: Sequence[Ids]
     ) -> tuple[Tensor, Tensor]:
         with self._within_memory("a reading of responses"):
-            return score_responses(
-                policy, prompts, responses, self.temperature, self.token_budget, self._count_scoring
-            )
+            return score_responses(policy, prompts, responses, self.temperature, self.token_budget)
 
     def score_both_views(
         self,
@@ -196,20 +184,22 @@ class PolicyModule(L.LightningModule):
                 responses,
                 self.temperature,
                 self.token_budget,
-                self._count_scoring,
             )
 
-    def take_scoring_work(self) -> Work:
-        """What the scorings since the last call came to, on this rank.
+    def take_work(self) -> Work:
+        """What the policy's and the teacher's passes since the last call came to, on this rank.
 
         Counted from 0 each time: a difference of running sums would be rounded by all steps before, and
         a resumed run's metrics would differ in the last digit.
         """
-        work, self._scoring_work = self._scoring_work, Work()
+        work, self._work = self._work, Work()
         return work
 
-    def _count_scoring(self, policy: Policy, packed: Packed) -> None:
-        self._scoring_work += work_of_pack(packed, policy.config, self.device)
+    def _count_work(self, policy: Any, inputs: tuple[Any, ...]) -> None:
+        packed = inputs[0]
+        if packed is not None:
+            backward = torch.is_grad_enabled()
+            self._work += work_of_pack(packed, policy.config, self.device, backward)
 
     def training_step(self, update: Update, index: int) -> UpdateOutcome:
         weights_BT = self.objective.aggregation(update.counted_BT, update.advantages_BT.dtype)
@@ -217,17 +207,18 @@ class PolicyModule(L.LightningModule):
         # whose denominator is that of the whole update, whatever micro-batches and ranks it is cut into.
         credited_BT = (update.advantages_BT != 0) | (update.distillation_BT != 0)
         active = credited_BT.any(1).nonzero().flatten().tolist()
-        done = Accumulated(torch.zeros(len(SUMS), dtype=torch.float64, device=self.device))
+        sums = torch.zeros(len(SUMS), dtype=torch.float64, device=self.device)
+        readings: list[Reading] = []
         with self._within_memory("an update"):
             self._zero_gradients()
             for rows in passes(update.prompts, update.responses, active, self.token_budget):
-                self._accumulate(update, weights_BT, rows, done)
+                sums += self._accumulate(update, weights_BT, rows, readings)
             # one message for all sums, in float64: divided once, by what all ranks have together
             counts = torch.tensor([len(active), len(update.responses)], dtype=torch.float64)
-            parts = torch.cat([done.sums.cpu(), counts])
-            *summed, kept, rollouts = distributed.all_reduce_sum(parts).tolist()
+            own = torch.cat([sums.cpu(), counts])
+            *summed, kept, rollouts = distributed.all_reduce_sum(own).tolist()
             totals = dict(zip(SUMS, summed, strict=True))
-            norm = self._clipped_norm(totals["surrogate"] + totals["distillation"], done)
+            norm = self._clipped_norm(totals["surrogate"] + totals["distillation"], readings)
             optimizer: Any = self.optimizers()
             optimizer.step()
         scheduler: Any = self.lr_schedulers()
@@ -237,7 +228,7 @@ class PolicyModule(L.LightningModule):
             "update/learning_rate": scheduler.get_last_lr()[0],
             "update/skipped_rollouts": 1 - kept / rollouts,
         }
-        return {"metrics": metrics, "readings": done.readings, "work": done.work}
+        return {"metrics": metrics, "readings": readings}
 
     def _zero_gradients(self) -> None:
         """Zeros for every parameter, not None: AdamW coasts on where nothing has credit, and the head's
@@ -249,7 +240,7 @@ class PolicyModule(L.LightningModule):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
 
-    def _clipped_norm(self, loss: float, done: Accumulated) -> float:
+    def _clipped_norm(self, loss: float, readings: list[Reading]) -> float:
         """Clip the gradient and return its norm before that; NonFiniteError ahead of the weights' change."""
         parameters = self.policy.parameters()
         clipped = torch.nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)
@@ -258,21 +249,17 @@ class PolicyModule(L.LightningModule):
             raise NonFiniteError(
                 f"the loss ({loss}) or the gradient norm ({norm}) of rollout step "
                 f"{self.current_epoch} is not finite; the last checkpoint holds the weights before it",
-                done.readings,
+                readings,
             )
         return norm
 
     def _accumulate(
-        self, update: Update, weights_BT: Tensor, rows: list[int], done: Accumulated
-    ) -> None:
-        """Add a micro-batch's gradient, and to ``done`` what else it says."""
+        self, update: Update, weights_BT: Tensor, rows: list[int], readings: list[Reading]
+    ) -> Tensor:
+        """Add a micro-batch's gradient, and its first reading to ``readings``; returns its ``SUMS``."""
         batch = micro_batch(update, weights_BT, rows, self.device)
-        other = self._teacher_view(update, batch, done)
-
-        def count(packed: Packed) -> None:
-            done.work += work_of_pack(packed, self.policy.config, self.device, backward=True)
-
-        packed = packed_rows(update.prompts, update.responses, rows, count)
+        other = self._teacher_view(update, batch)
+        packed = packed_rows(update.prompts, update.responses, rows)
         credited_N = batch.credited_N
         # The first update of a step starts from the student's own weights: what it computes of rows that
         # nobody has scored is their student view, and the step's records and metrics want it.
@@ -284,20 +271,17 @@ class PolicyModule(L.LightningModule):
             surrogate, sums = self.objective.surrogate(batch, values.logprobs_n)
             loss = loss + surrogate
         if values.entropy_n is not None:
-            reading = first_reading(update, batch, values.logprobs_n, values.entropy_n)
-            done.readings.append(reading)
+            readings.append(first_reading(update, batch, values.logprobs_n, values.entropy_n))
         if values.divergence_m is not None:
             distillation, more = self.objective.distillation(
                 batch, values.divergence_m, values.compared_logprobs_m
             )
             loss, sums = loss + distillation, sums | more
         self.manual_backward(loss)
-        none = done.sums.new_zeros(())
-        done.sums += torch.stack([sums.get(name, none).double() for name in SUMS])
+        zero = loss.detach().new_zeros(())
+        return torch.stack([sums.get(name, zero).double() for name in SUMS])
 
-    def _teacher_view(
-        self, update: Update, batch: MicroBatch, done: Accumulated
-    ) -> OtherView | None:
+    def _teacher_view(self, update: Update, batch: MicroBatch) -> OtherView | None:
         """What a distilling update compares with: the teacher at all tokens that are distilled.
 
         None where none is. Collective wherever the objective distills, whatever this rank's rows are.
@@ -309,11 +293,7 @@ class PolicyModule(L.LightningModule):
         prompts = [prompt for row in rows if (prompt := update.teacher_prompts[row]) is not None]
         assert len(prompts) == len(rows), "a rollout without a context is distilled"
         responses = [update.responses[row] for row in rows]
-
-        def count(policy: Policy, packed: Packed) -> None:
-            done.work += work_of_pack(packed, policy.config, self.device)
-
-        hidden_MG = response_states(teacher, prompts, responses, self.token_budget, count)
+        hidden_MG = response_states(teacher, prompts, responses, self.token_budget)
         head_VG = None if teacher is self.policy else teacher.gathered_head()
         if not rows:
             return None

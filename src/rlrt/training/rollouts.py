@@ -1,6 +1,7 @@
 """The rollout callback: at the start of each epoch one rollout step, from weight sync to updates."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from rlrt.records import prompt_texts, write_records
 from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import Checkpoints
 from rlrt.training.evaluator import Evaluator
+from rlrt.training.metrics import StepTable, rollout_metrics
 from rlrt.training.module import NonFiniteError, PolicyModule, UpdateOutcome
 from rlrt.training.performance import (
     Work,
@@ -31,17 +33,16 @@ from rlrt.training.performance import (
     peak_memory,
     performance,
 )
-from rlrt.training.rollout_metrics import rollout_metrics
 from rlrt.training.sampler import RolloutSettings, Sampled, Sampler, balanced
 from rlrt.training.scoring import (
-    TeacherViews,
+    TeacherPrompts,
     completed,
+    has_prompt,
     outcomes_of,
+    render_teacher_prompts,
     rows_to_score,
     scored_batch,
-    teacher_views,
 )
-from rlrt.training.step_table import StepTable
 from rlrt.training.updates import (
     Reading,
     Update,
@@ -52,25 +53,12 @@ from rlrt.training.updates import (
 
 
 @dataclass(frozen=True)
-class RolloutParts:
-    """The exchangeable parts of a rollout step."""
-
-    engine: Engine
-    engine_spec: EngineSpec
-    prompts: Prompts
-    judge: Judge
-    credit: CreditAssigner
-    context: Context | None
-    evaluator: Evaluator
-
-
-@dataclass(frozen=True)
 class Step:
     """A rollout step between its sampling and the end of its updates; of this rank's groups."""
 
     sampled: Sampled
     batch: ScoredBatch
-    teacher: TeacherViews
+    prompt_counts: Counter[str]  # of the teacher prompts
     credit: Credit
     scoring: Work
 
@@ -84,21 +72,32 @@ class RolloutCallback(L.Callback):
     def __init__(
         self,
         settings: RolloutSettings,
-        parts: RolloutParts,
+        engine: Engine,
+        engine_spec: EngineSpec,
+        prompts: Prompts,
+        judge: Judge,
+        credit: CreditAssigner,
+        context: Context | None,
+        evaluator: Evaluator,
         updates: list[Update],
         folder: Path,
         first_step: int,
     ) -> None:
         self.settings = settings
-        self.parts = parts
-        self.engine = parts.engine
-        self.sampler = Sampler(settings, parts.engine, parts.prompts, parts.judge)
+        self.engine, self.engine_spec = engine, engine_spec
+        self.prompts = prompts
+        self.judge = judge
+        self.credit = credit
+        self.context = context
+        self.evaluator = evaluator
+        self.sampler = Sampler(settings, engine, prompts, judge)
         self.folder = folder
         self.evaluations = StepTable(folder / "evaluation.csv", first_step)
         self.updates = updates
         self.row: dict[str, float] = {}
         self.step: Step | None = None  # the current one, as soon as it is scored
         self.outcomes: list[UpdateOutcome] = []  # of the updates made in it
+        self.update_works: list[Work] = []
         self._started = False  # whether the engine is there
 
     @property
@@ -114,7 +113,7 @@ class RolloutCallback(L.Callback):
     def start_engine(self, module: PolicyModule) -> None:
         """Start the engine where it has not: a run that has no step left begins none of Lightning's."""
         if not self._started:
-            self.engine.start(module.policy, self.parts.engine_spec)
+            self.engine.start(module.policy, self.engine_spec)
             self._started = True
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
@@ -123,40 +122,39 @@ class RolloutCallback(L.Callback):
         problems = [
             (group, asked[group]) for group in distributed.groups_of_rank(len(asked), per_update)
         ]
-        self.row, self.step, self.outcomes = {}, None, []
+        self.row, self.step, self.outcomes, self.update_works = {}, None, [], []
         saved = trainer.checkpoint_callback
         if isinstance(saved, Checkpoints) and saved.seconds is not None:
             self.row["time/checkpoint_s"] = saved.seconds  # of the step before
         self._step_began = time.perf_counter()
         forget_peak_memory(module.device)
         self.sync(module, step, [problem for _, problem in problems])
-        if self.parts.evaluator.due(step):
+        if self.evaluator.due(step):
             self.evaluate(module, data, step)
         sampled = self.sampler(problems, step, data.spare_problems(step), self._clock)
         self.engine.sleep()
-        module.take_scoring_work()  # the probe's is no part of the step's scoring
+        module.take_work()  # the probe's is no part of the step's scoring
         with self._clock("wait"):  # for the rank that samples longest
             distributed.barrier()
-        rollouts = balanced(sampled.rollouts, self.parts.credit, step, per_update)
+        rollouts = balanced(sampled.rollouts, self.credit, step, per_update)
         sampled = replace(sampled, rollouts=rollouts)
-        batch, teacher = self._score(module, sampled.rollouts, step)
-        credit = self._credit(sampled.rollouts, batch, step)
-        self.updates[:] = split_updates(
-            sampled.rollouts, teacher.prompts, batch, credit, per_update
-        )
-        self.step = Step(sampled, batch, teacher, credit, module.take_scoring_work())
+        teacher_prompts, counts = self._teacher_prompts(rollouts, step)
+        batch = self._score(module, rollouts, teacher_prompts, step)
+        credit = self._credit(rollouts, batch, step)
+        self.updates[:] = split_updates(rollouts, teacher_prompts, batch, credit, per_update)
+        self.step = Step(sampled, batch, counts, credit, module.take_work())
         self._updates_began = time.perf_counter()
 
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
-        module: L.LightningModule,
+        module: PolicyModule,  # type: ignore[override]
         outputs: Any,
         batch: Update,
         batch_idx: int,
     ) -> None:
-        """Collect what the training step has read and counted."""
         self.outcomes.append(outputs)
+        self.update_works.append(module.take_work())
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         """Complete the step's row and hand it to the loggers: the one place where metrics are logged."""
@@ -169,16 +167,18 @@ class RolloutCallback(L.Callback):
             step, batch = self.step, self._record(trainer.current_epoch)
         assert step is not None
         scored_first_B = step.batch.student_scored_B
-        self.row |= rollout_metrics(step.sampled, batch, step.teacher, step.credit, scored_first_B)
+        self.row |= rollout_metrics(
+            step.sampled, batch, step.credit, scored_first_B, step.prompt_counts
+        )
         self.row |= self._times(trainer)
         tokens = self.row["rollout/tokens"] + self.row["rollout/discarded_tokens"]
         self.row["rollout/tokens_per_s"] = tokens / self.row["time/rollout_s"]
-        works = {"score": [step.scoring], "update": [done["work"] for done in self.outcomes]}
+        works = {"score": [step.scoring], "update": self.update_works}
         stages = {
             stage: sum(parts, Work(seconds=self.row[f"time/{stage}_s"]))
             for stage, parts in works.items()
         }
-        peak = peak_flops(module.device, self.parts.engine_spec.dtype)
+        peak = peak_flops(module.device, self.engine_spec.dtype)
         self.row |= performance(stages, peak) | peak_memory(module.device)
         for stage, parts in works.items():
             self.row[f"{stage}/idle_share"] = idle_share([work.tokens for work in parts])
@@ -194,9 +194,9 @@ class RolloutCallback(L.Callback):
 
     def sync(self, module: PolicyModule, step: int, problems: list[Problem]) -> None:
         """Give the engine the policy's weights and prove that it serves them."""
-        prompts, dtype = self.parts.prompts, self.parts.engine_spec.dtype
+        prompts, dtype = self.prompts, self.engine_spec.dtype
         module.policy.zero_grad(set_to_none=True)  # their memory is the engine's while it samples
-        synced = sync_and_prove(
+        self.row |= sync_and_prove(
             self.engine,
             lambda: engine_weights(module.policy, dtype),
             lambda prompts, responses: module.score(prompts, responses)[0],
@@ -206,57 +206,59 @@ class RolloutCallback(L.Callback):
             step,
             dtype,
         )
-        self.row |= {
-            "time/sync_s": synced.sync_s,
-            "time/proof_s": synced.proof_s,
-            "time/probe_s": synced.probe_s,
-            "sync/proven_tensors": synced.tensors,
-            "sync/logprob_gap": synced.gap.max,
-            "sync/logprob_gap_mean": synced.gap.mean,
-        }
 
     def evaluate(self, module: PolicyModule, data: ProblemDataModule, step: int) -> None:
         """Evaluate the weights that the engine serves; ``step`` rollout steps made them."""
-        parts = self.parts
         with self._clock("evaluation"):
-            problems = data.held_out_set.problems[: parts.evaluator.max_problems]
-            measured = parts.evaluator(
+            problems = data.held_out_set.problems[: self.evaluator.max_problems]
+            measured = self.evaluator(
                 self.engine,
                 problems,
-                [parts.prompts.student_ids(problem.question) for problem in problems],
-                parts.judge,
+                [self.prompts.student_ids(problem.question) for problem in problems],
+                self.judge,
                 self.settings.max_response_tokens,
                 self.settings.seed,
             )
         self.evaluations.append({"step": step, "problems": len(problems), **measured})
 
-    def _score(
-        self, module: PolicyModule, rollouts: list[Rollout], step: int
-    ) -> tuple[ScoredBatch, TeacherViews]:
-        """Both views, each only where the credit or a later update has a use for it."""
-        assigner, settings = self.parts.credit, self.settings
+    def _teacher_prompts(
+        self, rollouts: list[Rollout], step: int
+    ) -> tuple[TeacherPrompts, Counter[str]]:
         with self._clock("score"):
             outcomes = outcomes_of(rollouts)
-            used_B = assigner.reads_teacher(outcomes, step) | assigner.distils(outcomes, step)
-            demonstrations: list[Demonstration | None] = [None] * len(rollouts)
-            if self.parts.context is not None and used_B.any():
-                demonstrations = self.parts.context(rollouts, step)
-            teacher = teacher_views(
-                rollouts, demonstrations, used_B, self.parts.prompts, settings.max_model_tokens
+            used_B = self.credit.reads_teacher(outcomes, step) | self.credit.distills(
+                outcomes, step
             )
+            demonstrations: list[Demonstration | None] = [None] * len(rollouts)
+            if self.context is not None and used_B.any():
+                demonstrations = self.context(rollouts, step)
+            return render_teacher_prompts(
+                rollouts, demonstrations, used_B, self.prompts, self.settings.max_model_tokens
+            )
+
+    def _score(
+        self,
+        module: PolicyModule,
+        rollouts: list[Rollout],
+        teacher_prompts: TeacherPrompts,
+        step: int,
+    ) -> ScoredBatch:
+        """Both views, each only where the credit or a later update has a use for it."""
+        assigner, settings = self.credit, self.settings
+        with self._clock("score"):
+            outcomes = outcomes_of(rollouts)
             student_B, teacher_B = rows_to_score(
-                assigner, outcomes, teacher.has_context_B, step, settings.problems_per_update
+                assigner, outcomes, has_prompt(teacher_prompts), step, settings.problems_per_update
             )
             if settings.score_all:
                 student_B = torch.ones_like(student_B)
             divergence = assigner.reads_divergence
-            batch = scored_batch(
-                rollouts, outcomes, teacher, student_B, teacher_B, divergence, module
+            return scored_batch(
+                rollouts, outcomes, teacher_prompts, student_B, teacher_B, divergence, module
             )
-        return batch, teacher
 
     def _credit(self, rollouts: list[Rollout], batch: ScoredBatch, step: int) -> Credit:
-        credit = self.parts.credit(batch, step)
+        credit = self.credit(batch, step)
         if self.settings.mask_truncated:
             truncated_B = torch.tensor([rollout.response.truncated for rollout in rollouts])
             credit = without_rows(batch, credit, truncated_B)
@@ -269,7 +271,7 @@ class RolloutCallback(L.Callback):
         readings = [reading for done in self.outcomes for reading in done["readings"]]
         batch = completed(self.step.batch, [*readings, *last])
         if self.settings.record_rollouts:
-            texts = prompt_texts(rollouts, self.parts.prompts.tokenizer)
+            texts = prompt_texts(rollouts, self.prompts.tokenizer)
             folder = self.folder / "rollouts"
             write_records(folder, step, rollouts, texts, batch, self.step.credit)
         return batch

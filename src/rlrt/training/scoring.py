@@ -1,7 +1,8 @@
 """From judged rollouts to the scored batch: both views, each only where it is read."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -32,17 +33,8 @@ class Views(Protocol):
     ) -> BothViews: ...
 
 
-@dataclass(frozen=True)
-class TeacherViews:
-    """Prompts of the teacher view: None where it plays no part or has no context."""
-
-    prompts: tuple[tuple[int, ...] | None, ...]
-    shortened: int  # demonstrations that had to be cut
-    unfit: int  # contexts left out since not even an empty demonstration fits
-
-    @property
-    def has_context_B(self) -> Tensor:
-        return torch.tensor([prompt is not None for prompt in self.prompts])
+# of each rollout; None where the teacher view plays no part or has no context
+TeacherPrompts = Sequence[tuple[int, ...] | None]
 
 
 def rows_to_score(
@@ -73,20 +65,27 @@ def outcomes_of(rollouts: Sequence[Rollout]) -> Outcomes:
     )
 
 
-def teacher_views(
+def has_prompt(teacher_prompts: TeacherPrompts) -> Tensor:
+    """``[B]`` bool: rollouts that have a teacher view."""
+    return torch.tensor([prompt is not None for prompt in teacher_prompts])
+
+
+def render_teacher_prompts(
     rollouts: Sequence[Rollout],
     demonstrations: Sequence[Demonstration | None],
     used_B: Tensor,
     prompts: Prompts,
     max_model_tokens: int,
-) -> TeacherViews:
+) -> tuple[TeacherPrompts, Counter[str]]:
     """The teacher's prompt of each rollout that is read or distilled, short enough for its response.
 
-    Rendered once for all rollouts of a group that have the same demonstration.
+    Counted beside them: demonstrations that had to be cut (``shortened``), and contexts left out since
+    not even an empty demonstration fits (``unfit``). Rendered once for all rollouts of a group that have
+    the same demonstration.
     """
     ids: list[tuple[int, ...] | None] = []
     renderings: dict[tuple[int, Demonstration], TeacherRendering] = {}
-    shortened = unfit = 0
+    counts: Counter[str] = Counter()
     for rollout, demonstration, used in zip(rollouts, demonstrations, used_B.tolist(), strict=True):
         if demonstration is None or not used or not len(rollout.response.ids):
             ids.append(None)
@@ -103,15 +102,15 @@ def teacher_views(
             )
         prompt = renderings[key].fit(max_model_tokens - len(rollout.response.ids))
         ids.append(None if prompt is None else prompt.ids)
-        shortened += prompt is not None and prompt.shortened
-        unfit += prompt is None
-    return TeacherViews(tuple(ids), shortened, unfit)
+        counts["shortened"] += prompt is not None and prompt.shortened
+        counts["unfit"] += prompt is None
+    return ids, counts
 
 
 def scored_batch(
     rollouts: Sequence[Rollout],
     outcomes: Outcomes,
-    teacher: TeacherViews,
+    teacher_prompts: TeacherPrompts,
     student_B: Tensor,
     teacher_B: Tensor,
     divergence: bool,
@@ -130,7 +129,8 @@ def scored_batch(
             mask_BT[row, : len(response.ids)] = torch.from_numpy(response.sampled)
         engine_BT[row, : len(response.ids)] = torch.from_numpy(response.engine_logprobs)
         engine_BT[row].masked_fill_(~mask_BT[row], 0)
-    teacher_B = teacher_B & teacher.has_context_B
+    has_context_B = has_prompt(teacher_prompts)
+    teacher_B = teacher_B & has_context_B
     return ScoredBatch(
         group_B=outcomes.group_B,
         rewards_B=outcomes.rewards_B,
@@ -139,17 +139,17 @@ def scored_batch(
         response_mask_BT=mask_BT,
         engine_logprobs_BT=engine_BT,
         student_scored_B=student_B,
-        has_context_B=teacher.has_context_B,
+        has_context_B=has_context_B,
         teacher_scored_B=teacher_B,
         **_read_views(
-            rollouts, teacher, student_B, teacher_B, divergence, views, mask_BT
+            rollouts, teacher_prompts, student_B, teacher_B, divergence, views, mask_BT
         )._asdict(),
     )
 
 
 def _read_views(
     rollouts: Sequence[Rollout],
-    teacher: TeacherViews,
+    teacher_prompts: TeacherPrompts,
     student_B: Tensor,
     teacher_B: Tensor,
     divergence: bool,
@@ -167,7 +167,7 @@ def _read_views(
         return (
             rows,
             [rollouts[row].prompt_ids for row in rows],
-            [teacher.prompts[row] or () for row in rows],
+            [teacher_prompts[row] or () for row in rows],
             [rollouts[row].response.ids for row in rows],
         )
 

@@ -178,11 +178,13 @@ def test_a_stored_configuration_may_name_a_constructor_where_it_once_was(tmp_pat
         "training: {_target_: rlrt.assembly.settings.Training, temperature: 1.0}\n"
         "prompts: {_target_: rlrt.config.schema.PromptSettings}\n"
         "evaluation: {_target_: rlrt.evaluation.evaluator.Evaluator}\n"
+        "trainer: {strategy: {_target_: rlrt.config.schema.Model}}\n"
         "credit: {_target_: Mine}\n"
         "seed: 0\n"
     )
     stored, current = load_yaml(path), compose([])
     for group in ("training", "prompts", "evaluation"):
         assert stored[group]["_target_"] == current[group]["_target_"]
+    assert stored.trainer.strategy["_target_"] == current.model["_target_"]
     assert stored.training.temperature == 1.0
     assert stored.credit["_target_"] == "Mine"

@@ -56,8 +56,8 @@ def test_parameters_are_counted_once_where_they_are_tied() -> None:
     # 427 x 128 embedding, also the head; 4 layers; by hand
     layer = 128 * (4 * 32 + 2 * 2 * 32) + 4 * 32 * 128 + 3 * 128 * 352 + 2 * 128 + 2 * 32
     assert parameter_count(load_config("models/tiny")) == 427 * 128 + 4 * layer + 128
-    assert FOUR.root == FOUR.table == 151936 * 2560
-    assert EIGHT.root == 2 * EIGHT.table
+    assert FOUR.root == FOUR.embedding == 151936 * 2560
+    assert EIGHT.root == 2 * EIGHT.embedding
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_what_the_trainer_leaves_is_the_engines() -> None:
     logits beside the engine's share.
     """
     found = estimate(demand(moments="host"), 80 * GB)
-    gathered = 2 * (2 * FOUR.table + 2 * (FOUR.parameters - FOUR.table) / 36)
+    gathered = 2 * (2 * FOUR.embedding + 2 * (FOUR.parameters - FOUR.embedding) / 36)
     beside = 4 * FOUR.parameters + 2.0 * GB + gathered + 2**14 * 2**12 * 6
     assert found.engine_share == pytest.approx(1 - beside / (80 * GB))
-    engine = 2 * FOUR.parameters + 2 * FOUR.table + 2.0 * GB
+    engine = 2 * FOUR.parameters + 2 * FOUR.embedding + 2.0 * GB
     assert found.cached_tokens == int((80 * GB - beside - engine) / 147_456)
     shared = estimate(demand(moments="host", tensor_parallel=2, cards=2), 80 * GB)
     assert shared.cached_tokens > 2 * found.cached_tokens

@@ -15,9 +15,8 @@ from omegaconf import OmegaConf
 from rlrt.config.compose import compose
 from rlrt.config.stored_policies import USED, find_policy, policies_by_step, read_config
 from rlrt.errors import UserError
-from rlrt.model.export import ABOUT
-from rlrt.training.checkpoint import completed_steps, sums, write_manifest
-from rlrt.training.sharded_checkpoint import EXTRA
+from rlrt.training.checkpoint import EXTRA, completed_steps, sums, write_manifest
+from rlrt.training.exports import ABOUT
 
 
 def run_with(folder: Path, random_init_seed: int | None, *checkpoints: str) -> Path:

@@ -25,7 +25,7 @@ NAMES = sorted(path.stem for path in Path(CONFIGS / "credit").glob("*.yaml"))
 STEPS = (0, 7, 1000)
 
 
-def distils(assigner: CreditAssigner) -> bool:
+def distills(assigner: CreditAssigner) -> bool:
     return assigner.divergence is not None
 
 
@@ -134,7 +134,7 @@ def test_equal_rewards_give_no_credit_unless_the_class_says_otherwise(
 
 def test_a_group_of_mixed_rewards_gets_credit(assigner: CreditAssigner) -> None:
     credit = assigner(random_batch(2), 0)
-    if not distils(assigner):
+    if not distills(assigner):
         assert (credit.advantages_BT[:4] != 0).any()
     else:
         assert credit.distillation_BT is not None
@@ -142,15 +142,15 @@ def test_a_group_of_mixed_rewards_gets_credit(assigner: CreditAssigner) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_only_rollouts_that_it_distils_and_that_have_a_context_are_distilled(
+def test_only_rollouts_that_it_distills_and_that_have_a_context_are_distilled(
     assigner: CreditAssigner, step: int
 ) -> None:
     batch = random_batch(3)
-    distilled_B = assigner.distils(batch, step)
+    distilled_B = assigner.distills(batch, step)
     assert distilled_B.shape == batch.rewards_B.shape
     assert distilled_B.dtype == torch.bool
     weights_BT = assigner(batch, step).distillation_BT
-    if not distils(assigner):
+    if not distills(assigner):
         assert weights_BT is None
         assert not distilled_B.any()
     else:
@@ -170,7 +170,7 @@ def test_what_it_asks_for_is_a_bool_per_rollout_and_enough(
     assert reads.dtype == torch.bool
     assert assigner.uses_context or not reads.any()
     unread = without_teacher(batch, ~reads)
-    unasked = without_context(unread, ~(reads | assigner.distils(batch, step)))
+    unasked = without_context(unread, ~(reads | assigner.distills(batch, step)))
     assert_same_credit(assigner(unasked, step), assigner(batch, step))
 
 

@@ -8,7 +8,7 @@ from rlrt.credit.opsd import OPSD
 from rlrt.loss.divergences import GeneralizedJSD
 
 
-def test_it_distils_where_a_context_exists_whatever_the_reward(
+def test_it_distills_where_a_context_exists_whatever_the_reward(
     group_of: Callable[..., ScoredBatch],
 ) -> None:
     rewards = [[1, 0, 0], [0, 0, 0], [1, 1, 1]]

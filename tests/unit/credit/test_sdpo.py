@@ -29,7 +29,7 @@ def test_it_asks_for_contexts_but_for_no_teacher_log_probs(
     group_of: Callable[..., ScoredBatch],
 ) -> None:
     outcomes = group_of([1, 0])
-    assert SDPO().distils(outcomes, 0).all()
+    assert SDPO().distills(outcomes, 0).all()
     assert not SDPO().reads_teacher(outcomes, 0).any()
 
 

@@ -36,7 +36,7 @@ def test_without_beta_all_distilled_tokens_weigh_alike_and_no_teacher_is_scored(
     assert weights_BT is not None
     assert weights_BT.tolist() == [[0, 0], [1, 1], [1, 1]]
     assert not plain.reads_teacher(batch, 0).any()
-    assert plain.distils(batch, 0).tolist() == [False, True, True]
+    assert plain.distills(batch, 0).tolist() == [False, True, True]
     assert SRPO(beta=0.5).reads_teacher(batch, 0).tolist() == [False, True, True]
 
 

@@ -11,7 +11,7 @@ from rlrt.batch import Problem
 from rlrt.config.compose import compose
 from rlrt.config.problem_sets import benchmark_names, build_source, load_benchmark
 from rlrt.data.benchmarks import PAPER_BENCHMARKS, Benchmark, read_problem_file
-from rlrt.data.tables import Source
+from rlrt.data.sources import Source
 from rlrt.errors import UserError
 
 THREE = Benchmark("three", "three.jsonl", "some/where", "test", "question", "number", 3)

@@ -6,7 +6,7 @@ import pytest
 from rlrt.batch import Problem
 from rlrt.data.contamination import Overlap, overlaps
 from rlrt.data.rows import read_file
-from rlrt.data.tables import load_problems
+from rlrt.data.sources import load_problems
 
 FILLER = [
     "Compute the area of a square whose diagonal is as long as the side of another square.",

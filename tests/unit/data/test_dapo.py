@@ -148,7 +148,7 @@ def test_settings_are_checked_before_anything_is_read(plain: str) -> None:
         DapoProblems(plain, language="fr")
     with pytest.raises(ValueError, match=r"data\.path is .* does not exist"):
         DapoProblems("nowhere.jsonl")
-    with pytest.raises(ValueError, match=r"data\.overlap_with is .*give a list"):
+    with pytest.raises(ValueError, match=r"data\.overlap_with is .*must be a list"):
         DapoProblems(plain, overlap_with="aime24.jsonl")
     with pytest.raises(ValueError, match=r"data\.overlap_with is .* does not exist"):
         DapoProblems(plain, overlap_with=["nowhere.jsonl"])

@@ -1,6 +1,5 @@
 import logging
 from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +8,6 @@ from hypothesis import strategies as st
 from rlrt.batch import Problem, ProblemSet
 from rlrt.data.problems import (
     LeftOut,
-    check_held_out_problems,
     convert,
     gather,
     question_key,
@@ -176,9 +174,3 @@ def test_nothing_left_to_train_on_is_refused() -> None:
         split_held_out(problems(["a", "b", "b "]), None, 2, 0)
     with pytest.raises(ValueError, match=r"data\.held_out_path"):
         split_held_out(problems(["a"]), problems(["a", "b"]), None, 0)
-
-
-@pytest.mark.parametrize("count", [-1, 1.5, True, "3"])
-def test_what_is_no_number_of_problems_is_refused(count: Any) -> None:
-    with pytest.raises(ValueError, match=r"data\.held_out_problems is .*; allowed"):
-        check_held_out_problems(count)

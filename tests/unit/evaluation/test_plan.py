@@ -10,7 +10,7 @@ from rlrt.config.compose import CONFIGS, compose
 from rlrt.config.stored_policies import StoredPolicy, find_policy
 from rlrt.engine.engine import Sampling
 from rlrt.errors import UserError
-from rlrt.evaluation.command import parse
+from rlrt.evaluation.arguments import parse
 from rlrt.evaluation.plan import (
     EvaluationSampling,
     EvaluationSettings,

@@ -11,7 +11,6 @@ from rlrt.data.prompts import Prompts
 from rlrt.errors import UserError
 from rlrt.evaluation.questions import (
     Question,
-    TeacherQuestions,
     require_prompts_fit,
     student_questions,
     teacher_questions,
@@ -81,7 +80,8 @@ def test_no_problem_is_left_out_for_its_length(tokenizer: PreTrainedTokenizerBas
 
 def teacher_view(
     tokenizer: PreTrainedTokenizerBase, rewards: list[float], text: str, max_tokens: int
-) -> tuple[Prompts, TeacherQuestions]:
+) -> tuple[Prompts, list[tuple[Question, bool]]]:
+    """The prompts, and the teacher view's questions, each with whether its context is shortened."""
     prompts = Prompts(tokenizer)
     asked = student_questions({"a": SUMS[:1]}, prompts, len(rewards))
     rollouts = [
@@ -91,7 +91,7 @@ def teacher_view(
         )
         for q, reward in zip(asked, rewards, strict=True)
     ]  # fmt: skip
-    return prompts, teacher_questions({"a": rollouts}, CorrectPeer(), prompts, max_tokens)
+    return prompts, list(teacher_questions({"a": rollouts}, CorrectPeer(), prompts, max_tokens))
 
 
 def test_the_teacher_is_asked_where_its_context_shows_something(
@@ -99,9 +99,9 @@ def test_the_teacher_is_asked_where_its_context_shows_something(
 ) -> None:
     text = "0 + 1 = 1"
     prompts, asked = teacher_view(tokenizer, [0.0, 1.0, 0.0], text, 512)
-    assert (len(asked.questions), asked.without, asked.shortened) == (2, 1, 0)
-    assert [q.sample for q in asked.questions] == [0, 2], "the only correct one has no correct peer"
-    for question in asked.questions:
+    assert [shortened for _, shortened in asked] == [False, False]
+    assert [q.sample for q, _ in asked] == [0, 2], "the only correct one has no correct peer"
+    for question, _ in asked:
         assert question.view == "teacher"
         assert text in tokenizer.decode(question.prompt_ids)
         assert question.prompt_ids != prompts.student_ids(SUMS[0].question)
@@ -112,12 +112,12 @@ def test_a_context_that_is_too_long_is_shortened_or_left_out(
 ) -> None:
     text = "0 + 1 = 1\n" * 50
     _, whole = teacher_view(tokenizer, [1.0, 1.0], text, 2000)
-    longest = len(whole.questions[0].prompt_ids)
+    longest = len(whole[0][0].prompt_ids)
     _, asked = teacher_view(tokenizer, [1.0, 1.0], text, longest - 40)
-    assert (len(asked.questions), asked.shortened) == (2, 2)
-    assert all(len(question.prompt_ids) <= longest - 40 for question in asked.questions)
+    assert [shortened for _, shortened in asked] == [True, True]
+    assert all(len(question.prompt_ids) <= longest - 40 for question, _ in asked)
     _, asked = teacher_view(tokenizer, [1.0, 1.0], text, 10)
-    assert asked == TeacherQuestions((), 2, 0)
+    assert asked == []
 
 
 def test_a_question_answered_is_a_rollout(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -8,9 +8,8 @@ from tests.unit.evaluation.answered import by_counts, model
 
 from rlrt.data.benchmarks import PAPER_BENCHMARKS
 from rlrt.evaluation.paper import paper_row
-from rlrt.evaluation.screen import folded, screen
 from rlrt.evaluation.summary import Summary, summarize
-from rlrt.evaluation.tables import as_json, markdown
+from rlrt.evaluation.tables import as_json, folded, markdown, screen
 
 EVIL = "[bold]x|<script>alert(1)</script>`*_y_*`\x1b[31m\n| z"
 

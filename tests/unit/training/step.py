@@ -1,11 +1,13 @@
 """A small scored rollout step to measure and to record."""
 
+from collections import Counter
+
 import torch
 from torch import Tensor
 
 from rlrt.batch import Credit, Problem, Response, Rollout, ScoredBatch, Verdict
 from rlrt.training.sampler import Sampled
-from rlrt.training.scoring import TeacherViews, outcomes_of
+from rlrt.training.scoring import outcomes_of
 
 LENGTHS = (2, 3, 1, 4, 0, 2, 3, 1)  # of two rollouts in each of four groups; the longest has 4
 REWARDS = (1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -13,7 +15,7 @@ STUDENT = (0, 1, 6)  # rollouts whose student view is scored
 TEACHER = (0,)
 MIXED = (0, 1, 6, 7)  # rollouts of groups with a signal
 
-Step = tuple[Sampled, ScoredBatch, TeacherViews, Credit]
+Step = tuple[Sampled, ScoredBatch, Credit, Counter[str]]
 
 
 def step_of(groups: tuple[int, ...] = (0, 1, 2, 3)) -> Step:
@@ -63,7 +65,7 @@ def step_of(groups: tuple[int, ...] = (0, 1, 2, 3)) -> Step:
         }
     )
     sampled = Sampled([rollouts[row] for row in rows], len(groups), 10 * len(groups))
-    return sampled, part, TeacherViews((None,) * len(rows), len(groups), 0), credit
+    return sampled, part, credit, Counter(shortened=len(groups))
 
 
 def _rollout(row: int, logprobs: list[float]) -> Rollout:

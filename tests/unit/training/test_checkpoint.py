@@ -23,7 +23,7 @@ from rlrt.training.checkpoint import (
     plain_errors,
     run_folder,
 )
-from rlrt.training.step_table import StepTable
+from rlrt.training.metrics import StepTable
 
 
 class FakeTrainer(SimpleNamespace):

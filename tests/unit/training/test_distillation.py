@@ -28,8 +28,8 @@ def distilled_update(dtype: torch.dtype) -> Update:
     """Some responses are distilled, some have an advantage, one both, the rest neither."""
     plain = update_of(dtype)
     draw = torch.Generator().manual_seed(5)
-    distils = torch.zeros(8, 1, dtype=dtype)
-    distils[list(DISTILLED)] = 1
+    distills = torch.zeros(8, 1, dtype=dtype)
+    distills[list(DISTILLED)] = 1
     credited = torch.zeros(8, 1, dtype=dtype)
     credited[list(CREDITED)] = 1
     weights = (0.5 + torch.rand(plain.mask_BT.shape, generator=draw, dtype=dtype)) * plain.mask_BT
@@ -42,7 +42,7 @@ def distilled_update(dtype: torch.dtype) -> Update:
             teacher if row in DISTILLED else None for row, teacher in enumerate(teachers)
         ),
         advantages_BT=plain.advantages_BT * credited,
-        distillation_BT=mean_one(weights * distils),
+        distillation_BT=mean_one(weights * distills),
     )
 
 

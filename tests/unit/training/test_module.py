@@ -16,7 +16,6 @@ from rlrt.loss.objective import Aggregation, Objective
 from rlrt.loss.policy_loss import ClippedSurrogate
 from rlrt.model.teacher import Live
 from rlrt.training.module import (
-    Accumulated,
     NonFiniteError,
     PolicyModule,
     TrainingMemoryError,
@@ -30,7 +29,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from rlrt.model.load import load_policy
-from rlrt.training.module import Accumulated, TrainingMemoryError
+from rlrt.training.module import TrainingMemoryError
 from rlrt.training.updates import Update
 from tests.unit.training.one_update import fit
 
@@ -172,7 +171,7 @@ def test_leaving_out_responses_without_credit_changes_nothing(
     full.trainer = module.trainer
     full.strict_loading = True
     weights = Aggregation()(update.mask_BT, torch.float64)
-    full._accumulate(update, weights, list(range(8)), Accumulated())
+    full._accumulate(update, weights, list(range(8)), [])
     torch.testing.assert_close(gradient(module), gradient(full), rtol=1e-12, atol=1e-15)
 
 

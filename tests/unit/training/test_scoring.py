@@ -1,5 +1,6 @@
 """From judged rollouts to the scored batch: the teacher only where it is asked for."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -13,11 +14,11 @@ from rlrt.context.context import Demonstration
 from rlrt.data.prompts import Prompts
 from rlrt.model.policy import BothViews
 from rlrt.training.scoring import (
-    TeacherViews,
+    TeacherPrompts,
     completed,
     outcomes_of,
+    render_teacher_prompts,
     scored_batch,
-    teacher_views,
 )
 from rlrt.training.updates import Reading
 
@@ -47,19 +48,21 @@ def prompts(tokenizer: PreTrainedTokenizerBase) -> Prompts:
     return Prompts(tokenizer)
 
 
-def views(prompts: Prompts, shown: list[Demonstration | None], room: int) -> TeacherViews:
-    return teacher_views(ROLLOUTS, shown, torch.ones(5, dtype=torch.bool), prompts, room)
+def views(
+    prompts: Prompts, shown: list[Demonstration | None], room: int
+) -> tuple[TeacherPrompts, Counter[str]]:
+    return render_teacher_prompts(ROLLOUTS, shown, torch.ones(5, dtype=torch.bool), prompts, room)
 
 
 def test_a_teacher_prompt_needs_to_be_read_a_context_and_a_response(prompts: Prompts) -> None:
     reads = torch.tensor([True, False, True, True, True])
     shown: list[Demonstration | None] = [SHOWN, SHOWN, SHOWN, None, SHOWN]
-    found = teacher_views(ROLLOUTS, shown, reads, prompts, 1000)
-    assert [prompt is not None for prompt in found.prompts] == [True, False, False, False, True]
-    assert (found.shortened, found.unfit) == (0, 0)
+    found, counts = render_teacher_prompts(ROLLOUTS, shown, reads, prompts, 1000)
+    assert [prompt is not None for prompt in found] == [True, False, False, False, True]
+    assert (counts["shortened"], counts["unfit"]) == (0, 0)
     expected = prompts.teacher_ids("Compute 3 + 4.", TEMPLATE, SHOWN.text, 1000)
     assert expected is not None
-    assert found.prompts[0] == found.prompts[4] == expected.ids
+    assert found[0] == found[4] == expected.ids
 
 
 def test_prompt_and_response_fit_the_model_together(prompts: Prompts) -> None:
@@ -69,15 +72,15 @@ def test_prompt_and_response_fit_the_model_together(prompts: Prompts) -> None:
     assert empty is not None
 
     # room for the demonstration behind responses of up to 2 tokens; those of 3 and 4 shorten it
-    found = views(prompts, [SHOWN] * 5, len(whole.ids) + 2)
-    assert (found.shortened, found.unfit) == (2, 0)
-    for ids, prompt in zip(RESPONSES, found.prompts, strict=True):
+    found, counts = views(prompts, [SHOWN] * 5, len(whole.ids) + 2)
+    assert (counts["shortened"], counts["unfit"]) == (2, 0)
+    for ids, prompt in zip(RESPONSES, found, strict=True):
         assert prompt is None or len(prompt) + len(ids) <= len(whole.ids) + 2
 
     # room for an empty demonstration behind responses of up to 2 tokens; 3 and 4 do not fit at all
-    found = views(prompts, [SHOWN] * 5, len(empty.ids) + 2)
-    assert (found.shortened, found.unfit) == (2, 2)
-    assert [prompt is not None for prompt in found.prompts] == [False, True, False, True, False]
+    found, counts = views(prompts, [SHOWN] * 5, len(empty.ids) + 2)
+    assert (counts["shortened"], counts["unfit"]) == (2, 2)
+    assert [prompt is not None for prompt in found] == [False, True, False, True, False]
 
 
 class FakeViews:
@@ -116,7 +119,7 @@ class FakeViews:
 
 
 def scored(
-    teacher: TeacherViews,
+    teacher: TeacherPrompts,
     reads: list[bool],
     divergence: bool = False,
     student: list[bool] | None = None,
@@ -128,7 +131,7 @@ def scored(
     return scored_batch(ROLLOUTS, outcomes, teacher, *rows, divergence, views), views
 
 
-TEACHER = TeacherViews((None, (50,), None, (60,), (70,)), 0, 0)
+TEACHER = (None, (50,), None, (60,), (70,))
 READS = [True, True, True, True, False]
 
 
@@ -200,7 +203,7 @@ def test_what_an_update_reads_first_completes_the_batch() -> None:
 
 
 def test_no_teacher_costs_no_forward_pass() -> None:
-    batch, views = scored(TeacherViews((None,) * 5, 0, 0), [True] * 5, divergence=True)
+    batch, views = scored((None,) * 5, [True] * 5, divergence=True)
     assert len(views.student) == 1
     assert not any(views.teacher)
     assert not any(views.both)

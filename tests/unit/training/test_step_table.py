@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from rlrt.training.step_table import StepTable
+from rlrt.training.metrics import StepTable
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -10,20 +10,20 @@ from tests.unit.training.step import step_of
 
 from rlrt import distributed
 from rlrt.records import read_table, step_files, write_records
-from rlrt.training.rollout_metrics import rollout_metrics
+from rlrt.training.metrics import rollout_metrics
 
 
 def tell(folder: Path) -> None:
     """One of two ranks, whose parts are uneven."""
-    sampled, batch, teacher, credit = step_of((1, 2) if distributed.get_rank() == 0 else (0, 3))
+    sampled, batch, credit, counts = step_of((1, 2) if distributed.get_rank() == 0 else (0, 3))
     write_records(folder / "both", 7, sampled.rollouts, ["q"] * 4, batch, credit)
-    row = rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)
+    row = rollout_metrics(sampled, batch, credit, batch.student_scored_B, counts)
     (folder / f"{distributed.get_rank()}.json").write_text(json.dumps(row))
 
 
 def test_worked_out_by_hand() -> None:
-    sampled, batch, teacher, credit = step_of()
-    row = rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)
+    sampled, batch, credit, counts = step_of()
+    row = rollout_metrics(sampled, batch, credit, batch.student_scored_B, counts)
     tokens = 16
     assert row["rollout/tokens"] == tokens
     assert row["rollout/response_tokens_mean"] == 2
@@ -44,8 +44,8 @@ def test_worked_out_by_hand() -> None:
 
 def test_the_student_view_is_averaged_where_it_was_scored_and_the_engine_everywhere() -> None:
     """Entry numbers of rollouts 0, 1 and 6: 1 2, 5 6 7, 25 26 27; of all responses 16 of them."""
-    sampled, batch, teacher, credit = step_of()
-    row = rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)
+    sampled, batch, credit, counts = step_of()
+    row = rollout_metrics(sampled, batch, credit, batch.student_scored_B, counts)
     scored = torch.tensor([1.0, 2, 5, 6, 7, 25, 26, 27])
     every = torch.tensor([1.0, 2, 5, 6, 7, 9, 13, 14, 15, 16, 21, 22, 25, 26, 27, 29])
     assert row["rollout/entropy"] == pytest.approx(float(0.1 * scored.mean()))
@@ -58,25 +58,25 @@ def test_the_student_view_is_averaged_where_it_was_scored_and_the_engine_everywh
 
 
 def test_what_a_distilled_rollout_costs_is_not_skipped() -> None:
-    sampled, batch, teacher, credit = step_of()
+    sampled, batch, credit, counts = step_of()
     distilled = torch.zeros_like(credit.advantages_BT)
     distilled[2, 0] = 1
     row = rollout_metrics(
-        sampled, batch, teacher, replace(credit, distillation_BT=distilled), batch.student_scored_B
+        sampled, batch, replace(credit, distillation_BT=distilled), batch.student_scored_B, counts
     )
     assert row["score/skipped_rollouts"] == 3 / 8
 
 
 def test_without_any_scored_token_the_means_over_them_are_left_out() -> None:
-    sampled, batch, teacher, credit = step_of()
+    sampled, batch, credit, counts = step_of()
     nobody = torch.zeros(8, dtype=torch.bool)
     zeros = torch.zeros_like(credit.advantages_BT)
     row = rollout_metrics(
         sampled,
         replace(batch, student_scored_B=nobody),
-        teacher,
         replace(credit, advantages_BT=zeros),
         nobody,
+        counts,
     )
     assert not {"rollout/entropy", "rollout/student_engine_gap"} & row.keys()
     assert row["credit/multiplier_mean"] == 1
@@ -87,8 +87,8 @@ def test_two_ranks_say_what_one_says_and_write_one_table(tmp_path: Path) -> None
     """Uneven parts: a mean of the ranks' means would differ, and so would the order of the rows."""
     call_ranks(2, tell, tmp_path)
     rows = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    sampled, batch, teacher, credit = step_of()
-    alone = rollout_metrics(sampled, batch, teacher, credit, batch.student_scored_B)
+    sampled, batch, credit, counts = step_of()
+    alone = rollout_metrics(sampled, batch, credit, batch.student_scored_B, counts)
     for row in rows:
         assert list(row) == list(alone)
         assert row == pytest.approx(alone, rel=1e-12)

@@ -1,11 +1,11 @@
-"""The words of the evaluation's command."""
+"""The arguments of the evaluation's command."""
 
 from pathlib import Path
 
 import pytest
 
 from rlrt.errors import UserError
-from rlrt.evaluation.command import Command, parse
+from rlrt.evaluation.arguments import Command, parse
 
 
 def test_its_own_words_and_those_of_hydra() -> None:
@@ -20,8 +20,7 @@ def test_its_own_words_and_those_of_hydra() -> None:
         ("sampling.samples=4",),
     )
     assert words.named_settings == {"sampling.samples"}
-    assert not words.chooses("sampling")
-    assert parse(["model=a", "benchmark=b", "+sampling=tiny"]).chooses("sampling")
+    assert parse(["model=a", "benchmark=b", "+sampling=tiny"]).named_settings == {"sampling"}
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,25 @@
 """Problem sources: a training part and a held-out part, from a local file or a hub data set."""
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
+
+from pydantic import Field, NonNegativeInt
 
 from rlrt.batch import ProblemSet
 from rlrt.data.benchmarks import Benchmark, read_problem_file
-from rlrt.data.contamination import DEFAULT_SIMILARITY, check_similarity, overlaps
-from rlrt.data.problems import (
-    check_bad_rows,
-    check_held_out_problems,
-    collect,
-    optional_fields,
-    split_held_out,
-)
+from rlrt.data.contamination import DEFAULT_SIMILARITY, Similarity, overlaps
+from rlrt.data.problems import collect, leave_out, optional_fields, split_held_out
 from rlrt.data.rows import Columns, Row, check_file, read_file, read_hub
 from rlrt.hub import find_commit, is_local, refuse_unused
+from rlrt.validation import validated
+
+HeldOutProblems = Annotated[
+    NonNegativeInt | None, Field(description="allowed: null or an integer from 0")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +30,17 @@ class Source(ABC):
     "refuse" stops at the first. ``overlap_with``: evaluation problems, as benchmarks (read from
     ``overlap_folder``, else the hub) or files; training problems that are "exact" or "near" to one
     of them at ``overlap_similarity`` are left out (``rlrt.data.contamination``). Nothing is read
-    before ``train`` or ``held_out`` is first asked for.
+    before ``train`` or ``held_out`` is first asked for. Subclasses are ``validated``.
     """
 
-    held_out_problems: int | None = None
+    held_out_problems: HeldOutProblems = None
     bad_rows: str = "skip"
     seed: int = 0
     overlap_with: Sequence[str | Benchmark] = ()
     overlap_folder: str | None = None
-    overlap_similarity: float = DEFAULT_SIMILARITY
+    overlap_similarity: Similarity = DEFAULT_SIMILARITY
 
     def __post_init__(self) -> None:
-        if isinstance(self.overlap_with, str):
-            raise ValueError(f"data.overlap_with is {self.overlap_with!r}; give a list")
         for evaluated in self.overlap_with:
             if isinstance(evaluated, str):
                 check_file(evaluated, "data.overlap_with")
@@ -51,9 +49,8 @@ class Source(ABC):
                 f"data.overlap_folder is {self.overlap_folder!r}, but data.overlap_with names no "
                 "benchmark to read from it"
             )
-        check_similarity(self.overlap_similarity, "data.overlap_similarity")
-        check_bad_rows(self.bad_rows)
-        check_held_out_problems(self.held_out_problems)
+        if self.bad_rows not in ("skip", "refuse"):
+            raise ValueError(f"data.bad_rows is {self.bad_rows!r}; allowed: skip, refuse")
 
     @property
     def provides(self) -> frozenset[str]:
@@ -85,11 +82,10 @@ class Source(ABC):
         ]
         pairs = overlaps(train.problems, evaluated, self.overlap_similarity) if evaluated else []
         same = {overlap.train_id for overlap in pairs if overlap.kind != "variant"}
-        kept = tuple(problem for problem in train.problems if problem.id not in same)
-        if not kept:
+        kept = leave_out(train, "overlap", lambda problem: problem.id in same)
+        if not kept.problems:
             raise ValueError("every training problem overlaps data.overlap_with; check its files")
-        counted = Counter({"overlap": len(train.problems) - len(kept)}) + Counter(train.dropped)
-        return ProblemSet(kept, dict(counted))
+        return kept
 
     @abstractmethod
     def read_train(self) -> ProblemSet:
@@ -102,41 +98,58 @@ class Source(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class HubSource(Source):
-    """Problems of a data set on the hub, or of local copies of it, which have no revisions.
+    """Problems of the data set ``name`` on the hub, or of a local copy of it, which has no revisions.
 
     ``revision`` is a branch, a tag or a commit; ``commit`` what that stood for when the run began.
     """
 
+    name: str
     revision: str | None = None
     commit: str | None = None
 
     @property
-    @abstractmethod
-    def repository(self) -> str:
-        """The data set's name on the hub."""
-
-    @property
-    def local(self) -> str:
+    def local_setting(self) -> str:
         """The setting that names a local copy; empty where the problems come from the hub."""
-        return ""
+        return "data.name" if is_local(self.name) else ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_unused(self.revision, self.commit, "data", self.local)
+        refuse_unused(self.revision, self.commit, "data", self.local_setting)
 
     def pinned(self) -> Self:
         """The same source at the commit that its revision now stands for, where that can be known.
 
         ValueError where there is no such revision.
         """
-        if self.local or self.commit is not None:
+        if self.local_setting or self.commit is not None:
             return self
-        commit = find_commit(self.repository, "dataset", self.revision, "data.revision")
+        commit = find_commit(self.name, "dataset", self.revision, "data.revision")
         return replace(self, commit=commit)
 
-    def rows(self, config: str | None, part: str) -> Iterator[Row]:
+    def rows(self, config: str | None, split: str) -> Iterator[Row]:
         """The rows of one split, of the commit where it is known."""
-        return read_hub(self.repository, config, part, revision=self.commit or self.revision)
+        return read_hub(self.name, config, split, revision=self.commit or self.revision)
+
+
+@dataclass(frozen=True)
+class HubOrFile(HubSource):
+    """A published data set, from the hub or from a local copy of its training part."""
+
+    path: str | None = None  # null: from the hub
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.path is not None:
+            check_file(self.path, "data.path")
+
+    @property
+    def local_setting(self) -> str:
+        return "data.path" if self.path is not None else ""
+
+    def rows(self, config: str | None, split: str) -> Iterator[Row]:
+        if self.path is None:
+            return super().rows(config, split)
+        return read_file(check_file(self.path, "data.path"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +194,7 @@ class NamedColumns(Source):
         """The training rows as they stand."""
 
 
+@validated("data")
 @dataclass(frozen=True)
 class JsonlProblems(NamedColumns):
     """Problems of a local file (JSON Lines, also gzipped, or parquet).
@@ -206,6 +220,7 @@ class JsonlProblems(NamedColumns):
         return load_problems(self.held_out_path, self.columns, self.source, self.bad_rows)
 
 
+@validated("data")
 @dataclass(frozen=True)
 class HubProblems(HubSource, NamedColumns):
     """Problems of a hub data set."""
@@ -220,24 +235,15 @@ class HubProblems(HubSource, NamedColumns):
         if not self.name:
             raise ValueError("data.name is empty; it names a data set such as 'openai/gsm8k'")
 
-    @property
-    def repository(self) -> str:
-        return self.name
-
-    @property
-    def local(self) -> str:
-        return "data.name" if is_local(self.name) else ""
-
     def read_rows(self) -> ProblemSet:
         return self._read(self.split)
 
     def read_held_out(self) -> ProblemSet | None:
         return None if self.held_out_split is None else self._read(self.held_out_split)
 
-    def _read(self, part: str) -> ProblemSet:
-        columns, source = self.columns, self.source or self.name
-        rows = self.rows(self.config, part)
-        return collect(rows, lambda row: columns.problem(row, source), self.bad_rows, self.name)
+    def _read(self, split: str) -> ProblemSet:
+        to_problem = partial(self.columns.problem, source=self.source or self.name)
+        return collect(self.rows(self.config, split), to_problem, self.bad_rows, self.name)
 
 
 def load_problems(
@@ -247,8 +253,7 @@ def load_problems(
     bad_rows: str = "skip",
 ) -> ProblemSet:
     """All problems of one local file, a benchmark for example; ``columns`` as in ``Columns()``."""
-    check_bad_rows(bad_rows)
     file = check_file(path, "path")
-    named = Columns() if columns is None else columns
-    called = file.name.split(".")[0] if source is None else source
-    return collect(read_file(file), lambda row: named.problem(row, called), bad_rows, str(file))
+    name = file.name.split(".")[0] if source is None else source
+    to_problem = partial((columns or Columns()).problem, source=name)
+    return collect(read_file(file), to_problem, bad_rows, str(file))

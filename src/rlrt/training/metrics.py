@@ -1,15 +1,21 @@
-"""The metrics of a rollout step, over all ranks: each with its estimator and denominator."""
+"""The metrics of a rollout step over all ranks, each with its estimator and denominator, and their tables."""
 
+import csv
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from rlrt.batch import SUCCESS_REWARD, Credit, Rollout, ScoredBatch, Verdict
 from rlrt.credit.assigner import group_advantages, has_signal
 from rlrt.distributed import all_reduce_sum, largest
+from rlrt.errors import is_rank_zero
+from rlrt.files import write_atomically
 from rlrt.training.sampler import Sampled
-from rlrt.training.scoring import TeacherViews
 
 Sums = dict[str, tuple[float, float]]  # of a rank: the sum of the values to average, their number
 
@@ -17,14 +23,14 @@ Sums = dict[str, tuple[float, float]]  # of a rank: the sum of the values to ave
 def rollout_metrics(
     sampled: Sampled,
     batch: ScoredBatch,
-    teacher: TeacherViews,
     credit: Credit,
     scored_first_B: Tensor,
+    prompt_counts: Counter[str],
 ) -> dict[str, float]:
     """``stage/quantity`` of one step, the same on every rank and true over all of them; collective.
 
     ``batch`` holds what the updates read, too; ``scored_first_B`` tells whose student view was scored
-    before them.
+    before them; ``prompt_counts`` are those of the teacher prompts.
 
     Each takes this rank's part. Shares are of all rollouts unless a comment says otherwise. A mean
     over tokens is left out where there is none.
@@ -37,8 +43,8 @@ def rollout_metrics(
         "rollout/truncated": _share(rollout.response.truncated for rollout in rollouts),
         **_policy(batch),
         **_work(batch, credit, scored_first_B),
-        "context/shortened": (teacher.shortened, len(rollouts)),
-        "context/unfit": (teacher.unfit, len(rollouts)),
+        "context/shortened": (prompt_counts["shortened"], len(rollouts)),
+        "context/unfit": (prompt_counts["unfit"], len(rollouts)),
         **_credit(batch, credit),
     }
     metrics = _over_ranks(
@@ -151,3 +157,63 @@ def _over_tokens(values_BT: Tensor, chosen_BT: Tensor) -> tuple[float, float]:
 
 def _sums(values: Tensor) -> tuple[float, float]:
     return float(values.sum(dtype=torch.float64)), len(values)
+
+
+class StepTable:
+    """A CSV with a ``step`` column that a resumed run continues.
+
+    Rows of ``first_step`` and later, left by a run that went on past its last checkpoint, are
+    dropped. The file is rewritten whole at each row: a run has hundreds of rows, and a reader or a
+    killed process never sees half of one. Of several ranks rank 0 alone writes.
+    """
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path.exists() and first_step > 0:
+            with path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) < first_step]
+        self._write()
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row; columns not seen before are empty in earlier rows."""
+        self.rows.append(dict(row))
+        self._write()
+
+    def _write(self) -> None:
+        if not is_rank_zero():
+            return
+        if not self.rows:
+            self.path.unlink(missing_ok=True)
+            return
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+
+        def write(partial: Path) -> None:
+            with partial.open("w", newline="") as file:
+                writer = csv.DictWriter(file, columns, restval="")
+                writer.writeheader()
+                writer.writerows(self.rows)
+
+        write_atomically(self.path, write)
+
+
+class MetricsCSV(Logger):
+    """One row per rollout step; a resumed run continues the file, each step stands there once."""
+
+    def __init__(self, folder: str | Path, first_step: int) -> None:
+        super().__init__()
+        self.table = StepTable(Path(folder) / "metrics.csv", first_step)
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the resolved configuration stands in config.yaml."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.table.append({"step": step, **metrics})

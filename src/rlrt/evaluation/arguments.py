@@ -39,12 +39,8 @@ class Command:
 
     @property
     def named_settings(self) -> set[str]:
-        """The full names of the settings given."""
+        """The full names of the settings given; that of a group where a file of it is chosen."""
         return {word.lstrip("+~").partition("=")[0] for word in self.settings}
-
-    def chooses(self, group: str) -> bool:
-        """Whether a file of the group is chosen."""
-        return group in self.named_settings
 
 
 def parse(arguments: Sequence[str]) -> Command:

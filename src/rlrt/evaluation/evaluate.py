@@ -13,7 +13,7 @@ from rlrt.config.command_line import console, print_once, quiet_libraries
 from rlrt.config.compose import flatten, load_yaml
 from rlrt.config.problem_sets import read_benchmarks
 from rlrt.errors import UserError
-from rlrt.evaluation.command import Command
+from rlrt.evaluation.arguments import Command
 from rlrt.evaluation.folder import (
     EvaluationFolder,
     SavedResponse,
@@ -33,10 +33,9 @@ from rlrt.evaluation.questions import (
     student_questions,
     teacher_questions,
 )
-from rlrt.evaluation.screen import screen
-from rlrt.evaluation.server import EngineServer, ProgressCounter
+from rlrt.evaluation.server import EngineServer, count_responses
 from rlrt.evaluation.summary import EvaluatedModel, Summary, summarize
-from rlrt.evaluation.tables import as_json, markdown
+from rlrt.evaluation.tables import as_json, markdown, screen
 from rlrt.files import write_atomically, write_text
 from rlrt.reward.judge import Judge, JudgedResponse
 from rlrt.training.evaluator import sample_and_judge
@@ -220,17 +219,21 @@ class PolicyEvaluation:
         """The teacher view's rollouts; the student's own where the teacher sees nothing more."""
         plan = self.plan
         assert plan.context is not None
-        asked = teacher_questions(rollouts, plan.context, plan.prompts, plan.max_teacher_tokens)
+        pairs = list(
+            teacher_questions(rollouts, plan.context, plan.prompts, plan.max_teacher_tokens)
+        )
+        questions = [question for question, _ in pairs]
+        without_context = sum(map(len, rollouts.values())) - len(pairs)
         print_once(
-            f"{plan.stored.name}: the teacher view is asked {len(asked.questions)} questions, "
-            f"{asked.shortened} of them with a shortened context; for {asked.without} more it would "
-            "see no more than the student, whose responses stand for it"
+            f"{plan.stored.name}: the teacher view is asked {len(pairs)} questions, "
+            f"{sum(shortened for _, shortened in pairs)} of them with a shortened context; for "
+            f"{without_context} more it would see no more than the student, whose responses stand for it"
         )
         saved = self.files.saved_responses(TEACHER, self.benchmarks)
         kept_slots = {question.slot for question in kept_student}
         recorded = [one.question for one in saved.values() if one.question is not None]
         kept = [question for question in recorded if question.slot in kept_slots]
-        answered = self._answer(TEACHER, asked.questions, kept, saved)
+        answered = self._answer(TEACHER, questions, kept, saved)
         student = {
             (name, one.problem.id, one.sample): one
             for name, part in rollouts.items()
@@ -256,10 +259,9 @@ class PolicyEvaluation:
             standing = len(questions) - len(missing)
             print_once(f"{name}: {standing} responses stand, {len(missing)} to go")
         wanted = [*questions, *kept]
-        with ProgressCounter(f"{name}, {view} view", len(missing)) as progress:
-            answers = self._take_over(wanted, saved)
-            if missing:
-                answers |= self._sample(missing, progress)
+        answers = self._take_over(wanted, saved)
+        if missing:
+            answers |= self._sample(missing, f"{name}, {view} view")
         return {question.slot: question.rollout(*answers[question.key]) for question in wanted}
 
     def _take_over(
@@ -274,31 +276,27 @@ class PolicyEvaluation:
             one = saved[question.key]
             judged = one.verdict_for(question.problem.answer)
             if judged is None:
-                unjudged.append(question)
+                unjudged.append((question, one.response))
             else:
                 answers[question.key] = one.response, judged
-        if unjudged:
-            responses = [saved[question.key].response for question in unjudged]
-            with self._judge().judging([q.problem.answer for q in unjudged]) as judging:
-                for index, response in enumerate(responses):
-                    judging.take(index, response)
-                verdicts = judging.judged()
-            for question, response, judged in zip(unjudged, responses, verdicts, strict=True):
+        with self._judge().judging([q.problem.answer for q, _ in unjudged]) as judging:
+            for index, (_, response) in enumerate(unjudged):
+                judging.take(index, response)
+            for (question, response), judged in zip(unjudged, judging.judged(), strict=True):
                 answers[question.key] = response, judged
         return answers
 
-    def _sample(self, questions: Sequence[Question], progress: ProgressCounter) -> Answers:
+    def _sample(self, questions: Sequence[Question], name: str) -> Answers:
         """Responses from the engine, each in the journal before it is judged."""
         plan = self.plan
         prompts = list(dict.fromkeys(question.prompt_ids for question in self.questions))
         engine = self.server.serve(plan, prompts)
         self._write_config()  # what is interrupted from here on can be continued
-        progress.begin()
-        with self.files.journal as journal:
+        with count_responses(name, len(questions)) as count, self.files.journal as journal:
 
             def keep(index: int, response: Response) -> None:
                 journal.append(questions[index].key, response)
-                progress.add(response)
+                count(response)
 
             pairs = sample_and_judge(
                 engine,

@@ -7,7 +7,7 @@ import pytest
 
 from rlrt.batch import Problem
 from rlrt.data.problems import optional_fields
-from rlrt.data.tables import HubProblems, JsonlProblems, load_problems
+from rlrt.data.sources import HubProblems, JsonlProblems, load_problems
 
 BENCHMARKS = {
     "aime24": 30,
@@ -139,6 +139,18 @@ def test_settings_are_checked_before_anything_is_read(tmp_path: Path) -> None:
         HubProblems("a/b", bad_rows="")
     with pytest.raises(ValueError, match=r"data\.name is empty"):
         HubProblems("")
+
+
+@pytest.mark.parametrize(
+    ("count", "rule"),
+    [
+        (-1, "; allowed: null or an integer from 0"),
+        *((value, ", it must be a whole number or null") for value in (1.5, True, "3")),
+    ],
+)
+def test_what_is_no_number_of_problems_is_refused(count: Any, rule: str) -> None:
+    with pytest.raises(ValueError, match=rf"^data\.held_out_problems is {count!r}{rule}$"):
+        HubProblems("a/b", held_out_problems=count)
 
 
 def test_a_hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
