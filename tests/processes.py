@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,15 @@ def run_entry(
     printed = log.read_text()
     assert status == 0, printed[-4000:]
     return printed
+
+
+def run_command(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """What became of a command, in ``subprocess.run``'s words."""
+    with tempfile.TemporaryDirectory() as folder:
+        entry = Entry(Path(folder) / "out", script, *words, errors=Path(folder) / "errors")
+        status = entry.wait(120)
+        printed, errors = entry.log.read_text(), entry.errors.read_text()
+    return subprocess.CompletedProcess([script, *words], status, printed, errors)
 
 
 def _enter(

@@ -158,7 +158,9 @@ def test_teachers_of_an_answer_where_no_peer_is_correct(tmp_path: Path) -> None:
     require_teacher_views(tmp_path / "run", "correct")
 
 
-@pytest.mark.parametrize(("loss", "aggregation"), zip_longest(names("loss"), names("aggregation")))
+@pytest.mark.parametrize(
+    ("loss", "aggregation"), list(zip_longest(names("loss"), names("aggregation")))
+)
 def test_every_loss_and_aggregation(
     tmp_path: Path, loss: str | None, aggregation: str | None
 ) -> None:

@@ -8,14 +8,12 @@ from pathlib import Path
 import pytest
 from tests.paths import ROOT
 from tests.processes import Entry, run_entry
-from tests.runs import FEW_PROBLEMS
 
 EXAMPLE = ROOT / "docs" / "example_assigner"
 TRAIN = [
     "credit=surprise",
     "credit.bonus=0.25",
     "model=tiny",
-    FEW_PROBLEMS,
     "engine=hf",
     "logger=none",
     "trainer.max_epochs=2",
@@ -59,15 +57,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def contract(project: Path, name: str) -> tuple[int, list[str], str]:
     """How many contract tests of a method passed, the names of those that failed, and the output."""
-    words = [
-        "-n0",
-        "-rf",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        name,
-        "tests/unit/credit/test_contract.py",
-    ]
+    options = ["-n0", "-rf", "-p", "no:cacheprovider", "-W", "ignore:.*already imported"]
+    words = [*options, "-k", name, "tests/unit/credit/test_contract.py"]
     process = Entry(project / f"{name}.log", "pytest", *words, project=project)
     status, output = process.wait(250), process.log.read_text()
     passed = re.search(r"(\d+) passed", output)

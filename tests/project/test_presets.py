@@ -190,7 +190,7 @@ def test_a_noisy_reward_is_known_to_the_method_that_expects_it() -> None:
 
 
 @pytest.mark.parametrize(("model", "kind"), KINDS.items())
-@pytest.mark.parametrize("credit", ["rlrt", "rlrt_all", "teacher_favoring"])
+@pytest.mark.parametrize("credit", ["rlrt_all", "teacher_favoring"])
 def test_peer_methods_follow_the_kind_of_backbone(model: str, kind: str, credit: str) -> None:
     config = compose([f"model={model}", f"credit={credit}"])
     assert config.model.kind == kind
@@ -199,18 +199,6 @@ def test_peer_methods_follow_the_kind_of_backbone(model: str, kind: str, credit:
     assert config.credit.mixing_decay_steps == RLRT_DECAY[kind]
     assert config.credit.standardize is True
     assert config.context._target_.endswith("CorrectPeer")
-
-
-@pytest.mark.parametrize("model", KINDS)
-def test_grpo_and_rlsd(model: str) -> None:
-    grpo = compose([f"model={model}", "credit=grpo"])
-    assert grpo.credit.standardize is False
-    assert not grpo.context
-    rlsd = compose([f"model={model}", "credit=rlsd"])
-    assert rlsd.credit.standardize is True
-    assert (rlsd.credit.mixing, rlsd.credit.clip_radius) == (0.5, 0.2)
-    assert rlsd.credit.mixing_decay_steps == 50
-    assert rlsd.context._target_.endswith("Answer")
 
 
 @pytest.mark.parametrize("model", KINDS)

@@ -77,6 +77,7 @@ def test_the_gradient_does_not_depend_on_the_split(
         assert difference <= 1e-6, f"token budget {budget}: {difference:.2e}"
 
 
+@pytest.mark.slow
 def test_the_update_equals_a_loop_over_single_tokens(
     random_policy: MakePolicy, tmp_path: Path
 ) -> None:
