@@ -30,7 +30,7 @@ from rlrt.analysis.reflection import (
 )
 from rlrt.batch import Problem, Response, Verdict
 from rlrt.config.command_line import print_once, quiet_libraries, report_errors, require_at_least
-from rlrt.config.loaded_run import RunEngine, held_out_problems, load_run, started
+from rlrt.config.loaded_run import RunEngine, held_out_problems, load_run, running_engine
 from rlrt.config.stored_policies import StoredPolicy, find_policy, policies_by_step
 from rlrt.errors import UserError
 from rlrt.model.policy import score_divergence
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     longest = training.max_prompt_tokens + training.max_response_tokens + len(sentence) + limit
     seed = derive_seed(loaded.config.seed, "reflection")
     checkpoints = []
-    with started(loaded, options.engine, longest, seed) as served:
+    with running_engine(loaded, options.engine, longest, seed) as served:
         for step, stored in policies.items():
             served.serve(stored, problems, step)
             checkpoints.append(judge_checkpoint(served, problems, step, sentence, limit))
@@ -153,7 +153,7 @@ def judge(
 
     prompts = [(*arm.case.rollout.prompt_ids, *arm.ids) for arm in asked]
     answers = [arm.case.rollout.problem.answer for arm in asked]
-    return served.continued(prompts, seeds, answers, limit, complete)
+    return served.judge_continuations(prompts, seeds, answers, limit, complete)
 
 
 def as_lines(rows: Sequence[Row]) -> str:

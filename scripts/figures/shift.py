@@ -21,7 +21,13 @@ from rlrt.analysis.shift import Row, Shift, draw, hardest, shift_of, shift_rows
 from rlrt.batch import Problem, Verdict
 from rlrt.config.command_line import print_once, quiet_libraries, report_errors, require_at_least
 from rlrt.config.compose import user_errors
-from rlrt.config.loaded_run import RunEngine, held_out_problems, load_on_device, load_run, started
+from rlrt.config.loaded_run import (
+    RunEngine,
+    held_out_problems,
+    load_on_device,
+    load_run,
+    running_engine,
+)
 from rlrt.config.problem_sets import build_source
 from rlrt.config.stored_policies import StoredPolicy, find_policy, initial_policy, read_config
 from rlrt.errors import UserError
@@ -46,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     loaded = load_run(options.runs[0])
     problems = held_out_problems(loaded, options.problems)
     longest = loaded.config.training.max_prompt_tokens + loaded.config.training.max_response_tokens
-    with started(
+    with running_engine(
         loaded, options.engine, longest, derive_seed(loaded.config.seed, "shift")
     ) as served:
         served.serve(base, problems, 0)

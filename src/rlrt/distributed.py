@@ -63,28 +63,33 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def all_gather_object(part: T) -> list[T]:
+def all_gather_object(value: T) -> list[T]:
     """What every rank gave, in the order of the ranks, on every rank."""
     if get_world_size() == 1:
-        return [part]
-    parts: list[T | None] = [None] * get_world_size()
-    dist.all_gather_object(parts, part)
-    return parts  # type: ignore[return-value]
+        return [value]
+    values: list[T | None] = [None] * get_world_size()
+    dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
 
 
-def all_to_all_object(parts: Sequence[T]) -> list[T]:
-    """What every rank has for this one, in the order of the ranks; ``parts[r]`` goes to rank r."""
+def all_to_all_object(values: Sequence[T]) -> list[T]:
+    """What every rank has for this one, in the order of the ranks; ``values[r]`` goes to rank r."""
     if get_world_size() == 1:
-        return list(parts)
-    sent = [np.frombuffer(pickle.dumps(part, pickle.HIGHEST_PROTOCOL), np.uint8) for part in parts]
-    sizes = torch.tensor([len(part) for part in sent])
-    coming = torch.empty_like(sizes)
-    dist.all_to_all_single(coming, sizes)
-    received = torch.empty(int(coming.sum()), dtype=torch.uint8)
+        return list(values)
+    pickled = [
+        np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), np.uint8) for value in values
+    ]
+    sizes = torch.tensor([len(content) for content in pickled])
+    received_sizes = torch.empty_like(sizes)
+    dist.all_to_all_single(received_sizes, sizes)
+    received = torch.empty(int(received_sizes.sum()), dtype=torch.uint8)
     dist.all_to_all_single(
-        received, torch.from_numpy(np.concatenate(sent)), coming.tolist(), sizes.tolist()
+        received,
+        torch.from_numpy(np.concatenate(pickled)),
+        received_sizes.tolist(),
+        sizes.tolist(),
     )
-    return [pickle.loads(part.numpy()) for part in received.split(coming.tolist())]
+    return [pickle.loads(content.numpy()) for content in received.split(received_sizes.tolist())]
 
 
 def groups_of_rank(groups: int, groups_per_update: int) -> list[int]:

@@ -57,7 +57,7 @@ def _ranks() -> tuple[str, ...]:
     node = "NODE_RANK" if "NODE_RANK" in given else "GROUP_RANK"
     srun = "SLURM_NTASKS" in given and given.get("SLURM_JOB_NAME") not in NOT_SRUN
     mpirun = "OMPI_COMM_WORLD_RANK" in given and find_spec("mpi4py") is not None
-    for found, names, count in (
+    for is_launcher, names, count in (
         ("RANK" in given, ("RANK",), "WORLD_SIZE"),
         ("LOCAL_RANK" in given, (node, "LOCAL_RANK"), "WORLD_SIZE"),
         (srun, ("SLURM_PROCID",), "SLURM_NTASKS"),
@@ -66,6 +66,6 @@ def _ranks() -> tuple[str, ...]:
         # one on each machine, which starts the others there
         (node in given, (node,), "WORLD_SIZE"),
     ):
-        if found:
+        if is_launcher:
             return () if given.get(count) == "1" else tuple(given.get(name, "0") for name in names)
     return ()

@@ -20,14 +20,14 @@ def interrupts_wait() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # no signal is handled there
         return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
-    if came and callable(before):
-        before(came[0], None)
+        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+    if received and callable(handler):
+        handler(received[0], None)
 
 
 @interrupts_wait()
@@ -80,12 +80,12 @@ def put_in_place(new: Path, path: Path) -> None:
         new.unlink(missing_ok=True)  # two names of one file: replacing does nothing then
     else:
         recover(path)
-        before = _aside(path)
-        remove(before)
+        earlier = _aside(path)
+        remove(earlier)
         if path.exists():
-            path.rename(before)
+            path.rename(earlier)
         new.rename(path)
-        remove(before)
+        remove(earlier)
     sync(path.parent)
 
 

@@ -25,12 +25,12 @@ def find_commit(name: str, kind: str, revision: str | None, setting: str) -> str
     from huggingface_hub import HfApi  # the first import takes a second, and local data needs none
     from huggingface_hub.errors import RevisionNotFoundError
 
-    hub = HfApi()
+    hub, is_commit = HfApi(), revision is not None and COMMIT.fullmatch(revision) is not None
     try:
         with _silent():
             # whether it answers, and knows the revision: the next request would wait for ever
             hub.repo_info(name, repo_type=kind, revision=revision, timeout=ANSWER_S)
-            if revision is not None and COMMIT.fullmatch(revision):
+            if is_commit:
                 return revision
             return hub.resolve_revision(name, repo_type=kind, revision=revision).resolved
     except RevisionNotFoundError as error:
@@ -38,12 +38,12 @@ def find_commit(name: str, kind: str, revision: str | None, setting: str) -> str
             f"{setting} is {revision}: {name} on the hub has no such branch, tag or commit"
         ) from error
     except Exception as error:  # of the network, whichever client the hub's library uses
-        if revision is not None and COMMIT.fullmatch(revision):
+        if is_commit:
             return revision  # the cache may hold it
         try:
-            known = hub.resolve_revision(
+            return hub.resolve_revision(
                 name, repo_type=kind, revision=revision, local_files_only=True
-            )
+            ).resolved
         except Exception:
             if revision is None:
                 return None
@@ -51,7 +51,6 @@ def find_commit(name: str, kind: str, revision: str | None, setting: str) -> str
                 f"{setting} is {revision}: the hub cannot be asked what that is of {name}, and the "
                 f"local Hugging Face cache does not know ({type(error).__name__})"
             ) from error
-        return known.resolved
 
 
 def does_answer(name: str, kind: str) -> bool:

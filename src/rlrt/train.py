@@ -6,6 +6,7 @@ the policy, run, evaluate, export. Heavy imports wait until the configuration is
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -14,7 +15,6 @@ from omegaconf import DictConfig
 
 from rlrt.config.command_line import (
     grow_segments,
-    remove_empty_folder,
     report_errors,
     require_driver,
     require_versions,
@@ -29,16 +29,20 @@ grow_segments()
 def train(config: DictConfig) -> None:
     """One training in its run folder, from the start or from where it was killed."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with report_errors(folder), remove_empty_folder(folder):
-        if config.get("check"):
-            _check(config, HydraConfig.get().overrides.task, folder)
-            return
-        from rlrt.config.assembly import build_run
-        from rlrt.config.resume import find_resume_point
+    with report_errors(folder):
+        try:
+            if config.get("check"):
+                _check(config, HydraConfig.get().overrides.task, folder)
+                return
+            from rlrt.config.assembly import build_run
+            from rlrt.config.resume import find_resume_point
 
-        going_on = find_resume_point(config, HydraConfig.get().overrides.task, folder)
-        run = build_run(going_on.config, folder, going_on.first_step)
-        run.fit_and_finish(going_on.checkpoint, going_on.verified)
+            start = find_resume_point(config, HydraConfig.get().overrides.task, folder)
+            run = build_run(start.config, folder, start.first_step)
+            run.fit_and_finish(start.checkpoint, start.verified)
+        finally:
+            with suppress(OSError):
+                folder.rmdir()  # only an empty one: the run has ended before it wrote anything
 
 
 def _check(config: DictConfig, overrides: list[str], folder: Path) -> None:
@@ -57,8 +61,8 @@ def main(words: list[str]) -> None:
         return
     config = compose(words)  # Hydra's own report of a wrong setting is longer
     if config.get("check"):  # here: Hydra would make a run folder
-        named = [word.partition("=")[2] for word in words if word.startswith("hydra.run.dir=")]
-        _check(config, words, Path(named[-1]) if named else Path("logs"))
+        folders = [word.partition("=")[2] for word in words if word.startswith("hydra.run.dir=")]
+        _check(config, words, Path(folders[-1]) if folders else Path("logs"))
         return
     require_driver(config)
     train()

@@ -48,17 +48,17 @@ STRICT: dict[Any, Any] = {
 OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 DESCRIBED = {"literal_error", "finite_number"}
 BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
-Made = TypeVar("Made", bound=Callable[..., Any])
+Constructor = TypeVar("Constructor", bound=Callable[..., Any])
 
 
-def validated(group: str) -> Callable[[Made], Made]:
+def validated(group: str) -> Callable[[Constructor], Constructor]:
     """Decorator of a constructor, or of a dataclass: ValueError for an argument that does not fit.
 
     ``group`` is the settings' name in the configuration, "" where they have none.
     """
 
-    def decorate(made: Made) -> Made:
-        init = made.__init__ if isinstance(made, type) else made  # type: ignore[misc]
+    def decorate(constructor: Constructor) -> Constructor:
+        init = constructor.__init__ if isinstance(constructor, type) else constructor  # type: ignore[misc]
         signature = inspect.signature(init)
 
         @wraps(init)
@@ -69,9 +69,9 @@ def validated(group: str) -> Callable[[Made], Made]:
                     _check(given[name], hint, _full_name(group, name), _spelled_in_python, Any)
             return init(*arguments, **settings)
 
-        if isinstance(made, type):
-            made.__init__ = checking  # type: ignore[misc]
-            return made
+        if isinstance(constructor, type):
+            constructor.__init__ = checking  # type: ignore[misc]
+            return constructor
         return checking  # type: ignore[return-value]
 
     return decorate
@@ -176,7 +176,7 @@ def _range_in_words(schema: Mapping[str, Any]) -> str:
     bounds = _collected(schema, BOUNDS)
     low, above, high, below = map(bounds.get, BOUNDS)
     types = _type_in_words(schema)
-    optional, whole = "null" in types, "whole number" in types
+    optional, counted = "null" in types, "whole number" in types
     has_low = low is not None or above is not None
     has_high = high is not None or below is not None
     if has_low and has_high:
@@ -186,8 +186,8 @@ def _range_in_words(schema: Mapping[str, Any]) -> str:
     elif has_high:
         verb, allowed = "be", f"below {below}" if high is None else f"at most {high}"
     elif above is not None:
-        verb, allowed = "be", f"at least {above + 1}" if whole else f"above {above}"
-    elif low == 0 and not whole:
+        verb, allowed = "be", f"at least {above + 1}" if counted else f"above {above}"
+    elif low == 0 and not counted:
         return "be null or not negative" if optional else "not be negative"
     else:
         verb, allowed = "be", f"at least {low}"

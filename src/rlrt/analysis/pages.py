@@ -83,8 +83,8 @@ def render(template: str, **values: Any) -> str:
     Values are escaped. In the template, ``{{ value | embed_json }}`` is for a JSON block. A value that
     the template names and nobody gave is an error (jinja2.UndefinedError). Lone surrogates become U+FFFD.
     """
-    styles = [text for name in ("page", template) if (text := _source(f"{name}.css"))]
-    scripts = [text for name in (template,) if (text := _source(f"{name}.js"))]
+    styles = _sources("page.css", f"{template}.css")
+    scripts = _sources(f"{template}.js")
     html = (
         _environment()
         .get_template(f"{template}.html.jinja")
@@ -133,14 +133,14 @@ def _environment() -> Environment:
     return environment
 
 
-def _source(name: str) -> str:
-    file = FOLDER / name
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
+def _sources(*names: str) -> list[str]:
+    """The texts of these files, as far as they are there."""
+    existing = [FOLDER / name for name in names if (FOLDER / name).is_file()]
+    return [file.read_text(encoding="utf-8") for file in existing]
 
 
 def _hashes(sources: list[str]) -> str:
     """The sources of a CSP directive that allow these texts alone."""
     digests = [hashlib.sha256(source.encode()).digest() for source in sources]
-    return (
-        " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
-    )
+    hashes = [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
+    return " ".join(hashes) or "'none'"

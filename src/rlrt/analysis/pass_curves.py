@@ -123,13 +123,13 @@ def curve(method: str, benchmark: str, evaluations: Sequence[Answers], seed: int
                 "other problems, or other numbers of samples"
             )
     ks = powers_of_two(first.samples)
+    curves_S = [pass_curve(answers, ks) for answers in evaluations]
     if len(evaluations) > 1:
-        curves_SK = np.array([pass_curve(one, ks).mean(0) for one in evaluations])
+        curves_SK = np.array([curve_PK.mean(0) for curve_PK in curves_S])
         mean_K, low_K, high_K = curves_SK.mean(0), curves_SK.min(0), curves_SK.max(0)
     else:
         # the purpose as in rlrt.evaluation.summary, which draws the same problems
-        drawn_by = derive_seed(seed, f"bootstrap {benchmark}")
-        resampled = resample(pass_curve(first, ks), drawn_by)
+        resampled = resample(curves_S[0], derive_seed(seed, f"bootstrap {benchmark}"))
         mean_K, (low_K, high_K) = resampled.mean, resampled.interval()
     size = len(first.problem_ids), first.samples, len(evaluations)
     return PassCurve(method, benchmark, *size, ks, mean_K, low_K, high_K)
@@ -188,11 +188,10 @@ def draw(made: Sequence[PassCurve]) -> Figure:
         layout="constrained",
         squeeze=False,
     )
-    for number, axes in enumerate(grid.flat):
-        if number >= len(benchmarks):
-            axes.set_axis_off()
-            continue
-        panel = [one for one in made if one.benchmark == benchmarks[number]]
+    for axes in grid.flat[len(benchmarks) :]:
+        axes.set_axis_off()
+    for axes, benchmark in zip(grid.flat, benchmarks, strict=False):
+        panel = [one for one in made if one.benchmark == benchmark]
         _draw_panel(axes, panel, [methods.index(one.method) for one in panel])
     legend_below(figure, grid[0, 0].get_legend_handles_labels()[0])
     note = _note(made)

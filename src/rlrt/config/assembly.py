@@ -280,8 +280,8 @@ def _teacher_tokens(
     token ids: another tokenizer, or logits of another width.
     """
     folder = _teacher_folder(teacher)
-    own = load_tokenizer(folder, setting=TEACHER)
-    if own.get_vocab() != tokenizer.get_vocab():
+    teacher_tokenizer = load_tokenizer(folder, setting=TEACHER)
+    if teacher_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise UserError(
             f"{TEACHER} is {teacher.path}, whose tokenizer differs from the policy's: the teacher "
             "scores the policy's own token ids, so both must share one vocabulary"

@@ -13,7 +13,7 @@ import traceback
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from rich.console import Console
 
 from rlrt.errors import DISK_FULL, RunStoppedError, UserError, error_file, is_rank_zero, one_line
 
-SWITCH = "RLRT_TRACEBACK"
 REFUSED, STOPPED, INTERRUPTED = 2, 3, 130  # exit statuses
 RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
@@ -82,7 +81,7 @@ def command_options(
 
     UserError where one of ``names`` has no value or stands there twice, and for an option.
     """
-    own: dict[str, str] = {}
+    options: dict[str, str] = {}
     rest = []
     for word in arguments:
         if word.startswith("-"):
@@ -93,12 +92,12 @@ def command_options(
             continue
         if not value:
             raise UserError(f"{name}= has no value")
-        if name in own:
+        if name in options:
             raise UserError(
                 f"{name}= is given twice: several values go into one, with commas between"
             )
-        own[name] = value
-    return own, tuple(rest)
+        options[name] = value
+    return options, tuple(rest)
 
 
 def parse_list(name: str, value: str) -> tuple[str, ...]:
@@ -129,29 +128,32 @@ def report_errors(folder: Path | None = None, advice: str = "") -> Iterator[None
     The traceback of the error that ends that run is kept there until it ends well, by each rank in a
     file of its own; ``RLRT_TRACEBACK=1`` in the environment shows every one at once.
     """
-    taken = _has_begun(folder)
+    had_begun = _has_begun(folder)
     try:
         yield
     except SystemExit:
         raise
     except BaseException as error:
-        ending = _sentence(error, _how_to_go_on(folder, advice))
-        ended = ending is None or ending[1] == STOPPED or (ending[1] == REFUSED and not taken)
-        kept = _keep_traceback(error, folder) if ended else None
+        ending = _sentence_and_status(error, _how_to_go_on(folder, advice))
+        ends_run = (
+            ending is None or ending[1] == STOPPED or (ending[1] == REFUSED and not had_begun)
+        )
+        kept = _keep_traceback(error, folder) if ends_run else None
         if ending is None:
             raise
-        if os.environ.get(SWITCH, "0") not in ("", "0"):
+        if os.environ.get("RLRT_TRACEBACK", "0") not in ("", "0"):
             traceback.print_exception(error)
         sentence, status = ending
-        raise SystemExit(
-            _say(f"{sentence}; traceback in {kept}" if kept else sentence, status)
-        ) from None
+        if is_rank_zero():  # which also speaks of what stopped another rank
+            where = f"; traceback in {kept}" if kept else ""
+            print(f"error: {sentence}{where}", file=sys.stderr, flush=True)
+        raise SystemExit(status) from None
     if folder is not None and is_rank_zero():
         for path in (folder / "error.txt", *folder.glob("error-rank-*.txt")):
             path.unlink(missing_ok=True)
 
 
-def _sentence(error: BaseException, going_on: str) -> tuple[str, int] | None:
+def _sentence_and_status(error: BaseException, going_on: str) -> tuple[str, int] | None:
     """What to say of an error, and the exit status; None of a bug, which speaks by its traceback."""
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return one_line(error), REFUSED
@@ -194,16 +196,6 @@ def _file_trouble(error: BaseException) -> str | None:
     return None
 
 
-@contextmanager
-def remove_empty_folder(folder: Path) -> Iterator[None]:
-    """Where a run ends before it has written anything, take its empty folder away again."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            folder.rmdir()  # only ever an empty one
-
-
 def _has_begun(folder: Path | None) -> bool:
     return folder is not None and (folder / "config.yaml").exists()
 
@@ -212,12 +204,6 @@ def _how_to_go_on(folder: Path | None, advice: str) -> str:
     if not _has_begun(folder):
         return f"; {advice}" if advice else ""
     return f"; go on with resume={folder} hydra.run.dir={folder}"
-
-
-def _say(sentence: object, status: int) -> int:
-    if is_rank_zero():  # it tells what stopped another rank, too
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
-    return status
 
 
 def require_versions() -> None:
@@ -232,13 +218,13 @@ def require_versions() -> None:
         try:
             installed = version(wanted.name)
         except PackageNotFoundError:
-            raise UserError(
-                f"{wanted.name} is not installed, it must be {wanted.specifier}: run scripts/setup.sh"
-            ) from None
-        if not wanted.specifier.contains(installed, prereleases=True):
-            raise UserError(
-                f"{wanted.name} is {installed}, it must be {wanted.specifier}: run scripts/setup.sh"
-            )
+            installed = "not installed"
+        else:
+            if wanted.specifier.contains(installed, prereleases=True):
+                continue
+        raise UserError(
+            f"{wanted.name} is {installed}, it must be {wanted.specifier}: run scripts/setup.sh"
+        )
 
 
 def needs_gpu(config: DictConfig) -> bool:
@@ -248,8 +234,14 @@ def needs_gpu(config: DictConfig) -> bool:
 
 def require_driver(config: DictConfig) -> None:
     """UserError where a run needs a GPU on a machine without a driver for any: known in no time."""
-    if needs_gpu(config) and sys.platform == "linux" and not _driver():
-        raise no_gpu_error(config)
+    if not needs_gpu(config) or sys.platform != "linux":
+        return
+    if Path("/dev/kfd").exists():  # of AMD's cards
+        return
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        raise no_gpu_error(config) from None
 
 
 def no_gpu_error(config: DictConfig) -> UserError:
@@ -258,13 +250,3 @@ def no_gpu_error(config: DictConfig) -> UserError:
         f"model={config.model.name} runs on a GPU and PyTorch finds none here: choose model=tiny, "
         "or trainer.accelerator=cpu if you mean it"
     )
-
-
-def _driver() -> bool:
-    if Path("/dev/kfd").exists():  # of AMD's cards
-        return True
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True

@@ -339,10 +339,10 @@ def pin_commits(components: Components) -> Components:
     return replace(components, model=model, teacher=teacher, source=source)
 
 
-def _commit(part: Model | Separate, group: str) -> str | None:
-    if part.commit is not None or is_local(part.path):
-        return part.commit
-    return find_commit(part.path, "model", part.revision, f"{group}.revision")
+def _commit(model: Model | Separate, group: str) -> str | None:
+    if model.commit is not None or is_local(model.path):
+        return model.commit
+    return find_commit(model.path, "model", model.revision, f"{group}.revision")
 
 
 def config_with_commits(config: DictConfig, components: Components) -> DictConfig:

@@ -191,10 +191,10 @@ def _check_settings_within(settings: Any, key: str) -> None:
         make = pkgutil.resolve_name(settings["_target_"])
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{key}._target_ cannot be imported: {one_line(error)}") from error
-    own = {name: value for name, value in settings.items() if not name.startswith("_")}
+    arguments = {name: value for name, value in settings.items() if not name.startswith("_")}
     with user_errors():
-        check_settings(make, own, key)
-    for name, value in own.items():
+        check_settings(make, arguments, key)
+    for name, value in arguments.items():
         _check_settings_within(value, f"{key}.{name}")
 
 

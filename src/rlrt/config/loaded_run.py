@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -83,9 +83,8 @@ class LoadedRun:
         """UserError where the records were written with another tokenizer than the policy's."""
         for rollout in rollouts[:CHECKED_ROWS]:
             ids = np.array([*rollout.prompt_ids, *rollout.response.ids])
-            known = ids.max(initial=0) < len(self.tokenizer)
             if (
-                not known
+                ids.max(initial=0) >= len(self.tokenizer)
                 or self.tokenizer.decode(rollout.response.ids, skip_special_tokens=True)
                 != rollout.text
                 or self.prompts.student_ids(rollout.problem.question) != rollout.prompt_ids
@@ -109,9 +108,9 @@ def load_run(folder: Path, model: str | None = None, context: str | None = None)
     path = stored.local_folder()
     tokenizer = load_tokenizer(path)
     settings = {k: v for k, v in config.prompts.items() if not str(k).startswith("_")}
-    chosen = config.get("context")
+    context_settings = config.get("context")
     if context is not None:
-        chosen = compose(["credit=rlrt", f"context={context}"]).context
+        context_settings = compose(["credit=rlrt", f"context={context}"]).context
     return LoadedRun(
         folder,
         config,
@@ -119,7 +118,7 @@ def load_run(folder: Path, model: str | None = None, context: str | None = None)
         load_on_device(stored),
         tokenizer,
         Prompts(tokenizer, **settings),
-        build(chosen),
+        build(context_settings),
         load_config(path).max_position_embeddings,
     )
 
@@ -147,25 +146,13 @@ class RunEngine:
     def policy(self) -> Policy:
         return self.loaded.policy
 
-    @property
-    def settings(self) -> RolloutSettings:
-        """Those of the run, without what shapes rewards."""
-        training = self.loaded.config.training
-        return RolloutSettings(
-            seed=self.seed,
-            rollouts_per_problem=training.rollouts_per_problem,
-            problems_per_update=1,
-            temperature=self.loaded.temperature,
-            max_response_tokens=training.max_response_tokens,
-            max_model_tokens=self.loaded.max_model_tokens,
-        )
-
     def serve(self, stored: StoredPolicy, problems: Sequence[Problem], step: int) -> None:
         """Take over the weights of ``stored``, sync them, and prove it on some problems.
 
         UserError where they are of another shape than the run's policy; StaleEngineError where the
         engine does not serve them.
         """
+        training = self.loaded.config.training
         weights = stored.load(self.policy.dtype).state_dict()
         try:
             self.policy.load_state_dict(weights)
@@ -181,7 +168,7 @@ class RunEngine:
                 self.policy, prompts, responses, self.loaded.temperature, self.loaded.token_budget
             )[0],
             (self.loaded.prompts.student_ids(problem.question) for problem in problems),
-            Sampling(self.settings.max_response_tokens, self.loaded.temperature),
+            Sampling(training.max_response_tokens, self.loaded.temperature),
             self.seed,
             step,
             self.policy.dtype,
@@ -190,14 +177,22 @@ class RunEngine:
     def rollouts(self, problems: Sequence[Problem], samples: int, step: int) -> list[Rollout]:
         """``samples`` judged rollouts of each problem, in one call; group g is ``problems[g]``.
 
-        ``step`` only tells apart which random numbers are used.
+        ``step`` only tells apart which random numbers are used. As in the run's training, but for what
+        shapes rewards.
         """
-        settings = replace(self.settings, rollouts_per_problem=samples)
+        settings = RolloutSettings(
+            seed=self.seed,
+            rollouts_per_problem=samples,
+            problems_per_update=1,
+            temperature=self.loaded.temperature,
+            max_response_tokens=self.loaded.config.training.max_response_tokens,
+            max_model_tokens=self.loaded.max_model_tokens,
+        )
         sampler = Sampler(settings, self.engine, self.loaded.prompts, self.judge)
         groups = list(enumerate(problems))
         return sampler(groups, step, iter(()), lambda stage: nullcontext()).rollouts
 
-    def continued(
+    def judge_continuations(
         self,
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
@@ -217,10 +212,10 @@ class RunEngine:
 
 
 @contextmanager
-def started(
-    loaded: LoadedRun, engine: str | None, max_model_tokens: int, seed: int
+def running_engine(
+    loaded: LoadedRun, engine_name: str | None, max_model_tokens: int, seed: int
 ) -> Iterator[RunEngine]:
-    """The run's own engine, or the one that ``engine`` names, started for sequences so long.
+    """The run's own engine, or the one that ``engine_name`` names, started for sequences so long.
 
     On the run's device and in its dtype. It serves nothing before ``serve``. UserError for lengths
     that the policy does not take.
@@ -230,16 +225,16 @@ def started(
             f"prompt, response and continuation may come to {max_model_tokens} tokens, and "
             f"{loaded.stored.name} takes {loaded.max_model_tokens}: allow a shorter continuation"
         )
-    node = loaded.config.engine if engine is None else compose([f"engine={engine}"]).engine
-    made: Engine = build(node)
+    config = loaded.config if engine_name is None else compose([f"engine={engine_name}"])
+    engine: Engine = build(config.engine)
     path = loaded.stored.local_folder()
     spec = EngineSpec(path, loaded.stop_token_ids, loaded.policy.dtype, max_model_tokens)
     with build(loaded.config.reward, flip_probability=0.0) as verifier:
-        made.start(loaded.policy, spec)
+        engine.start(loaded.policy, spec)
         try:
-            yield RunEngine(loaded, made, Judge(loaded.tokenizer, verifier), seed)
+            yield RunEngine(loaded, engine, Judge(loaded.tokenizer, verifier), seed)
         finally:
-            made.close()
+            engine.close()
 
 
 @user_errors()

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 from omegaconf import DictConfig, OmegaConf
 
 from rlrt.config.compose import compose, flatten, load_yaml
+from rlrt.config.stored_policies import DAMAGE
 from rlrt.errors import UserError, is_rank_zero, launched_together
 from rlrt.training.checkpoint import completed_steps, find_checkpoint, run_folder
 from rlrt.validation import spelled
@@ -83,15 +83,7 @@ def find_resume_point(config: DictConfig, overrides: Sequence[str], folder: Path
 def _completed(checkpoint: Path, source: Path) -> int:
     try:
         return completed_steps(checkpoint)
-    except (
-        RuntimeError,
-        UnpicklingError,
-        LookupError,
-        TypeError,
-        ValueError,
-        OSError,
-        EOFError,
-    ) as error:
+    except (*DAMAGE, OSError, EOFError) as error:
         find_checkpoint(source)  # says so where it is damaged
         raise UserError(
             f"resume is {checkpoint}, which is no checkpoint of a run ({type(error).__name__})"
@@ -100,14 +92,14 @@ def _completed(checkpoint: Path, source: Path) -> int:
 
 def _stored_with_changes(path: Path, given: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The stored configuration with what FREE lets the command line change."""
-    stored, usual = load_yaml(path), compose([])
-    before, now, defaults = flatten(stored), flatten(given), flatten(usual)
+    stored, default = load_yaml(path), compose([])
+    before, now, defaults = flatten(stored), flatten(given), flatten(default)
     named = [override.lstrip("+~").split("=")[0] for override in overrides]
     if "strategy" in named:  # a group whose settings are the trainer's
         named += ["trainer.strategy", "trainer.devices", "trainer.num_nodes"]
     for name in sorted(before.keys() | now.keys()):
-        asked = _within(name, named) or now.get(name) != defaults.get(name)
-        if not asked or _within(name, FREE) or before.get(name) == now.get(name):
+        chosen = _within(name, named) or now.get(name) != defaults.get(name)
+        if not chosen or _within(name, FREE) or before.get(name) == now.get(name):
             continue
         raise UserError(
             f"{name} is {spelled(now.get(name))} here and {spelled(before.get(name))} in the run that "
@@ -117,7 +109,7 @@ def _stored_with_changes(path: Path, given: DictConfig, overrides: Sequence[str]
         node = OmegaConf.select(given, name)
         if node is None and OmegaConf.select(stored, name) is None:
             continue  # no setting of this run: another engine has it
-        if _within(name, named) or node != OmegaConf.select(usual, name):
+        if _within(name, named) or node != OmegaConf.select(default, name):
             OmegaConf.update(stored, name, node, merge=False)
     return stored
 

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from transformers import PreTrainedModel
 
-from rlrt.config.compose import CONFIGS, compose, load_yaml, user_errors
+from rlrt.config.compose import CONFIGS, compose, flatten, load_yaml, user_errors
 from rlrt.errors import UserError
 from rlrt.model.load import load_policy, policy_folder
 from rlrt.training.checkpoint import (
@@ -23,15 +23,21 @@ from rlrt.training.checkpoint import (
 from rlrt.training.exports import BY_STEP, FINAL, exports_by_step, read_origin
 
 PREFIX = "policy."  # of the policy's tensors in a checkpoint
+# what reading a file may raise that is no checkpoint of a run
+DAMAGE = (
+    UnpicklingError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+)
 USED = (  # settings of a run that its evaluations and analyses read
     "seed", "data._target_", "engine._target_", "reward._target_", "credit._target_",
     "prompts._target_", "model.path", "model.random_init_seed", "training.temperature",
     "training.token_budget", "training.max_prompt_tokens", "training.max_response_tokens",
     "training.rollouts_per_problem",
 )  # fmt: skip
-
-
-DAMAGE = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,8 @@ class StoredPolicy:
     def digest(self) -> str:
         """Of the weights' bytes: two policies with the same digest are the same."""
         if self.checkpoint is not None:
-            folder = self.checkpoint.is_dir()
-            files = sorted(self.checkpoint.iterdir()) if folder else [self.checkpoint]
+            is_folder = self.checkpoint.is_dir()
+            files = sorted(self.checkpoint.iterdir()) if is_folder else [self.checkpoint]
         else:
             files = sorted(Path(self.local_folder(weights=True)).glob("*.safetensors"))
         sums = []
@@ -96,7 +102,7 @@ class StoredPolicy:
                 for name, tensor in state.items()
                 if name.startswith(PREFIX)
             }
-        except (UnpicklingError, *DAMAGE) as error:
+        except DAMAGE as error:
             raise UserError(
                 f"{self.checkpoint} is no checkpoint of a run ({type(error).__name__})"
             ) from error
@@ -149,8 +155,8 @@ def _last_policy(run: Path) -> StoredPolicy:
     exported = max(exports, default=-1)
     saved = max(map(_step_of, (run / "checkpoints").glob(PATTERN)), default=-1)
     if saved > exported:
-        path, saved_as = str(config.model.path), find_checkpoint(run)
-        return StoredPolicy(_name(run), path, saved_as, config, revision_of(config.model))
+        path, checkpoint = str(config.model.path), find_checkpoint(run)
+        return StoredPolicy(_name(run), path, checkpoint, config, revision_of(config.model))
     if not exports:
         raise UserError(f"{run} holds a run without any weights yet: no checkpoint, no export")
     return StoredPolicy(_name(run), str(exports[exported]), None, config)
@@ -177,11 +183,10 @@ def policies_by_step(folder: Path) -> dict[int, str]:
     drawn at random it is there only as an export.
     """
     config = read_config(folder)
-    model = config.model
-    found = {} if model.get("random_init_seed") is not None else {0: initial_policy(config)}
-    found |= {_step_of(path): str(path) for path in (folder / "checkpoints").glob(PATTERN)}
-    found |= {step: str(path) for step, path in exports_by_step(folder).items()}
-    return dict(sorted(found.items()))
+    words = {} if config.model.random_init_seed is not None else {0: initial_policy(config)}
+    words |= {_step_of(path): str(path) for path in (folder / "checkpoints").glob(PATTERN)}
+    words |= {step: str(path) for step, path in exports_by_step(folder).items()}
+    return dict(sorted(words.items()))
 
 
 def initial_policy(config: DictConfig) -> str:
@@ -192,8 +197,8 @@ def initial_policy(config: DictConfig) -> str:
 
 def revision_of(model: DictConfig) -> str | None:
     """At which commit, branch or tag a run takes its model from the hub; null: the main branch's last."""
-    found = model.get("commit") or model.get("revision")
-    return None if found is None else str(found)
+    revision = model.get("commit") or model.get("revision")
+    return None if revision is None else str(revision)
 
 
 def read_config(folder: Path) -> DictConfig:
@@ -204,18 +209,10 @@ def read_config(folder: Path) -> DictConfig:
     if not path.is_file():
         raise UserError(f"{folder} is no run folder: it holds no config.yaml")
     config = load_yaml(path)
-    if lacking := [name for name in USED if not _has(config, name)]:
+    settings = flatten(config)
+    if lacking := [name for name in USED if name not in settings]:
         raise UserError(f"{path} is of another format: it lacks {', '.join(lacking)}")
     return config
-
-
-def _has(config: DictConfig, name: str) -> bool:
-    node: Any = config
-    for key in name.split("."):
-        if not isinstance(node, DictConfig) or key not in node:
-            return False
-        node = node[key]
-    return True
 
 
 def _name(folder: Path) -> str:

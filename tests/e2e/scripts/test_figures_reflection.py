@@ -11,7 +11,7 @@ from tests.e2e.scripts.commands import load_script, read_csv
 
 from rlrt.analysis.reflection import CheckpointVerdicts
 from rlrt.batch import Response, Verdict
-from rlrt.config.loaded_run import LoadedRun, RunEngine, held_out_problems, load_run, started
+from rlrt.config.loaded_run import LoadedRun, RunEngine, held_out_problems, load_run, running_engine
 from rlrt.config.stored_policies import find_policy
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.engine.hf_engine import HFEngine
@@ -53,7 +53,7 @@ def seen(
     script: ModuleType, loaded: LoadedRun
 ) -> Iterator[tuple[RunEngine, SpyingEngine, CheckpointVerdicts]]:
     """One checkpoint looked at, by the spying engine."""
-    with started(loaded, "hf", 400, seed=5) as served:
+    with running_engine(loaded, "hf", 400, seed=5) as served:
         spy = SpyingEngine()
         stops = loaded.stop_token_ids
         spy.start(loaded.policy, EngineSpec(loaded.stored.folder, stops, torch.float32, 400))
