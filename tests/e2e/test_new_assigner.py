@@ -57,7 +57,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def contract(project: Path, name: str) -> tuple[int, list[str], str]:
     """How many contract tests of a method passed, the names of those that failed, and the output."""
-    options = ["-n0", "-rf", "-p", "no:cacheprovider", "-W", "ignore:.*already imported"]
+    options = [
+        "-n0",
+        "-rf",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+    ]
     words = [*options, "-k", name, "tests/unit/credit/test_contract.py"]
     process = Entry(project / f"{name}.log", "pytest", *words, project=project)
     status, output = process.wait(250), process.log.read_text()
