@@ -57,12 +57,12 @@ def tabular_rows(count: int, seed: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     for kind, label in KINDS.items():
-        parts = [check_worlds(*make_worlds(kind, count, *shape, rng)) for shape in SHAPES]
-        for part in parts:
-            rows += world_rows(kind, part, DRAWN)
+        checked = [check_worlds(*make_worlds(kind, count, *shape, rng)) for shape in SHAPES]
+        for nodes in checked:
+            rows += world_rows(kind, nodes, DRAWN)
         sentence = "{nodes} nodes, D̄ infinite at {infinite}; Lemma 1 off by {gap:.1e} at most, "
         sentence += "Theorem 2 broken at {broken}, Inf² / (2 D̄) up to {ratio:.5f}"
-        print_once(f"{label}: {sentence.format(**world_summary(parts))}")
+        print_once(f"{label}: {sentence.format(**world_summary(checked))}")
     return rows
 
 

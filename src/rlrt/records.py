@@ -100,10 +100,10 @@ def offsets(lengths: Sequence[int]) -> pa.Array:
 
 def lists(rows: Sequence[NDArray[Any] | None], dtype: type[np.generic]) -> pa.ListArray:
     """A list per row, of the values of its array; null where there is none."""
-    there = [row for row in rows if row is not None]
-    flat = np.concatenate([*there, np.empty(0, dtype)], dtype=dtype)
+    arrays = [row for row in rows if row is not None]
+    flat = np.concatenate([*arrays, np.empty(0, dtype)], dtype=dtype)
     ends = offsets([0 if row is None else len(row) for row in rows])
-    none = pa.array([row is None for row in rows]) if len(there) < len(rows) else None
+    none = pa.array([row is None for row in rows]) if len(arrays) < len(rows) else None
     return pa.ListArray.from_arrays(ends, pa.array(flat), mask=none)
 
 
@@ -162,10 +162,10 @@ def read_table(path: Path, also: Sequence[str] = (), only: Sequence[str] = NAMES
 def _read(path: Path, wanted: Sequence[str]) -> pa.Table:
     """The columns of one file, checked."""
     try:
-        there = pq.read_schema(path).names
-        if lacking := [name for name in wanted if name not in there]:
+        names = pq.read_schema(path).names
+        if missing := [name for name in wanted if name not in names]:
             raise UserError(
-                f"{path} is a record of another format: it lacks {', '.join(lacking)}; "
+                f"{path} is a record of another format: it lacks {', '.join(missing)}; "
                 "records of this version are needed, from a new run"
             )
         table = pq.read_table(path, columns=list(wanted))
@@ -248,8 +248,8 @@ def _arrays(column: pa.ChunkedArray) -> Iterator[NDArray[Any] | None]:
     for chunk in column.chunks:
         values = chunk.values.to_numpy(zero_copy_only=False)
         ends = chunk.offsets.to_numpy()
-        for row, there in enumerate(chunk.is_valid().to_pylist()):
-            yield values[ends[row] : ends[row + 1]] if there else None
+        for row, valid in enumerate(chunk.is_valid().to_pylist()):
+            yield values[ends[row] : ends[row + 1]] if valid else None
 
 
 SCHEMA = pa.schema(
@@ -292,8 +292,8 @@ def write_records(
     if get_rank() == 0:
         remove(partial)  # of a process that was killed; its parts may be those of more ranks
     barrier()
-    own = partial / f"{get_rank():04d}-of-{get_world_size():04d}.parquet"
-    write_atomically(own, lambda partial: write_table(table, partial))
+    part = partial / f"{get_rank():04d}-of-{get_world_size():04d}.parquet"
+    write_atomically(part, lambda partial: write_table(table, partial))
     barrier()
     if get_rank() == 0:
         put_in_place(partial, path)

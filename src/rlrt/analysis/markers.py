@@ -252,8 +252,12 @@ def _bars(axes: Axes, scored: Sequence[Scored], top: int) -> None:
     axes.set_yticks(range(len(drawn)), [row.token for row in drawn], fontsize=8, parse_math=False)
     axes.axvline(0, color=GRAY, lw=0.8)
     axes.set(xlabel="z  (exploit < 0 < explore)", title="strongest markers")
-    there = {row.category for row in drawn}
-    keys = [Line2D([], [], color=c, lw=6, label=n) for n, c in BY_CATEGORY.items() if n in there]
+    drawn_categories = {row.category for row in drawn}
+    keys = [
+        Line2D([], [], color=c, lw=6, label=n)
+        for n, c in BY_CATEGORY.items()
+        if n in drawn_categories
+    ]
     if keys:
         axes.legend(handles=keys, frameon=False, fontsize=8)
     else:

@@ -4,7 +4,7 @@ A page is a template that extends ``page.html.jinja``. Beside ``templates/<name>
 ``<name>.css`` and ``<name>.js`` may stand; they and the shared ``page.css`` go into the page. Three
 things keep text from becoming markup or script: jinja escapes every value, JSON is escaped for the
 place where it stands, and a Content-Security-Policy allows exactly the project's own styles and
-scripts, by their hashes. Inline ``style=`` and ``on…=`` attributes have no effect; pictures are data URLs.
+scripts, by their hashes. Inline ``style=`` and ``on…=`` attributes have no effect.
 Text that others wrote is shown with every character visible, and every token on its own.
 """
 
@@ -107,11 +107,6 @@ def embed_json(value: Any) -> Markup:
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)
-
-
-def data_url(content: bytes, kind: str) -> str:
-    """Content of a MIME type, such as image/svg+xml, as the ``src`` of an ``<img>``."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def save_page(html: str, path: Path) -> Path:

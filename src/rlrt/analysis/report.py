@@ -210,7 +210,7 @@ def page(
     marks = _marks(runs, methods)
     health = checks(runs, [sample.weights for sample in samples])
     between = differences([run.settings for run in runs])
-    rollouts = [row | {"run": i} for i, part in enumerate(samples) for row in part.rollouts]
+    rollouts = [row | {"run": i} for i, sample in enumerate(samples) for row in sample.rollouts]
     summaries = [
         _summary(run, mark, part, [row[2][number] for row in health])
         for number, (run, mark, part) in enumerate(zip(runs, marks, samples, strict=True))
@@ -296,7 +296,7 @@ def _summary(
             "first": format_number(first[name]),
             "last": format_number(last.get(name)),
         }
-    of = "" if run.planned is None else f" of {run.planned:,}"
+    goal = "" if run.planned is None else f" of {run.planned:,}"
     states = [check.state for check in health]
     return mark | {
         "name": run.name,
@@ -305,7 +305,7 @@ def _summary(
         "model": run.settings.get("model.name", ""),
         "data": run.settings.get("data._target_", "").rpartition(".")[2],
         "ended": run.ended,
-        "steps": f"{run.done:,}{of} rollout steps",
+        "steps": f"{run.done:,}{goal} rollout steps",
         "score": score,
         "notes": run.notes,
         "sample_notes": samples.notes,

@@ -146,8 +146,8 @@ def _chart(
             curves.append({"run": index, "x": xs, "y": ys, "thinned": len(points) < len(values)})
     steps = sorted({step for values in curves_of_runs for step in values})
     last = max(len(steps) - 1, 1)
-    some = sorted({i * last // (TABLE_ROWS - 1) for i in range(TABLE_ROWS)}) if steps else []
-    rows = [steps[i] for i in some if i < len(steps)]
+    chosen = sorted({i * last // (TABLE_ROWS - 1) for i in range(TABLE_ROWS)}) if steps else []
+    rows = [steps[i] for i in chosen if i < len(steps)]
     log = column in LOGARITHMIC
     return Chart(
         number,
@@ -362,8 +362,8 @@ def _spared(run: ReportedRun) -> Check:
 
 def _steps(run: ReportedRun) -> Check:
     missing = run.done - len(run.metrics)
-    of = "" if run.planned is None else f" of {run.planned:,}"
-    text = f"{run.done:,}{of} done" + (f", {missing:,} without a row" if missing else "")
+    goal = "" if run.planned is None else f" of {run.planned:,}"
+    text = f"{run.done:,}{goal} done" + (f", {missing:,} without a row" if missing else "")
     if not run.metrics:
         return UNKNOWN
     return Check("look" if missing or not run.ended else "fine", text)

@@ -158,7 +158,7 @@ def make_worlds(
 
 def check_worlds(students: Sequence[Tensor], leaves: Tensor) -> CheckedNodes:
     """Lemma 1 and both sides of Theorem 2 at every node from which something succeeds."""
-    parts: list[CheckedNodes] = []
+    checked: list[CheckedNodes] = []
     successes = success_after_tokens(students, leaves)
     for student, success, teacher in zip(
         students, successes, teachers_by_bayes(students, leaves), strict=True
@@ -171,15 +171,15 @@ def check_worlds(students: Sequence[Tensor], leaves: Tensor) -> CheckedNodes:
         gap = (s.log() - t.log() - lemma).abs() / lemma.abs().clamp(min=1)
         # the lemma is of tokens that the student may choose; where f is 0 both sides are infinite
         gap = gap.masked_fill((s == 0) | ((f == 0) & (t == 0)), 0.0)
-        parts.append(CheckedNodes(rate[kept], influence(s, f), divergence(s, f), gap.amax(-1)))
-    return CheckedNodes(*map(torch.cat, zip(*parts, strict=True)))
+        checked.append(CheckedNodes(rate[kept], influence(s, f), divergence(s, f), gap.amax(-1)))
+    return CheckedNodes(*map(torch.cat, zip(*checked, strict=True)))
 
 
-def world_summary(parts: Sequence[CheckedNodes]) -> dict[str, float]:
+def world_summary(checked: Sequence[CheckedNodes]) -> dict[str, float]:
     """Over all nodes: how many, at how many D̄ is infinite, the largest ``lemma_gap``, at how many Theorem 2
     is broken by more than rounding, and the largest ``Inf² / (2 D̄)``.
     """
-    _, inf, divergence, gap = map(torch.cat, zip(*parts, strict=True))
+    _, inf, divergence, gap = map(torch.cat, zip(*checked, strict=True))
     ratio = inf.square() / (2 * divergence)
     ratio = ratio[divergence > ROUNDING]
     return {

@@ -57,13 +57,13 @@ class Source(ABC):
         return frozenset()
 
     def train(self) -> ProblemSet:
-        return self._parts[0]
+        return self._train_and_held_out[0]
 
     def held_out(self) -> ProblemSet:
-        return self._parts[1]
+        return self._train_and_held_out[1]
 
     @cached_property
-    def _parts(self) -> tuple[ProblemSet, ProblemSet]:
+    def _train_and_held_out(self) -> tuple[ProblemSet, ProblemSet]:
         train = self._without_overlaps(self.read_train())
         return split_held_out(train, self.read_held_out(), self.held_out_problems, self.seed)
 

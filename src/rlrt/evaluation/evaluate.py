@@ -350,11 +350,9 @@ def _paper_row(plan: Plan) -> PaperRow | None:
 def _require_same_evaluation(plan: Plan, folder: Path) -> None:
     """UserError where the folder holds another evaluation, or something else."""
     path = folder / "config.yaml"
-    if not path.exists():
-        if folder.is_dir() and not all(map(is_leftover, folder.iterdir())):
-            raise UserError(f"{folder} holds something that is no evaluation: choose another out=")
+    if not folder.is_dir() or all(map(is_leftover, folder.iterdir())):
         return
-    config = load_yaml(path)
+    config = load_yaml(path) if path.exists() else OmegaConf.create({})
     if "fingerprint" not in config:
         raise UserError(f"{folder} holds something that is no evaluation: choose another out=")
     before, now = flatten(config), flatten(OmegaConf.create(plan.identity))

@@ -10,7 +10,7 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 from rich.box import SIMPLE
@@ -197,8 +197,9 @@ def _notes_on_intervals(summary: Summary) -> Iterator[str]:
 
 def _estimates(summary: Summary) -> Iterator[Estimate]:
     """All that stand in tables beside an interval."""
-    for result in chain.from_iterable(group.results for group in groups_of(summary)):
-        yield from (result.average, result.solved, *([result.gain] if result.gain else []))
+    for group in groups_of(summary):
+        for result in group.results:
+            yield from (result.average, result.solved, *([result.gain] if result.gain else []))
     for part in summary.split:
         yield from (*part.averages, *part.gains)
 
