@@ -268,21 +268,21 @@ def nvidia_smi(field: str) -> list[str]:
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that matter; only those that are there."""
-    found = {"python": sys.version.split()[0]}
+    versions = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            versions[package] = version(package)
+    return versions
 
 
 def commit() -> str | None:
     """The commit that runs, with a "+" where files were changed; None outside a git checkout."""
     git = ["git", "-C", str(ROOT)]
     try:
-        asked = [[*git, "rev-parse", "HEAD"], [*git, "status", "--porcelain", "-uno"]]
+        commands = [[*git, "rev-parse", "HEAD"], [*git, "status", "--porcelain", "-uno"]]
         head, changed = (
             subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-            for words in asked
+            for words in commands
         )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -106,7 +106,7 @@ class Stages:
 
         return timed
 
-    def found(self) -> dict[str, dict[str, float]]:
+    def measurements(self) -> dict[str, dict[str, float]]:
         """Of each stage, in the order in which they came."""
         self._turn()
         self.over.set()
@@ -151,13 +151,13 @@ class Decoded:
     ) -> list[Response]:
         """One response per prompt, in order."""
         assert len(prompts) == len(self.responses)
-        found: dict[int, Response] = {}
+        finished: dict[int, Response] = {}
         for index in sorted(range(len(prompts)), key=lambda row: len(self.responses[row])):
             with self.stages.of("stub"):
                 output = self._output(self.responses[index])
-            found[index] = response_of(output)
-            on_finished(index, found[index])
-        return [found[index] for index in range(len(prompts))]
+            finished[index] = response_of(output)
+            on_finished(index, finished[index])
+        return [finished[index] for index in range(len(prompts))]
 
     def _output(self, ids: Ids) -> Any:
         """As vLLM's: lists of Python numbers, one log-prob a token."""
@@ -205,12 +205,12 @@ def work_of(problems: int, samples: int, limit: int) -> tuple[list[Problem], lis
         cases = [case for case in cases if r"\boxed" in case["prediction"]]
         texts, golds = [c["prediction"] for c in cases], [c["gold"] for c in cases]
         with QUESTIONS.open(encoding="utf-8") as file:
-            asked = [json.loads(next(file))["problem"] for _ in range(problems)]
+            questions = [json.loads(next(file))["problem"] for _ in range(problems)]
         whose = f"answers of {ANSWERS.name}"
     else:
         golds = [str(number) for number in range(-99, 100)]
         texts = [rf"So the sum is \boxed{{{gold}}}." for gold in golds]
-        asked = [f"What is {sum_of(numbers, 2 + row % 7)}?" for row in range(problems)]
+        questions = [f"What is {sum_of(numbers, 2 + row % 7)}?" for row in range(problems)]
         whose = f"drawn sums (no {ANSWERS.name} beside the project)"
     ends = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     stream = [token for ids in ends for token in ids]
@@ -220,11 +220,11 @@ def work_of(problems: int, samples: int, limit: int) -> tuple[list[Problem], lis
         start = numbers.randrange(len(stream) - length)
         end = ends[(row // samples + row % 2) % len(ends)][-length:]
         responses.append((*stream[start : start + length - len(end)], *end))
-    found = [
+    problem_list = [
         Problem(str(row), question, golds[row % len(golds)], "bench")
-        for row, question in enumerate(asked)
+        for row, question in enumerate(questions)
     ]
-    return found, responses, whose
+    return problem_list, responses, whose
 
 
 def stub_the_card(stages: Stages) -> None:
@@ -268,7 +268,7 @@ def name_the_stages(stages: Stages) -> None:
 
 def run(problems: int, samples: int, limit: int, budget: int) -> dict[str, Any]:
     """One step through the real trainer."""
-    asked, responses, whose = work_of(problems, samples, limit)
+    problem_list, responses, whose = work_of(problems, samples, limit)
     tokens, tokenizer = sum(map(len, responses)), load_tokenizer(TINY)
     policy, credit = TOY.policy(), RLRT()
     with (
@@ -283,7 +283,7 @@ def run(problems: int, samples: int, limit: int, budget: int) -> dict[str, Any]:
         name_the_stages(stages)
         prompts = Prompts(tokenizer)
         with stages.of("problems"):
-            problem_set = fitting(ProblemSet(tuple(asked)), prompts, 2048)
+            problem_set = fitting(ProblemSet(tuple(problem_list)), prompts, 2048)
         assert len(problem_set.problems) == problems
         updates: list[Update] = []
         data = ProblemDataModule(
@@ -317,7 +317,7 @@ def run(problems: int, samples: int, limit: int, budget: int) -> dict[str, Any]:
         )
         module.stages = stages
         fit(module, data, callback, folder)
-        found = stages.found()
+        seconds = stages.measurements()
         record = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
     row = callback.row
     return {
@@ -328,7 +328,7 @@ def run(problems: int, samples: int, limit: int, budget: int) -> dict[str, Any]:
         "correct": row["reward/correct"],
         "teacher_scored": row["context/teacher_scored"],
         "record_gib": record / GIB,
-        "stages": found,
+        "stages": seconds,
     }
 
 

@@ -53,7 +53,7 @@ def by_ours(what: str, policy: PreTrainedModel, tokens: int) -> dict[str, float]
     credit = SDPO(top_k=naive.TOP_K, importance_limit=None) if what == "distillation" else GRPO()
     module = ours.module_of(policy, 2 * load.longest + tokens, credit)
     ours.run(module, ours.one_update(ours.rollouts_of(small), credit))  # state, late imports
-    found: list[Peak] = []
+    peaks: list[Peak] = []
     figures: dict[str, float] = {}
 
     def scored(module: PolicyModule) -> list[ours.Update]:
@@ -69,10 +69,10 @@ def by_ours(what: str, policy: PreTrainedModel, tokens: int) -> dict[str, float]
 
     def scoring_done() -> None:
         hold_gradients(policy)
-        found.append(Peak())
+        peaks.append(Peak())
 
     ours.run(module, prepare, after_score=scoring_done)
-    return found[0].figures()
+    return peaks[0].figures()
 
 
 def hold_gradients(policy: PreTrainedModel) -> None:

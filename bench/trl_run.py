@@ -72,14 +72,14 @@ def run(
 ) -> list[dict[str, float]]:
     """The rows of a run whose micro-batches hold at most ``budget`` padded tokens."""
     tokenizer = load_tokenizer(TINY)
-    asked = Arithmetic(0, steps * problems, 1).train().problems
-    longest = max(len(Prompts(tokenizer).student_ids(p.question)) for p in asked) + tokens
+    train_problems = Arithmetic(0, steps * problems, 1).train().problems
+    longest = max(len(Prompts(tokenizer).student_ids(p.question)) for p in train_problems) + tokens
     count = problems * samples
     rows = max(r for r in range(1, count + 1) if count % r == 0 and r * longest <= budget)
     settings = SETTINGS | {"learning_rate": LEARNING_RATE, "max_grad_norm": 1.0}
     if engine == "vllm":
         settings |= {"use_vllm": True, "vllm_mode": "colocate"}
-    data = [{"prompt": asked_of(p.question), "solution": p.answer} for p in asked]
+    data = [{"prompt": asked_of(p.question), "solution": p.answer} for p in train_problems]
     kept = Steps()
     with tempfile.TemporaryDirectory() as folder:
         config = GRPOConfig(

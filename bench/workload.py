@@ -159,8 +159,8 @@ def draw(
     """Rollouts of text about sums; ``lengths`` None draws uneven ones."""
     tokenizer = load_tokenizer(TINY)
     prompts, numbers = Prompts(tokenizer), random.Random(seed)
-    asked = [sum_of(numbers, 2 + group % 7) for group in range(groups)]
-    questions = [f"What is {question}?" for question in asked for _ in range(samples)]
+    sums = [sum_of(numbers, 2 + group % 7) for group in range(groups)]
+    questions = [f"What is {question}?" for question in sums for _ in range(samples)]
     lengths = lengths or uneven_lengths(groups * samples, limit, seed)
     words = " ".join(f"{sum_of(numbers, 3)} = {numbers.randint(1, 99)}." for _ in range(limit // 4))
     stream = tokenizer(words, add_special_tokens=False)["input_ids"]

@@ -29,7 +29,7 @@ from rlrt.errors import UserError
 from rlrt.files import write_csv
 from rlrt.validation import check_settings
 
-OWN = ("benchmark", "benchmark_folder", "similarity", "examples", "out")
+OPTIONS = ("benchmark", "benchmark_folder", "similarity", "examples", "out")
 KINDS: tuple[Kind, ...] = ("exact", "near", "variant")
 SHOWN_CHARACTERS = 220
 
@@ -157,25 +157,25 @@ def main(arguments: Sequence[str]) -> None:
     """Run the command; UserError for a word, a file or a setting that cannot be used."""
     if print_help(arguments, __doc__ or ""):
         return
-    own, rest = command_options(arguments, OWN)
-    if "benchmark" not in own:
+    options, rest = command_options(arguments, OPTIONS)
+    if "benchmark" not in options:
         raise UserError("benchmark=<names, all or files> is missing")
     if not any(word.startswith("data=") for word in rest):
         raise UserError("data=<file of configs/data> is missing")
-    names = parse_list("benchmark", own["benchmark"])
-    similarity = number(own, "similarity", DEFAULT_SIMILARITY)
+    names = parse_list("benchmark", options["benchmark"])
+    similarity = number(options, "similarity", DEFAULT_SIMILARITY)
     with user_errors():
         check_settings(overlaps, {"similarity": similarity}, "")
-    most = count(own, "examples", 3)
-    data = compose(list(rest), command_options=OWN).data
-    sets = read_benchmarks(names, own.get("benchmark_folder"))
+    most = count(options, "examples", 3)
+    data = compose(list(rest), command_options=OPTIONS).data
+    sets = read_benchmarks(names, options.get("benchmark_folder"))
     evaluated = [problem for problems in sets.values() for problem in problems]
     train = training_problems(data)
     marks = marked_rows(data)
     matches = overlaps(train, evaluated, similarity)
     rows = rows_of(matches, train, evaluated, marks)
-    if "out" in own:
-        write_csv(rows, Path(own["out"]))
+    if "out" in options:
+        write_csv(rows, Path(options["out"]))
     console = Console(width=120)
     console.print(f"{len(train)} training problems, {len(evaluated)} of benchmarks", markup=False)
     sizes = Counter(problem.source for problem in evaluated)

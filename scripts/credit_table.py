@@ -32,7 +32,7 @@ from rlrt.config.command_line import command_options, print_help, report_errors
 from rlrt.config.compose import build, compose
 from rlrt.errors import UserError
 
-OWN = ("input", "json", "picture")
+OPTIONS = ("input", "json", "picture")
 
 
 def per_response(values_BT: Tensor, mask_BT: Tensor) -> list[list[float]]:
@@ -106,16 +106,16 @@ def main(words: list[str]) -> None:
     """Run the command; UserError for a word or an input that cannot be used."""
     if print_help(words, __doc__ or ""):
         return
-    own, rest = command_options(words, OWN)
-    if "input" not in own:
+    options, rest = command_options(words, OPTIONS)
+    if "input" not in options:
         raise UserError("input=<file.json> is missing")
-    as_json = own.get("json", "false").lower()
+    as_json = options.get("json", "false").lower()
     if as_json not in ("true", "false"):
-        raise UserError(f"json is {own['json']}, it must be true or false")
-    picture = require_picture_path(Path(own["picture"])) if "picture" in own else None
-    config = compose(list(rest), command_options=OWN)
+        raise UserError(f"json is {options['json']}, it must be true or false")
+    picture = require_picture_path(Path(options["picture"])) if "picture" in options else None
+    config = compose(list(rest), command_options=OPTIONS)
     assigner, loss = build(config.credit), build(config.loss)
-    step, rollouts = read_rollouts(Path(own["input"]), build(config.training).temperature)
+    step, rollouts = read_rollouts(Path(options["input"]), build(config.training).temperature)
     trial = try_out(rollouts, assigner, loss, step)
 
     mask_BT, weights_BT = trial.batch.response_mask_BT, trial.distillation_BT
@@ -128,7 +128,7 @@ def main(words: list[str]) -> None:
         text = json.dumps(result, allow_nan=False)
     except ValueError as error:
         raise UserError(
-            f"the credit or loss of {own['input']} is no finite number: its numbers are too far apart"
+            f"the credit or loss of {options['input']} is no finite number: its numbers are too far apart"
         ) from error
     if picture is not None:
         draw(picture, rollouts, trial)

@@ -124,8 +124,8 @@ def write_verdicts(path: Path, cases: Sequence[Case], grades: Sequence[Grade]) -
     try:
         with part.open("w", encoding="utf-8") as file:
             for case, grade in zip(cases, grades, strict=True):
-                said = {"verdict": grade.verdict, "seconds": round(grade.seconds, 6)}
-                file.write(json.dumps(case | said) + "\n")
+                result = {"verdict": grade.verdict, "seconds": round(grade.seconds, 6)}
+                file.write(json.dumps(case | result) + "\n")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -25,8 +25,8 @@ def run(check: Check) -> None:
     check.near("product_apart", relative(left @ right, left.double() @ right.double()), 1e-2)
     if check.card:
         check.doing("a compiled kernel")  # needs triton, and a C compiler for its launcher
-        found = torch.compile(squashed)(left)
-        check.near("compiled_apart", relative(found, squashed(left.double())), 1e-2)
+        actual = torch.compile(squashed)(left)
+        check.near("compiled_apart", relative(actual, squashed(left.double())), 1e-2)
     import_vllm(check)
 
 
@@ -75,7 +75,7 @@ def squashed(values: Tensor) -> Tensor:
     return (values.sigmoid() * values + 1).tanh()
 
 
-def relative(found: Tensor, wanted: Tensor) -> float:
+def relative(actual: Tensor, wanted: Tensor) -> float:
     """Norm of the difference over the norm of what is wanted."""
     wanted = wanted.detach().double()
-    return float((found.detach().double() - wanted).norm() / wanted.norm())
+    return float((actual.detach().double() - wanted).norm() / wanted.norm())

@@ -48,13 +48,13 @@ def attention(check: Check, dtype: torch.dtype) -> None:
             for heads in (HEADS, KV_HEADS, KV_HEADS, HEADS)
         ]
         *states, slope = (part.to(dtype) for part in parts)
-        found = with_gradients(partial(packed_attention, packed), states, slope.transpose(1, 2))
+        actual = with_gradients(partial(packed_attention, packed), states, slope.transpose(1, 2))
         wanted = with_gradients(
             partial(attention_by_loop, packed),
             [state.double() for state in states],
             slope.double().transpose(1, 2),
         )
-        for what, *pair in zip(("output", "query", "key", "value"), found, wanted, strict=True):
+        for what, *pair in zip(("output", "query", "key", "value"), actual, wanted, strict=True):
             check.near(f"attention_{name}_{what}", relative(*pair), ROUNDED[dtype])
     note = max(v for k, v in check.content["figures"].items() if k.split("_")[-1] in OF_ATTENTION)
     check.tell(f"attention: relative error up to {note:.1e}")
@@ -92,16 +92,16 @@ def head(check: Check, dtype: torch.dtype) -> None:
     def plainly(states_NH: Tensor, head_VH: Tensor) -> Tensor:
         return (states_NH @ head_VH.T).log_softmax(-1).gather(1, ids_N[:, None]).squeeze(1)
 
-    found = with_gradients(logprobs, [states_NH, head_VH], slope_N)
+    actual = with_gradients(logprobs, [states_NH, head_VH], slope_N)
     wanted = with_gradients(plainly, [states_NH.double(), head_VH.double()], slope_N.double())
     with torch.no_grad():
         entropy_N = token_logprobs(states_NH, head_VH, ids_N, 1.0)[1]
         plain_NV = (states_NH.double() @ head_VH.double().T).log_softmax(-1)
-    furthest = float((found[0] - wanted[0]).abs().max())
+    furthest = float((actual[0] - wanted[0]).abs().max())
     check.near("head_logprobs", furthest, LOGPROB[dtype])
     apart_N = entropy_N + (plain_NV.exp() * plain_NV).sum(-1)
     check.near("head_entropy", float(apart_N.abs().max()), LOGPROB[dtype])
-    for what, *pair in zip(("states", "weight"), found[1:], wanted[1:], strict=True):
+    for what, *pair in zip(("states", "weight"), actual[1:], wanted[1:], strict=True):
         check.near(f"head_gradient_{what}", relative(*pair), ROUNDED[dtype])
     leaf_VH = head_VH.clone().requires_grad_()
     for _ in range(2):  # the second backward adds to a gradient that is there
@@ -136,9 +136,9 @@ def distillation(check: Check, dtype: torch.dtype) -> None:
         teacher_NV = (taught_NH.double() @ head_VH.detach().T).log_softmax(-1)
         return (student_NV.exp() * (student_NV - teacher_NV)).sum(-1)
 
-    found = with_gradients(divergence, [states_NH, head_VH], slope_N)
+    actual = with_gradients(divergence, [states_NH, head_VH], slope_N)
     wanted = with_gradients(plainly, [states_NH.double(), head_VH.double()], slope_N.double())
-    for what, *pair in zip(("value", "states", "weight"), found, wanted, strict=True):
+    for what, *pair in zip(("value", "states", "weight"), actual, wanted, strict=True):
         check.near(f"distillation_{what}", relative(*pair), ROUNDED[dtype])
 
 
@@ -153,16 +153,16 @@ def optimizer(check: Check, _: torch.dtype) -> None:
         torch.randn(shape, generator=draw, device=check.device) * 10.0**-step
         for step in range(STEPS)
     ]
-    found, peak_gib = {}, {}
+    actual, peak_gib = {}, {}
     for moments in ("device", "host"):
         settings = Optimization(learning_rate=1e-3, warmup_steps=0, moments=moments)
         weights = Weights(start)
         adamw = settings.build(weights)["optimizer"]
         peak_gib[moments] = stepped(adamw, weights, gradients)
-        found[moments] = weights.all_weights()
+        actual[moments] = weights.all_weights()
         del adamw, weights
     check.expect(
-        torch.equal(found["device"], found["host"]),
+        torch.equal(actual["device"], actual["host"]),
         "AdamW with its moments on the host makes other weights than with them on the device",
     )
     note = ""
@@ -180,7 +180,7 @@ def optimizer(check: Check, _: torch.dtype) -> None:
     rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     reference = torch.optim.AdamW(plain.parameters(), betas=settings.betas, **rates, foreach=False)
     stepped(reference, plain, [gradient.double() for gradient in gradients])
-    moved, wanted = (one.double() - start.double() for one in (found["host"], plain.all_weights()))
+    moved, wanted = (one.double() - start.double() for one in (actual["host"], plain.all_weights()))
     check.near("optimizer_apart", relative(moved, wanted), 1e-3)  # of the way that the weights went
     check.tell(f"AdamW: {relative(moved, wanted):.1e} off its way{note}")
 

@@ -53,8 +53,8 @@ def gradient_of(check: Check, kernels: str, attention: str, save_attention: bool
         precision_of(check),
         "gpu" if check.card else "cpu",
     )
-    found = ours.gradients(module)
-    return torch.cat([found[name].flatten().float() for name in sorted(found)])
+    gradients = ours.gradients(module)
+    return torch.cat([gradients[name].flatten().float() for name in sorted(gradients)])
 
 
 def precision_of(check: Check) -> str:

@@ -89,10 +89,10 @@ def attention_backend(card: bool) -> str | None:
 
     vLLM itself would choose FlashAttention and then fail to import it.
     """
-    found = find_spec("vllm") if card else None
-    if found is None:
+    spec = find_spec("vllm") if card else None
+    if spec is None:
         return None
-    (folder,) = found.submodule_search_locations or []
+    (folder,) = spec.submodule_search_locations or []
     libraries = (Path(folder) / "vllm_flash_attn").glob("_vllm_fa[23]_C*.so")
     return None if any(libraries) else "TRITON_ATTN"
 

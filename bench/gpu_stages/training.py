@@ -187,15 +187,15 @@ def rows_of(folder: Path) -> list[dict[str, float]]:
 def report(check: Check, rows: list[dict[str, float]]) -> None:
     """Medians over the steps, the first apart where there are others; it has started things up."""
     later = rows[1:] or rows
-    found = {name: median(row[name] for row in later) for name in SHOWN if name in later[0]}
-    check.note(**found, rows=rows)
+    medians = {name: median(row[name] for row in later) for name in SHOWN if name in later[0]}
+    check.note(**medians, rows=rows)
     check.expect(
         all(math.isfinite(value) for row in rows for value in row.values()),
         "metrics.csv holds numbers that are not finite",
     )
     check.tell(
-        f"{found['time/step_s']:.1f} s a step, {found['rollout/tokens_per_s']:,.0f} tokens/s, MFU of "
-        f"updates {found.get('update/mfu', 0):.1%}"
+        f"{medians['time/step_s']:.1f} s a step, {medians['rollout/tokens_per_s']:,.0f} tokens/s, MFU of "
+        f"updates {medians.get('update/mfu', 0):.1%}"
     )
     check.tell(
         f"gap up to {max(row['sync/logprob_gap'] for row in rows):.2g} nats, "

@@ -117,10 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box
-        made = save_figure(draw(trajectories), rows(trajectories), options.out)
+        outputs = save_figure(draw(trajectories), rows(trajectories), options.out)
     page = heat_map_page(trajectories, "Critical positions", about)
-    made.append(save_page(page, made[0].with_suffix(".html")))
-    for file in made:
+    outputs.append(save_page(page, outputs[0].with_suffix(".html")))
+    for file in outputs:
         print_once(str(file))
     for one in trajectories:
         t, candidates = next(iter(one.candidates.items()))

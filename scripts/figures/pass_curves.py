@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         method: [read_answers(folder) for folder in folders]
         for method, folders in named(options.evaluations).items()
     }
-    made = curves(methods, options.benchmark, options.seed)
-    for path in save_figure(draw(made), rows(made), options.out):
+    pass_curves = curves(methods, options.benchmark, options.seed)
+    for path in save_figure(draw(pass_curves), rows(pass_curves), options.out):
         print_once(str(path))
 
 

@@ -33,7 +33,7 @@ from rlrt.config.command_line import print_once, quiet_libraries, report_errors,
 from rlrt.config.loaded_run import RunEngine, held_out_problems, load_run, running_engine
 from rlrt.config.stored_policies import StoredPolicy, find_policy, policies_by_step
 from rlrt.errors import UserError
-from rlrt.model.policy import score_divergence
+from rlrt.model.policy import score_both_views
 from rlrt.seeds import derive_seed
 
 
@@ -116,7 +116,7 @@ def judge_checkpoint(
     readable = [
         (kind, rollout, prompt) for kind, rollout, prompt in turnable_cases if prompt is not None
     ]
-    divergence_BT = score_divergence(
+    views = score_both_views(
         served.policy,
         served.policy,
         [rollout.prompt_ids for _, rollout, _ in readable],
@@ -127,13 +127,13 @@ def judge_checkpoint(
     )
     cases = [
         Case(kind, rollout, values_T[: len(rollout.response.ids)])
-        for (kind, rollout, _), values_T in zip(readable, divergence_BT, strict=True)
+        for (kind, rollout, _), values_T in zip(readable, views.divergence_BT, strict=True)
     ]
     seeds = partial(seed_of, served.seed, step)
-    asked = [arm for case in cases for arm in injections(case, sentence, seeds("place", case))]
-    verdicts = judge(served, asked, [seeds("continuation", arm.case) for arm in asked], limit)
+    arms = [arm for case in cases for arm in injections(case, sentence, seeds("place", case))]
+    verdicts = judge(served, arms, [seeds("continuation", arm.case) for arm in arms], limit)
     unread = Counter(kind.name for kind, _, prompt in turnable_cases if prompt is None)
-    return CheckpointVerdicts(step, list(zip(asked, verdicts, strict=True)), unread)
+    return CheckpointVerdicts(step, list(zip(arms, verdicts, strict=True)), unread)
 
 
 def seed_of(seed: int, step: int, purpose: str, case: Case) -> int:
@@ -142,17 +142,17 @@ def seed_of(seed: int, step: int, purpose: str, case: Case) -> int:
 
 
 def judge(
-    served: RunEngine, asked: Sequence[Injection], seeds: Sequence[int], limit: int
+    served: RunEngine, arms: Sequence[Injection], seeds: Sequence[int], limit: int
 ) -> list[Verdict]:
     """The verdict of each complete response; all are sampled in one call."""
-    if not asked:
+    if not arms:
         return []
 
     def complete(index: int, continuation: Response) -> Response:
-        return asked[index].complete(continuation)
+        return arms[index].complete(continuation)
 
-    prompts = [(*arm.case.rollout.prompt_ids, *arm.ids) for arm in asked]
-    answers = [arm.case.rollout.problem.answer for arm in asked]
+    prompts = [(*arm.case.rollout.prompt_ids, *arm.ids) for arm in arms]
+    answers = [arm.case.rollout.problem.answer for arm in arms]
     return served.judge_continuations(prompts, seeds, answers, limit, complete)
 
 

@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         loaded, options.engine, longest, derive_seed(loaded.config.seed, "shift")
     ) as served:
         served.serve(base, problems, 0)
-        asked = served.rollouts(problems, BASE_SAMPLES, 0)
-        hard = [problems[group] for group in hardest(asked, options.hard)]
+        base_rollouts = served.rollouts(problems, BASE_SAMPLES, 0)
+        hard = [problems[group] for group in hardest(base_rollouts, options.hard)]
         print_once(f"{len(hard)} hard problems of {len(problems)}; {base.name} is the base")
         shifts = read_shifts(served, base, tuned, hard, options.samples)
     rows = shift_rows(shifts)

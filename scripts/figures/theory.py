@@ -11,6 +11,7 @@ are read by the policy that sampled them, and after each of the likeliest tokens
 
 import argparse
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,6 @@ from rlrt.analysis.figures import OUT, require_place, save_figure
 from rlrt.analysis.theory import (
     KINDS,
     Place,
-    Sampled,
-    Start,
     check_worlds,
     draw,
     estimate,
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     )
 
 SHAPES = ((3, 4), (4, 3), (4, 5), (3, 5))  # vocabulary and depth of the worlds
+Start = tuple[int, int, int]  # a place, the rank of its token, the number of a continuation
 DRAWN = 250  # nodes of each kind and shape in the picture
 
 
@@ -57,12 +57,12 @@ def tabular_rows(count: int, seed: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     for kind, label in KINDS.items():
-        parts = [check_worlds(*make_worlds(kind, count, *shape, rng)) for shape in SHAPES]
-        for part in parts:
-            rows += world_rows(kind, part, DRAWN)
+        checked = [check_worlds(*make_worlds(kind, count, *shape, rng)) for shape in SHAPES]
+        for nodes in checked:
+            rows += world_rows(kind, nodes, DRAWN)
         sentence = "{nodes} nodes, D̄ infinite at {infinite}; Lemma 1 off by {gap:.1e} at most, "
         sentence += "Theorem 2 broken at {broken}, Inf² / (2 D̄) up to {ratio:.5f}"
-        print_once(f"{label}: {sentence.format(**world_summary(parts))}")
+        print_once(f"{label}: {sentence.format(**world_summary(checked))}")
     return rows
 
 
@@ -101,36 +101,32 @@ def find_places(loaded: LoadedRun, rollouts: Sequence[Rollout], options: Any) ->
     return Random(options.seed + 1).sample(places, min(len(places), options.positions))
 
 
-def count_right(loaded: LoadedRun, places: Sequence[Place], options: Any) -> "list[Tensor]":
-    """Of each place the correct ends after each candidate token, ``[halves, tokens]``.
+def count_right(loaded: LoadedRun, places: Sequence[Place], options: Any) -> "Tensor":
+    """The correct ends after each candidate token of each place, ``[places, halves, tokens]``.
 
     A continuation may be as long as the response might still have become in the run.
     """
-    asked = [
-        Start(place, rank, sample)
-        for place in range(len(places))
-        for rank in range(len(places[place].ids))
-        for sample in range(options.continuations)
-    ]
-    verdicts = go_on(loaded, places, asked, options)
+    tokens = len(places[0].ids)
+    starts = list(product(range(len(places)), range(tokens), range(options.continuations)))
+    verdicts = judge_continuations(loaded, places, starts, options)
     right = [verdict is Verdict.RIGHT for verdict in verdicts]
-    return tally(places, asked, right, options.continuations)
+    return tally(right, tokens, options.continuations)
 
 
-def go_on(
-    loaded: LoadedRun, places: Sequence[Place], asked: Sequence[Start], options: Any
+def judge_continuations(
+    loaded: LoadedRun, places: Sequence[Place], starts: Sequence[Start], options: Any
 ) -> list[Verdict]:
     """The verdict of each complete response; all continuations are sampled in one call of the engine."""
     limit = int(loaded.config.training.max_response_tokens)
-    starts = [places[start.place].ids_with(start.rank) for start in asked]
-    rollouts = [places[start.place].rollout for start in asked]
-    over = [ids[-1] in loaded.stop_token_ids or len(ids) >= limit for ids in starts]
+    kept = [places[place].ids_with(rank) for place, rank, _ in starts]
+    rollouts = [places[place].rollout for place, *_ in starts]
+    over = [ids[-1] in loaded.stop_token_ids or len(ids) >= limit for ids in kept]
     open_ = [index for index, ended in enumerate(over) if not ended]
-    prompts = [(*rollouts[index].prompt_ids, *starts[index]) for index in open_]
-    seeds = [derive_seed(options.seed, "theory", *asked[index]) for index in open_]
+    prompts = [(*rollouts[index].prompt_ids, *kept[index]) for index in open_]
+    seeds = [derive_seed(options.seed, "theory", *starts[index]) for index in open_]
 
     def complete(index: int, ids: Sequence[int]) -> Response:
-        every = (*starts[index], *ids)[:limit]
+        every = (*kept[index], *ids)[:limit]
         return Response(every, (0.0,) * len(every), truncated=False)
 
     longest = max(map(len, prompts), default=0) + limit
@@ -144,14 +140,14 @@ def go_on(
             lambda number, response: complete(open_[number], response.ids),
         )
         verdicts = dict(zip(open_, continued, strict=True))
-        ended = [index for index in range(len(asked)) if index not in verdicts]
+        ended = [index for index in range(len(starts)) if index not in verdicts]
         answers = [rollouts[index].problem.answer for index in ended]
         with engine.judge.judging(answers) as judging:
             for number, index in enumerate(ended):
                 judging.take(number, complete(index, ()))
             judged = [grade.verdict for grade in judging.judged()]
     verdicts |= dict(zip(ended, judged, strict=True))
-    return [verdicts[index] for index in range(len(asked))]
+    return [verdicts[index] for index in range(len(starts))]
 
 
 def policy_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -164,10 +160,8 @@ def policy_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     places = find_places(loaded, rollouts, options)
     counts = count_right(loaded, places, options)
     return [
-        estimate(
-            Sampled(p.row, p.position, p.student_K, right_2K, options.continuations, p.divergence)
-        )
-        for p, right_2K in zip(places, counts, strict=True)
+        estimate(place, right_2K, options.continuations)
+        for place, right_2K in zip(places, counts, strict=True)
     ]
 
 

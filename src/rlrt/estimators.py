@@ -117,11 +117,11 @@ def resample(values: Array, seed: int, draws: int = DRAWS) -> Resampled:
     beyond_PV = values.reshape(problems, -1) - first  # all alike: exactly 0, no rounding in sums
     random = np.random.default_rng(seed)
     rows = max(1, CHUNK // problems)
-    parts = [
+    sums = [
         _draw_counts(random, min(rows, draws - start), problems) @ beyond_PV
         for start in range(0, draws, rows)
     ]
-    drawn = first + np.concatenate(parts) / problems
+    drawn = first + np.concatenate(sums) / problems
     mean = first + beyond_PV.sum(0) / problems
     return Resampled(mean.reshape(shape), drawn.reshape(draws, *shape))
 

@@ -56,10 +56,8 @@ FIELDS = [
 NAMES = tuple(name for name, _ in FIELDS)
 OPTIONAL = ("solution", "feedback", "sampled")  # may be null
 PAIRED = ("response_ids", "engine_logprobs", "sampled")  # a value per response token
-# worth a dictionary; numbers are not
-REPEATED = [
-    "problem_id", "source", "question", "answer", "solution", "feedback", "prompt", "verdict"
-]  # fmt: skip
+TEXTS = ("source", "question", "answer", "solution", "feedback")  # of a problem
+REPEATED = ["problem_id", *TEXTS, "prompt", "verdict"]  # worth a dictionary; numbers are not
 
 
 def columns(rollouts: Sequence[Rollout], prompts: Sequence[str]) -> dict[str, Any]:
@@ -68,10 +66,7 @@ def columns(rollouts: Sequence[Rollout], prompts: Sequence[str]) -> dict[str, An
     responses = [rollout.response for rollout in rollouts]
     return {
         "problem_id": [problem.id for problem in problems],
-        **{
-            name: [getattr(problem, name) for problem in problems]
-            for name in ("source", "question", "answer", "solution", "feedback")
-        },
+        **{name: [getattr(problem, name) for problem in problems] for name in TEXTS},
         "group": [rollout.group for rollout in rollouts],
         "sample": [rollout.sample for rollout in rollouts],
         "prompt": list(prompts),
@@ -105,10 +100,10 @@ def offsets(lengths: Sequence[int]) -> pa.Array:
 
 def lists(rows: Sequence[NDArray[Any] | None], dtype: type[np.generic]) -> pa.ListArray:
     """A list per row, of the values of its array; null where there is none."""
-    there = [row for row in rows if row is not None]
-    flat = np.concatenate([*there, np.empty(0, dtype)], dtype=dtype)
+    arrays = [row for row in rows if row is not None]
+    flat = np.concatenate([*arrays, np.empty(0, dtype)], dtype=dtype)
     ends = offsets([0 if row is None else len(row) for row in rows])
-    none = pa.array([row is None for row in rows]) if len(there) < len(rows) else None
+    none = pa.array([row is None for row in rows]) if len(arrays) < len(rows) else None
     return pa.ListArray.from_arrays(ends, pa.array(flat), mask=none)
 
 
@@ -158,21 +153,19 @@ def read_table(path: Path, also: Sequence[str] = (), only: Sequence[str] = NAMES
     if not path.is_dir():
         return _read(path, wanted)
     keys = ["group", "sample"]
-    parts = [_read(part, [*dict.fromkeys([*wanted, *keys])]) for part in sorted(path.iterdir())]
-    if not parts:
+    tables = [_read(file, [*dict.fromkeys([*wanted, *keys])]) for file in sorted(path.iterdir())]
+    if not tables:
         raise UserError(f"{path} holds no records: it is an empty folder")
-    order = [(key, "ascending") for key in keys]
-    table = pa.concat_tables(parts)
-    return table.take(pc.sort_indices(table, order)).select(wanted)
+    return pa.concat_tables(tables).sort_by([(key, "ascending") for key in keys]).select(wanted)
 
 
 def _read(path: Path, wanted: Sequence[str]) -> pa.Table:
     """The columns of one file, checked."""
     try:
-        there = pq.read_schema(path).names
-        if lacking := [name for name in wanted if name not in there]:
+        names = pq.read_schema(path).names
+        if missing := [name for name in wanted if name not in names]:
             raise UserError(
-                f"{path} is a record of another format: it lacks {', '.join(lacking)}; "
+                f"{path} is a record of another format: it lacks {', '.join(missing)}; "
                 "records of this version are needed, from a new run"
             )
         table = pq.read_table(path, columns=list(wanted))
@@ -187,16 +180,13 @@ def _read(path: Path, wanted: Sequence[str]) -> pa.Table:
 
 def _typed(table: pa.Table, path: Path) -> pa.Table:
     """The table with the types of ``FIELDS``; UserError naming a column that cannot have its type."""
-    for number, name in enumerate(table.column_names):
-        wanted = dict(FIELDS).get(name)
-        if wanted is None or table.schema.field(name).type == wanted:
-            continue
+    for number, field in enumerate(table.schema):
+        wanted = dict(FIELDS).get(field.name, field.type)
         try:
-            table = table.set_column(number, name, table[name].cast(wanted))
+            table = table.set_column(number, field.name, table[field.name].cast(wanted))
         except pa.ArrowException as error:
             raise UserError(
-                f"{path} is no record of rollouts: {name} is {table.schema.field(name).type}, it "
-                f"must be {wanted}"
+                f"{path} is no record of rollouts: {field.name} is {field.type}, it must be {wanted}"
             ) from error
     return table
 
@@ -225,34 +215,32 @@ def _fault(table: pa.Table) -> str | None:
 
 def rollouts_of(table: pa.Table) -> list[Rollout]:
     """The rollouts of a table, in its order; equal problems and prompts are one object."""
-    return list(_rollouts(table))
-
-
-def _rollouts(table: pa.Table) -> Iterator[Rollout]:
     arrays = [list(_arrays(table[name])) for name in ("prompt_ids", *PAIRED)]
     plain = table.select([name for name in NAMES if name not in ("prompt_ids", *PAIRED)])
     problems: dict[Problem, Problem] = {}
     prompts: dict[bytes, tuple[int, ...]] = {}
+    rollouts = []
     for row, prompt, ids, logprobs, sampled in zip(plain.to_pylist(), *arrays, strict=True):
         assert prompt is not None, row
-        texts = {
-            name: row[name] for name in ("question", "answer", "source", "solution", "feedback")
-        }
+        texts = {name: row[name] for name in TEXTS}
         problem = Problem(id=row["problem_id"], **texts)
         key = prompt.tobytes()
         if key not in prompts:
             prompts[key] = tuple(prompt.tolist())
-        yield Rollout(
-            problem=problems.setdefault(problem, problem),
-            group=row["group"],
-            sample=row["sample"],
-            prompt_ids=prompts[key],
-            response=Response(ids, logprobs, row["truncated"], sampled),
-            text=row["response"],
-            verdict=Verdict(row["verdict"]),
-            reward=row["reward"],
-            penalty=row["penalty"],
+        rollouts.append(
+            Rollout(
+                problem=problems.setdefault(problem, problem),
+                group=row["group"],
+                sample=row["sample"],
+                prompt_ids=prompts[key],
+                response=Response(ids, logprobs, row["truncated"], sampled),
+                text=row["response"],
+                verdict=Verdict(row["verdict"]),
+                reward=row["reward"],
+                penalty=row["penalty"],
+            )
         )
+    return rollouts
 
 
 def _arrays(column: pa.ChunkedArray) -> Iterator[NDArray[Any] | None]:
@@ -260,8 +248,8 @@ def _arrays(column: pa.ChunkedArray) -> Iterator[NDArray[Any] | None]:
     for chunk in column.chunks:
         values = chunk.values.to_numpy(zero_copy_only=False)
         ends = chunk.offsets.to_numpy()
-        for row, there in enumerate(chunk.is_valid().to_pylist()):
-            yield values[ends[row] : ends[row + 1]] if there else None
+        for row, valid in enumerate(chunk.is_valid().to_pylist()):
+            yield values[ends[row] : ends[row + 1]] if valid else None
 
 
 SCHEMA = pa.schema(
@@ -304,8 +292,8 @@ def write_records(
     if get_rank() == 0:
         remove(partial)  # of a process that was killed; its parts may be those of more ranks
     barrier()
-    own = partial / f"{get_rank():04d}-of-{get_world_size():04d}.parquet"
-    write_atomically(own, lambda partial: write_table(table, partial))
+    part = partial / f"{get_rank():04d}-of-{get_world_size():04d}.parquet"
+    write_atomically(part, lambda partial: write_table(table, partial))
     barrier()
     if get_rank() == 0:
         put_in_place(partial, path)
@@ -325,7 +313,12 @@ def _table(
     advantages_B = credit.advantages_B
 
     def tokens(values_BT: Tensor, kept_B: Tensor = every_B) -> pa.ListArray:
-        return _lists(values_BT, mask_BT, kept_B)
+        """The values of each row's tokens as a list; null in rows that are not kept."""
+        kept_BT = mask_BT & kept_B[:, None]
+        values = values_BT.float().numpy()[kept_BT.numpy()]  # several times faster than in torch
+        return pa.ListArray.from_arrays(
+            offsets(kept_BT.sum(1).tolist()), values, mask=pa.array(~kept_B.numpy())
+        )
 
     table = {
         "step": [step] * len(rollouts),
@@ -338,12 +331,3 @@ def _table(
         "distillation": [None] * len(rollouts) if weights_BT is None else tokens(weights_BT),
     }
     return pa.table(table, schema=SCHEMA)
-
-
-def _lists(values_BT: Tensor, mask_BT: Tensor, kept_B: Tensor) -> pa.ListArray:
-    """The values of each row's tokens as a list; null in rows that are not kept."""
-    kept_BT = mask_BT & kept_B[:, None]
-    values = values_BT.float().numpy()[kept_BT.numpy()]  # several times faster than in torch
-    return pa.ListArray.from_arrays(
-        offsets(kept_BT.sum(1).tolist()), values, mask=pa.array(~kept_B.numpy())
-    )

@@ -6,7 +6,7 @@ training's own objective on the given log-probs and logits.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,8 @@ def read_rollouts(path: Path, temperature: float) -> tuple[int, list[Handwritten
     for number, rollout in enumerate(rollouts):
         wrong = _wrong_alone(rollout) or _wrong_per_token(rollout)
         if wrong is None:
-            vocabulary = vocabulary or _vocabulary(rollout)
+            sizes = [len(rollout[name][0]) for name in LOGITS if rollout.get(name)]
+            vocabulary = vocabulary or next(iter(sizes), None)
             wrong = _wrong_vocabulary(rollout, vocabulary)
         if wrong is not None:
             raise UserError(f"{path}: rollout {number} {wrong}")
@@ -112,19 +113,9 @@ def _wrong_alone(rollout: Any) -> str | None:
 def _wrong_per_token(rollout: dict[str, Any]) -> str | None:
     """The first list that is malformed or of another length than the student's."""
     first = "student_logprobs" if rollout.get("student_logprobs") is not None else LOGITS[0]
-    forms = [
-        (name, "are no list of finite numbers", lambda values: all(map(_is_number, values)))
-        for name in NUMBERS
-    ] + [
-        (name, "are no list of equally long lists of finite numbers", _is_matrix)
-        for name in LOGITS
-    ] + [
-        ("response_ids", "are no list of ids", lambda ids: all(map(_is_whole, ids))),
-        ("tokens", "are no list of texts", lambda texts: all(isinstance(t, str) for t in texts)),
-    ]  # fmt: skip
-    given = [form for form in forms if rollout.get(form[0]) is not None]
-    for name, wrong, is_sound in sorted(given, key=lambda form: form[0] != first):
-        values = rollout[name]
+    given = [name for name in FORMS if rollout.get(name) is not None]
+    for name in sorted(given, key=lambda name: name != first):
+        values, (wrong, is_sound) = rollout[name], FORMS[name]
         if not isinstance(values, list) or not is_sound(values):
             return f"has {name} that {wrong}"
         if len(values) != len(rollout[first]):
@@ -144,10 +135,6 @@ def _wrong_vocabulary(rollout: dict[str, Any], vocabulary: int | None) -> str | 
     return None
 
 
-def _vocabulary(rollout: dict[str, Any]) -> int | None:
-    return next((len(rollout[name][0]) for name in LOGITS if rollout.get(name)), None)
-
-
 def _is_matrix(rows: list[Any]) -> bool:
     return (
         all(isinstance(row, list) and row and all(map(_is_number, row)) for row in rows)
@@ -164,6 +151,16 @@ def _is_number(value: Any) -> bool:
     return (type(value) is float and math.isfinite(value)) or (
         type(value) is int and abs(value) <= 1e300
     )
+
+
+FORMS: dict[str, tuple[str, Callable[[list[Any]], bool]]] = {  # of the lists per token
+    **dict.fromkeys(
+        NUMBERS, ("are no list of finite numbers", lambda values: all(map(_is_number, values)))
+    ),
+    **dict.fromkeys(LOGITS, ("are no list of equally long lists of finite numbers", _is_matrix)),
+    "response_ids": ("are no list of ids", lambda ids: all(map(_is_whole, ids))),
+    "tokens": ("are no list of texts", lambda texts: all(isinstance(t, str) for t in texts)),
+}
 
 
 def _completed(rollout: dict[str, Any], vocabulary: int, temperature: float) -> Handwritten:
@@ -398,18 +395,14 @@ def _assign(
         for name, source in FOLLOWS_FROM.items():
             if f"{name}_BT" not in seen or name in rollout.values or rollout.length == 0:
                 continue
-            if _is_computed(name, batch, row, assigner):
+            scored_B = batch.teacher_scored_B
+            if name == "student_entropy":
+                scored_B = batch.student_scored_B
+            if scored_B[row] and (name != "divergence" or assigner.reads_divergence):
                 raise UserError(
                     f"{method} reads {name}, and rollout {row} has none: give it, or {source}"
                 )
     return batch, credit
-
-
-def _is_computed(name: str, batch: ScoredBatch, row: int, assigner: CreditAssigner) -> bool:
-    """Whether a run would compute this value in this row for the method."""
-    if name == "student_entropy":
-        return bool(batch.student_scored_B[row])
-    return bool(batch.teacher_scored_B[row]) and (name != "divergence" or assigner.reads_divergence)
 
 
 def _divergences(
@@ -430,8 +423,8 @@ def _divergences(
     complete = [row for row in rows if all(name in rollouts[row].values for name in LOGITS)]
     if rows and not complete:
         return None
-    if lacking := sorted(set(rows) - set(complete)):
-        raise UserError(f"rollout {lacking[0]} is distilled, and lacks {' or '.join(LOGITS)}")
+    if incomplete := sorted(set(rows) - set(complete)):
+        raise UserError(f"rollout {incomplete[0]} is distilled, and lacks {' or '.join(LOGITS)}")
     values_BT = torch.zeros_like(padded(rollouts, "student_logprobs"))
     for row in rows:
         values, length = rollouts[row].values, rollouts[row].length

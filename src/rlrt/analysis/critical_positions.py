@@ -7,6 +7,7 @@ is pointed at shows what both views say of it.
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -169,12 +170,11 @@ def trajectory(
 
 def _candidates(positions: Positions, t: int, name: Callable[[int], str]) -> list[Candidate]:
     ids = positions.candidate_ids_TC[t].tolist()
-    sides = ["explore"] * (len(ids) // 2) + ["exploit"] * (len(ids) // 2)
     student = positions.candidate_student_TC[t].tolist()
     teacher = positions.candidate_teacher_TC[t].tolist()
     return [
-        Candidate(side, id, name(id), mine, other)
-        for side, id, mine, other in zip(sides, ids, student, teacher, strict=True)
+        Candidate("explore" if rank < len(ids) // 2 else "exploit", id, name(id), p_s, p_t)
+        for rank, (id, p_s, p_t) in enumerate(zip(ids, student, teacher, strict=True))
     ]
 
 
@@ -186,30 +186,23 @@ def compact(text: str, longest: int = 24) -> str:
 
 def rows(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
     """A row per token, and after the tokens of a response a row per candidate."""
-    table = []
+    table: list[dict[str, Any]] = []
     for one in trajectories:
-        where = {
-            "step": one.step,
-            "group": one.rollout.group,
-            "sample": one.rollout.sample,
-            "reward": one.rollout.reward,
+        rollout, at = one.rollout, one.positions
+        where: dict[str, Any] = {"step": one.step, "group": rollout.group}
+        where |= {"sample": rollout.sample, "reward": rollout.reward}
+        columns = {
+            "id": rollout.response.ids.tolist(),
+            "token": list(map(compact, one.texts)),
+            "divergence": at.divergence_T.tolist(),
+            "log_ratio": at.log_ratio_T.tolist(),
+            "P_S": at.student_logprobs_T.exp().tolist(),
+            "P_T": at.teacher_logprobs_T.exp().tolist(),
+            "credit": [None if isnan(credit) else credit for credit in one.credit_T.tolist()],
         }
-        at = one.positions
-        columns = zip(
-            one.rollout.response.ids.tolist(),
-            one.texts,
-            at.divergence_T.tolist(),
-            at.log_ratio_T.tolist(),
-            at.student_logprobs_T.exp().tolist(),
-            at.teacher_logprobs_T.exp().tolist(),
-            one.credit_T.tolist(),
-            strict=True,
-        )
-        names = ("id", "token", "divergence", "log_ratio", "P_S", "P_T", "credit")
-        for t, values in enumerate(columns):
-            cells = dict(zip(names, values, strict=True))
-            kept = {**cells, "token": compact(cells["token"]), "credit": _or_none(cells["credit"])}
-            table.append({**where, "kind": "token", "position": t, **kept})
+        for t, values in enumerate(zip(*columns.values(), strict=True)):
+            cells = dict(zip(columns, values, strict=True))
+            table.append({**where, "kind": "token", "position": t, **cells})
         table += [
             {**where, "kind": c.side, "position": t, "id": c.id, "token": compact(c.text),
              "P_S": c.student, "P_T": c.teacher}
@@ -217,10 +210,6 @@ def rows(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
             for c in candidates
         ]  # fmt: skip
     return table
-
-
-def _or_none(value: float) -> float | None:
-    return None if value != value else value
 
 
 LINE, LINE_WITH_TEXTS, MOST_TEXTS = 250, 24, 240  # tokens
@@ -249,20 +238,20 @@ def draw(trajectories: Sequence[Trajectory]) -> Figure:
     return figure
 
 
-def _line(one: Trajectory) -> int:
+def _tokens_in_a_line(one: Trajectory) -> int:
     return LINE_WITH_TEXTS if len(one.texts) <= MOST_TEXTS else LINE
 
 
 def _height(one: Trajectory) -> float:
     """Inches of a response's row."""
-    width = _line(one)
+    width = _tokens_in_a_line(one)
     each = 0.45 if width == LINE_WITH_TEXTS else 0.06
     return max(each * -(-len(one.texts) // width) + 0.9, 2.8)
 
 
 def _draw_tokens(axes: Axes, one: Trajectory, top: float) -> Any:
     """The response line by line, shaded by D̄; the critical positions are framed."""
-    width, count = _line(one), len(one.texts)
+    width, count = _tokens_in_a_line(one), len(one.texts)
     cells = torch.full((-(-count // width) * width,), torch.nan)
     cells[:count] = one.positions.divergence_T
     norm = PowerNorm(0.5, 0, max(top, 1e-12))
@@ -291,15 +280,12 @@ def _draw_tokens(axes: Axes, one: Trajectory, top: float) -> Any:
 def _draw_candidates(axes: Axes, one: Trajectory) -> None:
     """P_S and P_T of the candidates at the most critical position."""
     t, candidates = next(iter(one.candidates.items()))
-    for offset, name, values in (
-        (-0.2, "P_S", [c.student for c in candidates]),
-        (0.2, "P_T", [c.teacher for c in candidates]),
-    ):
-        color = COLORS[1] if name == "P_S" else COLORS[0]
-        places = [place + offset for place in range(len(candidates))]
-        axes.barh(places, values, height=0.38, color=color, label=name)
+    places = np.arange(len(candidates))
+    students, teachers = [c.student for c in candidates], [c.teacher for c in candidates]
+    axes.barh(places - 0.2, students, height=0.38, color=COLORS[1], label="P_S")
+    axes.barh(places + 0.2, teachers, height=0.38, color=COLORS[0], label="P_T")
     names = [f"{compact(c.text, 12)}  {c.side}" for c in candidates]
-    axes.set_yticks(range(len(candidates)), names, parse_math=False)
+    axes.set_yticks(places, names, parse_math=False)
     axes.invert_yaxis()
     axes.axhline(len(candidates) / 2 - 0.5, color="gray", lw=0.8)
     axes.set(xlim=(0, 1), xlabel="probability")
@@ -337,16 +323,23 @@ def _heading(one: Trajectory) -> dict[str, Any]:
                 "token": compact(one.texts[t]),
                 "divergence": float(at.divergence_T[t]),
                 "log_ratio": float(at.log_ratio_T[t]),
-                "explore": [_cells(c) for c in candidates if c.side == "explore"],
-                "exploit": [_cells(c) for c in candidates if c.side == "exploit"],
+                **_cells_by_side(candidates),
             }
             for t, candidates in one.candidates.items()
         ],
     }
 
 
-def _cells(candidate: Candidate) -> list[Any]:
-    return [compact(candidate.text), round(candidate.student, 4), round(candidate.teacher, 4)]
+def _cells_by_side(candidates: Sequence[Candidate]) -> dict[str, list[list[Any]]]:
+    """Text, P_S and P_T of each candidate."""
+    return {
+        side: [
+            [compact(c.text), round(c.student, 4), round(c.teacher, 4)]
+            for c in candidates
+            if c.side == side
+        ]
+        for side in ("explore", "exploit")
+    }
 
 
 def _script_data(one: Trajectory) -> dict[str, Any]:
@@ -360,13 +353,7 @@ def _script_data(one: Trajectory) -> dict[str, Any]:
         "student": _base64(at.student_logprobs_T),
         "credit": _base64(one.credit_T),
         "advantage": one.advantage or 0.0,
-        "critical": {
-            t: {
-                side: [_cells(c) for c in candidates if c.side == side]
-                for side in ("explore", "exploit")
-            }
-            for t, candidates in one.candidates.items()
-        },
+        "critical": {t: _cells_by_side(c) for t, c in one.candidates.items()},
     }
 
 

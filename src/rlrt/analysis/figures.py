@@ -67,13 +67,13 @@ def require_place(out: Path, *others: str) -> None:
     To be asked before any work. Nothing is left over: missing folders are made when there is
     something to keep.
     """
-    made: list[Path] = []
+    new_folders: list[Path] = []
     try:
         stem = _stem(out)
         for folder in reversed(stem.absolute().parents):
             if not folder.exists():
                 folder.mkdir()
-                made.append(folder)
+                new_folders.append(folder)
         for ending in (*ENDINGS, *others):
             path = stem.with_name(stem.name + ending)
             if path.is_dir():
@@ -84,7 +84,7 @@ def require_place(out: Path, *others: str) -> None:
         why = getattr(error, "strerror", None) or "it names no file"
         raise UserError(f"--out is {out}, where nothing can be written ({why})") from error
     finally:
-        for folder in reversed(made):
+        for folder in reversed(new_folders):
             folder.rmdir()
 
 
@@ -103,7 +103,7 @@ def save_figure(figure: Figure, rows: Sequence[Mapping[str, Any]], out: Path) ->
     carries no date, and its ids are fixed.
     """
     stem = _stem(out)
-    made = []
+    pictures = []
     with plt.rc_context({"svg.hashsalt": "rlrt", "svg.fonttype": "none"}):
         for kind, about in ((".svg", {"Date": None}), (".png", {"Software": None})):
             path = stem.with_name(stem.name + kind)
@@ -114,11 +114,11 @@ def save_figure(figure: Figure, rows: Sequence[Mapping[str, Any]], out: Path) ->
                 "metadata": about,
             }
             write_atomically(path, partial(_write, figure, options))
-            made.append(path)
+            pictures.append(path)
     plt.close(figure)
     table = stem.with_name(stem.name + ".csv")
     write_csv(rows, table)
-    return [*made, table]
+    return [*pictures, table]
 
 
 def _write(figure: Figure, options: Mapping[str, Any], unfinished: Path) -> None:

@@ -28,12 +28,11 @@ from rlrt.model.policy import Policy, compare
 
 CATEGORIES: dict[str, list[str]] = read_data("marker_categories")
 OTHER = "other"
-CATEGORY_OF_WORD = {word: name for name, words in CATEGORIES.items() for word in words}
 
 
 def category(word: str) -> str:
     """The group of a lower-case word, ``OTHER`` where the list has none for it."""
-    return CATEGORY_OF_WORD.get(word, OTHER)
+    return next((name for name, words in CATEGORIES.items() if word in words), OTHER)
 
 
 ALPHA = 0.5  # added to every count
@@ -132,14 +131,14 @@ def as_texts(corpora: Corpora, text_of: Callable[[int], str | None]) -> Corpora:
     """The corpora over texts: ids of the same text are one; those without a text are left out."""
     texts = {i: text_of(i) for i in sorted({*corpora.explore, *corpora.exploit})}
 
-    def renamed(counts: Counter[Any]) -> Counter[Any]:
-        merged: Counter[Any] = Counter()
+    def merged(counts: Counter[int]) -> Counter[str]:
+        total: Counter[str] = Counter()
         for i, count in counts.items():
             if (text := texts[i]) is not None:
-                merged[text] += count
-        return merged
+                total[text] += count
+        return total
 
-    return Corpora(renamed(corpora.explore), renamed(corpora.exploit))
+    return Corpora(merged(corpora.explore), merged(corpora.exploit))
 
 
 def word(text: str) -> str | None:
@@ -178,12 +177,13 @@ def score(corpora: Corpora, min_count: int, min_z: float) -> list[Scored]:
     e, x = [explore[t] for t in texts], [exploit[t] for t in texts]
     delta_N, z_N = log_odds(e, explore.total(), x, exploit.total())
     rows = []
-    for text, e_n, x_n, delta, z in zip(texts, e, x, delta_N.tolist(), z_N.tolist(), strict=True):
-        stop = text in ENGLISH_STOP_WORDS
+    for text, delta, z in zip(texts, delta_N.tolist(), z_N.tolist(), strict=True):
+        stop_word = text in ENGLISH_STOP_WORDS
         role: Literal["explore", "exploit", ""] = "explore" if z > 0 else "exploit"
-        if stop or abs(z) < min_z:
+        if stop_word or abs(z) < min_z:
             role = ""
-        rows.append(Scored(text, e_n, x_n, delta, z, role, stop, category(text)))
+        counts = explore[text], exploit[text]
+        rows.append(Scored(text, *counts, delta, z, role, stop_word, category(text)))
     return sorted(rows, key=lambda row: -row.z)
 
 
@@ -220,23 +220,23 @@ def draw(scored: Sequence[Scored], title: str, caption: str, top: int = 12) -> F
 def _volcano(axes: Axes, scored: Sequence[Scored], top: int) -> None:
     for role, (color, shape) in {"": (GRAY, "."), **SIDES}.items():
         rows = [row for row in scored if row.role == role]
-        places = [(fold(row), np.log10(row.explore + row.exploit)) for row in rows]
         label = f"{role} marker ({len(rows)})" if role else f"no marker ({len(rows)})"
-        x, y = zip(*places, strict=True) if places else ((), ())
+        x = [fold(row) for row in rows]
+        y = [np.log10(row.explore + row.exploit) for row in rows]
         axes.scatter(x, y, s=28, c=color, marker=shape, lw=0, alpha=0.8, label=label)
-        for row, place in sorted(zip(rows, places, strict=True), key=lambda p: -abs(p[0].z))[:top]:
-            if role:
-                outwards = 1 if role == "explore" else -1
-                axes.annotate(
-                    row.token,
-                    place,
-                    xytext=(5 * outwards, 2),
-                    ha="left" if outwards > 0 else "right",
-                    textcoords="offset points",
-                    fontsize=8,
-                    color=color,
-                    parse_math=False,
-                )
+        outwards = -1 if role == "exploit" else 1
+        strongest = sorted(zip(rows, x, y, strict=True), key=lambda point: -abs(point[0].z))
+        for row, log2_ratio, log10_count in strongest[: top if role else 0]:
+            axes.annotate(
+                row.token,
+                (log2_ratio, log10_count),
+                xytext=(5 * outwards, 2),
+                ha="left" if outwards > 0 else "right",
+                textcoords="offset points",
+                fontsize=8,
+                color=color,
+                parse_math=False,
+            )
     axes.axvline(0, color=GRAY, lw=0.8)
     axes.margins(x=0.2)
     axes.set(xlabel="log2(e / x)", ylabel="log10(e + x)", title="counts e (explore), x (exploit)")
@@ -252,8 +252,12 @@ def _bars(axes: Axes, scored: Sequence[Scored], top: int) -> None:
     axes.set_yticks(range(len(drawn)), [row.token for row in drawn], fontsize=8, parse_math=False)
     axes.axvline(0, color=GRAY, lw=0.8)
     axes.set(xlabel="z  (exploit < 0 < explore)", title="strongest markers")
-    there = {row.category for row in drawn}
-    keys = [Line2D([], [], color=c, lw=6, label=n) for n, c in BY_CATEGORY.items() if n in there]
+    drawn_categories = {row.category for row in drawn}
+    keys = [
+        Line2D([], [], color=c, lw=6, label=n)
+        for n, c in BY_CATEGORY.items()
+        if n in drawn_categories
+    ]
     if keys:
         axes.legend(handles=keys, frameon=False, fontsize=8)
     else:

@@ -4,7 +4,7 @@ A page is a template that extends ``page.html.jinja``. Beside ``templates/<name>
 ``<name>.css`` and ``<name>.js`` may stand; they and the shared ``page.css`` go into the page. Three
 things keep text from becoming markup or script: jinja escapes every value, JSON is escaped for the
 place where it stands, and a Content-Security-Policy allows exactly the project's own styles and
-scripts, by their hashes. Inline ``style=`` and ``on…=`` attributes have no effect; pictures are data URLs.
+scripts, by their hashes. Inline ``style=`` and ``on…=`` attributes have no effect.
 Text that others wrote is shown with every character visible, and every token on its own.
 """
 
@@ -83,8 +83,8 @@ def render(template: str, **values: Any) -> str:
     Values are escaped. In the template, ``{{ value | embed_json }}`` is for a JSON block. A value that
     the template names and nobody gave is an error (jinja2.UndefinedError). Lone surrogates become U+FFFD.
     """
-    styles = [text for name in ("page", template) if (text := _source(f"{name}.css"))]
-    scripts = [text for name in (template,) if (text := _source(f"{name}.js"))]
+    styles = _sources("page.css", f"{template}.css")
+    scripts = _sources(f"{template}.js")
     html = (
         _environment()
         .get_template(f"{template}.html.jinja")
@@ -109,11 +109,6 @@ def embed_json(value: Any) -> Markup:
     return Markup(text)
 
 
-def data_url(content: bytes, kind: str) -> str:
-    """Content of a MIME type, such as image/svg+xml, as the ``src`` of an ``<img>``."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def save_page(html: str, path: Path) -> Path:
     """Write a page, whole or not at all; returns the path."""
     write_text(path, html)  # the hashes of its policy hold for these bytes
@@ -133,14 +128,14 @@ def _environment() -> Environment:
     return environment
 
 
-def _source(name: str) -> str:
-    file = FOLDER / name
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
+def _sources(*names: str) -> list[str]:
+    """The texts of these files, as far as they are there."""
+    existing = [FOLDER / name for name in names if (FOLDER / name).is_file()]
+    return [file.read_text(encoding="utf-8") for file in existing]
 
 
 def _hashes(sources: list[str]) -> str:
     """The sources of a CSP directive that allow these texts alone."""
     digests = [hashlib.sha256(source.encode()).digest() for source in sources]
-    return (
-        " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
-    )
+    hashes = [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
+    return " ".join(hashes) or "'none'"

@@ -53,10 +53,10 @@ def evaluations_of(folder: Path) -> dict[str, Path]:
         return {folder.name: folder}
     near = [*sorted(folder.glob("*/results.json")), *sorted(folder.glob("../*/results.json"))]
     folders = [path.parent for path in near if (path.parent / "records").is_dir()]
-    own = [(path, _results(path)) for path in folders]
+    results_of = {path: _results(path) for path in folders}
     evaluations = {}
     for name, scores in compared.items():
-        fitting = [path for path, others in own if _agrees(scores, others.get(name))]
+        fitting = [path for path, others in results_of.items() if _agrees(scores, others.get(name))]
         if not fitting:
             raise UserError(
                 f"{folder} compares {name}, whose evaluation is neither in it nor beside it: name "
@@ -123,13 +123,13 @@ def curve(method: str, benchmark: str, evaluations: Sequence[Answers], seed: int
                 "other problems, or other numbers of samples"
             )
     ks = powers_of_two(first.samples)
+    curves_S = [pass_curve(answers, ks) for answers in evaluations]
     if len(evaluations) > 1:
-        curves_SK = np.array([pass_curve(one, ks).mean(0) for one in evaluations])
+        curves_SK = np.array([curve_PK.mean(0) for curve_PK in curves_S])
         mean_K, low_K, high_K = curves_SK.mean(0), curves_SK.min(0), curves_SK.max(0)
     else:
         # the purpose as in rlrt.evaluation.summary, which draws the same problems
-        drawn_by = derive_seed(seed, f"bootstrap {benchmark}")
-        resampled = resample(pass_curve(first, ks), drawn_by)
+        resampled = resample(curves_S[0], derive_seed(seed, f"bootstrap {benchmark}"))
         mean_K, (low_K, high_K) = resampled.mean, resampled.interval()
     size = len(first.problem_ids), first.samples, len(evaluations)
     return PassCurve(method, benchmark, *size, ks, mean_K, low_K, high_K)
@@ -143,7 +143,7 @@ def curves(
     UserError where an evaluation lacks one of them.
     """
     first = next(iter(methods.values()))[0]
-    made = []
+    pass_curves = []
     for name in [benchmark] if benchmark else first:
         for method, evaluations in methods.items():
             for answers in evaluations:
@@ -152,11 +152,13 @@ def curves(
                         f"an evaluation of {method} holds no answers to {name}, only to "
                         f"{', '.join(answers)}"
                     )
-            made.append(curve(method, name, [answers[name] for answers in evaluations], seed))
-    return made
+            pass_curves.append(
+                curve(method, name, [answers[name] for answers in evaluations], seed)
+            )
+    return pass_curves
 
 
-def rows(made: Sequence[PassCurve]) -> list[dict[str, Any]]:
+def rows(pass_curves: Sequence[PassCurve]) -> list[dict[str, Any]]:
     """A row per curve and k, shares of 1."""
     return [
         {
@@ -170,15 +172,15 @@ def rows(made: Sequence[PassCurve]) -> list[dict[str, Any]]:
             "samples": one.samples,
             "evaluations": one.evaluations,
         }
-        for one in made
+        for one in pass_curves
         for k, mean, low, high in zip(one.ks, one.mean_K, one.low_K, one.high_K, strict=True)
     ]
 
 
-def draw(made: Sequence[PassCurve]) -> Figure:
+def draw(pass_curves: Sequence[PassCurve]) -> Figure:
     """A panel per benchmark, k on a logarithmic axis; a method has its color in all of them."""
-    benchmarks = list(dict.fromkeys(one.benchmark for one in made))
-    methods = list(dict.fromkeys(one.method for one in made))
+    benchmarks = list(dict.fromkeys(one.benchmark for one in pass_curves))
+    methods = list(dict.fromkeys(one.method for one in pass_curves))
     columns = min(3, len(benchmarks))
     lines = -(-len(benchmarks) // columns)
     figure, grid = plt.subplots(
@@ -188,14 +190,13 @@ def draw(made: Sequence[PassCurve]) -> Figure:
         layout="constrained",
         squeeze=False,
     )
-    for number, axes in enumerate(grid.flat):
-        if number >= len(benchmarks):
-            axes.set_axis_off()
-            continue
-        panel = [one for one in made if one.benchmark == benchmarks[number]]
+    for axes in grid.flat[len(benchmarks) :]:
+        axes.set_axis_off()
+    for axes, benchmark in zip(grid.flat, benchmarks, strict=False):
+        panel = [one for one in pass_curves if one.benchmark == benchmark]
         _draw_panel(axes, panel, [methods.index(one.method) for one in panel])
     legend_below(figure, grid[0, 0].get_legend_handles_labels()[0])
-    note = _note(made)
+    note = _note(pass_curves)
     figure.set_figheight(figure.get_figheight() + 0.15 * len(note.splitlines()))
     (legend,) = figure.legends
     legend.set_title(note, prop={"size": 8})
@@ -203,7 +204,7 @@ def draw(made: Sequence[PassCurve]) -> Figure:
     return figure
 
 
-def _note(made: Sequence[PassCurve]) -> str:
+def _note(pass_curves: Sequence[PassCurve]) -> str:
     """What lines and bands are, and of how much."""
 
     def count_of(counts: set[int], what: str) -> str:
@@ -211,10 +212,10 @@ def _note(made: Sequence[PassCurve]) -> str:
         return f"{low}{'' if low == high else f' to {high}'} {what}{'' if high == 1 else 's'}"
 
     lines = [
-        f"{count_of({one.problems for one in made}, 'problem')}, "
-        f"{count_of({one.samples for one in made}, 'sample')} of each"
+        f"{count_of({one.problems for one in pass_curves}, 'problem')}, "
+        f"{count_of({one.samples for one in pass_curves}, 'sample')} of each"
     ]
-    seeds = {one.evaluations for one in made}
+    seeds = {one.evaluations for one in pass_curves}
     if several := seeds - {1}:
         lines.append(f"mean of {count_of(several, 'seed')}, band from lowest to highest")
     if 1 in seeds:

@@ -116,9 +116,8 @@ def positions(divergence_T: Tensor, seed: int) -> dict[str, int]:
     """Position of each place: the first of the largest D̄, any with equal chance, the first of the least."""
     values_T = divergence_T.numpy()
     by_chance = np.random.default_rng(seed).integers(len(values_T))
-    return dict(
-        zip(PLACES, map(int, (values_T.argmax(), by_chance, values_T.argmin())), strict=True)
-    )
+    places = values_T.argmax(), by_chance, values_T.argmin()
+    return dict(zip(PLACES, map(int, places), strict=True))
 
 
 def injections(case: Case, sentence_ids: Sequence[int], seed: int) -> list[Injection]:
@@ -140,16 +139,18 @@ def rates(checkpoints: Sequence[CheckpointVerdicts]) -> list[Row]:
     """
     return [
         {"step": checkpoint.step, "kind": kind.name, "place": place}
-        | _row([pair for pair in checkpoint.judged if _is(pair[0], kind, place)])
+        | _row(
+            [
+                (injection, verdict)
+                for injection, verdict in checkpoint.judged
+                if injection.case.kind is kind and injection.place == place
+            ]
+        )
         | {"left_out": checkpoint.left_out.get(kind.name, 0)}
         for checkpoint in checkpoints
         for kind in KINDS
         for place in PLACES
     ]
-
-
-def _is(injection: Injection, kind: Kind, place: str) -> bool:
-    return injection.case.kind is kind and injection.place == place
 
 
 def _row(judged: Sequence[tuple[Injection, Verdict]]) -> Row:
@@ -164,11 +165,11 @@ def _row(judged: Sequence[tuple[Injection, Verdict]]) -> Row:
     if not problems:
         return row
     sums = resample(counts_P3, derive_seed(0, "reflection bootstrap"))
-    estimates = _estimates(counts_P3.sum(0))
-    for name, draws in _estimates(sums.draws).items():
-        row[name] = float(estimates[name])
+    estimates, drawn = _estimates(counts_P3.sum(0)), _estimates(sums.draws)
+    for name, estimate in estimates.items():
+        row[name] = float(estimate)
         if len(problems) > 1:
-            low, high = Resampled(estimates[name], draws).interval()
+            low, high = Resampled(estimate, drawn[name]).interval()
             row |= {f"{name}_low": float(low), f"{name}_high": float(high)}
     return row | {"undecided": sum(verdict is Verdict.UNDECIDED for _, verdict in judged)}
 
@@ -222,13 +223,10 @@ def _line(
 ) -> None:
     """Over checkpoints, with its band; a gap where a kind has no problem."""
     steps = [row["step"] for row in rows]
-
-    def column(key: str) -> list[float]:
-        return [row.get(key, float("nan")) for row in rows]
-
-    style = "--" if dashed else "-o"
-    axes.plot(steps, column(name), style, color=color, lw=1.6, ms=4, label=label)
+    mean, low, high = (
+        [row.get(key, float("nan")) for row in rows]
+        for key in (name, f"{name}_low", f"{name}_high")
+    )
+    axes.plot(steps, mean, "--" if dashed else "-o", color=color, lw=1.6, ms=4, label=label)
     if not dashed:
-        axes.fill_between(
-            steps, column(f"{name}_low"), column(f"{name}_high"), color=color, alpha=0.15, lw=0
-        )
+        axes.fill_between(steps, low, high, color=color, alpha=0.15, lw=0)

@@ -82,8 +82,9 @@ def samples_of(folder: Path, pieces: Pieces | None) -> Samples:
         if len(pairs) < 2 * PAIRS:
             pairs += _pairs(table, PAIRS - len(pairs) // 2)
         if len(spare) < 2:
-            verdicts = {row["verdict"] for row in spare}
-            spare += _rows(table, _first_of_each(table, verdicts))
+            verdicts, had = table["verdict"].to_pylist(), {row["verdict"] for row in spare}
+            wanted = [v for v in ("right", "wrong") if v in verdicts and v not in had]
+            spare += _rows(table, list(map(verdicts.index, wanted)))
         if len(pairs) == 2 * PAIRS:
             break
     if len(notes) > 1:
@@ -115,9 +116,11 @@ def importance_weights(table: pa.Table) -> dict[str, Any] | None:
     if not len(student) or len(student) != len(engine):
         return None
     weights = np.exp(np.minimum(student - engine, 700.0))  # float64 overflows above 709
-    marks = np.quantile(weights, [0, 0.01, 0.5, 0.99, 1]).tolist()
-    return {"step": table["step"][0].as_py(), "tokens": len(weights), "marks": marks} | {
-        "values": weights
+    return {
+        "step": table["step"][0].as_py(),
+        "tokens": len(weights),
+        "marks": np.quantile(weights, [0, 0.01, 0.5, 0.99, 1]).tolist(),
+        "values": weights,
     }
 
 
@@ -143,12 +146,6 @@ def _pairs(table: pa.Table, most: int) -> list[Row]:
     return _rows(table, [first[group, right] for group in both for right in (True, False)])
 
 
-def _first_of_each(table: pa.Table, had: set[str]) -> list[int]:
-    """The first right and the first wrong row, unless there is one already."""
-    verdicts = table["verdict"].to_pylist()
-    return [verdicts.index(v) for v in ("right", "wrong") if v in verdicts and v not in had]
-
-
 def _rows(table: pa.Table, numbers: list[int]) -> list[Row]:
     return table.take(pa.array(numbers, pa.int64())).to_pylist()
 
@@ -156,32 +153,28 @@ def _rows(table: pa.Table, numbers: list[int]) -> list[Row]:
 def _display(row: Row, pieces: Pieces | None) -> Row:
     """A rollout as the page shows it, all its text visible, the middle of a long one left out."""
     ids = row["response_ids"]
-    split = pieces(ids, row["response"]) if pieces is not None else None
+    texts = pieces(ids, row["response"]) if pieces is not None else None
     length = len(ids)
-    kept = slice(length), slice(0)
-    if length > HEAD + TAIL:
-        kept = slice(HEAD), slice(length - TAIL, length)
+    skipped = max(length - HEAD - TAIL, 0)
 
-    def parts(values: list[Any]) -> list[Any]:
-        return [value for part in kept for value in values[part]]
+    def ends(values: list[Any]) -> list[Any]:
+        return values if not skipped else values[:HEAD] + values[length - TAIL :]
 
-    tokens = None
-    if split is not None:
-        numbers = {
-            name: [None if v is None else json_number(v) for v in parts(row[name])]
+    tokens: Row | None = None
+    if texts is not None:
+        tokens = {"text": ends(texts), "id": ends(ids), "head": HEAD, "skipped": skipped}
+        tokens |= {
+            name: [None if v is None else json_number(v) for v in ends(row[name])]
             for name in NUMBERS
             if row[name] is not None
         }
-        skipped = length - len(parts(ids))
-        tokens = {"text": parts(split), "id": parts(ids), "head": HEAD, "skipped": skipped}
-        tokens |= numbers
     advantage = row["advantage"]
     return {name: row[name] for name in ("step", "sample", "truncated")} | {
         "length": length,
         "reward": format_number(row["reward"]),
         "penalty": format_number(row["penalty"]) if row["penalty"] else "",
         "advantage": None if advantage is None else json_number(advantage),
-        "advantage_told": format_number(advantage),
+        "advantage_text": format_number(advantage),
         "verdict": visible(row["verdict"], kept=""),
         "problem": visible(row["problem_id"], kept=""),
         "source": visible(row["source"], kept=""),
@@ -210,22 +203,23 @@ def page(
     """The report as HTML; for every run its samples, and the settings to compare its own with where
     there are some.
     """
-    known = [limit for column, limit in map(sync_limit, runs) if column == LARGEST_GAP]
-    limits = sorted({limit for limit in known if limit is not None})
-    charts = sections(runs, limits)
-    marks = _marks(runs)
-    weights = [sample.weights for sample in samples]
-    health = checks(runs, weights)
-    members = _members(runs)
+    limits = {limit for column, limit in map(sync_limit, runs) if column == LARGEST_GAP}
+    charts = sections(runs, sorted(limit for limit in limits if limit is not None))
+    methods = list(dict.fromkeys(run.method for run in runs))
+    members = [[i for i, run in enumerate(runs) if run.method == method] for method in methods]
+    marks = _marks(runs, methods)
+    health = checks(runs, [sample.weights for sample in samples])
     between = differences([run.settings for run in runs])
-    rollouts = [row | {"run": i} for i, part in enumerate(samples) for row in part.rollouts]
+    rollouts = [row | {"run": i} for i, sample in enumerate(samples) for row in sample.rollouts]
     summaries = [
         _summary(run, mark, part, [row[2][number] for row in health])
         for number, (run, mark, part) in enumerate(zip(runs, marks, samples, strict=True))
     ]
     return render(
         "report",
-        title=_title(runs),
+        title=f"{' · '.join(methods)} – {len(runs)} runs"
+        if len(runs) > 1
+        else f"{methods[0]} – one run",
         runs=summaries,
         members=members,
         between=by_method(between, members),
@@ -271,23 +265,10 @@ def _data(
     }
 
 
-def _title(runs: Sequence[ReportedRun]) -> str:
-    methods = list(dict.fromkeys(run.method for run in runs))
-    seeds = f"{len(runs)} runs" if len(runs) > 1 else "one run"
-    return f"{' · '.join(methods)} – {seeds}"
-
-
-def _members(runs: Sequence[ReportedRun]) -> list[list[int]]:
-    """The numbers of the runs of each method."""
-    methods = dict.fromkeys(run.method for run in runs)
-    return [[i for i, run in enumerate(runs) if run.method == method] for method in methods]
-
-
-def _marks(runs: Sequence[ReportedRun]) -> list[dict[str, int]]:
+def _marks(runs: Sequence[ReportedRun], methods: Sequence[str]) -> list[dict[str, int]]:
     """Color and dash of each run: a color for a method and a dash for each of its runs, or where
     there is only one method a color for each run.
     """
-    methods = list(dict.fromkeys(run.method for run in runs))
     if len(methods) == 1:
         return [
             {"color": i % COLOR_COUNT, "dash": i // COLOR_COUNT % DASH_COUNT}
@@ -307,21 +288,15 @@ def _summary(
     run: ReportedRun, mark: dict[str, int], samples: Samples, health: Sequence[Any]
 ) -> dict[str, Any]:
     """What the head of the page says of a run."""
-    rows = [
-        (name, row[name], run.evaluations[-1].get(name))
-        for row in run.evaluations[:1]
-        for name in row
-        if name.startswith("avg@")
-    ]
     score = None
-    if rows:
-        name, first, last = rows[0]
+    first, last = (run.evaluations[0], run.evaluations[-1]) if run.evaluations else ({}, {})
+    if name := next((name for name in first if name.startswith("avg@")), None):
         score = {
             "name": visible(name, kept=""),
-            "first": format_number(first),
-            "last": format_number(last),
+            "first": format_number(first[name]),
+            "last": format_number(last.get(name)),
         }
-    of = "" if run.planned is None else f" of {run.planned:,}"
+    goal = "" if run.planned is None else f" of {run.planned:,}"
     states = [check.state for check in health]
     return mark | {
         "name": run.name,
@@ -330,7 +305,7 @@ def _summary(
         "model": run.settings.get("model.name", ""),
         "data": run.settings.get("data._target_", "").rpartition(".")[2],
         "ended": run.ended,
-        "steps": f"{run.done:,}{of} rollout steps",
+        "steps": f"{run.done:,}{goal} rollout steps",
         "score": score,
         "notes": run.notes,
         "sample_notes": samples.notes,
@@ -354,13 +329,13 @@ def _stages(runs: Sequence[ReportedRun]) -> dict[str, Any]:
     names = list(dict.fromkeys(name for stages in seconds for name in stages))
     bars = []
     for stages in seconds:
-        begin, parts = 0.0, []
+        begin, bar = 0.0, []
         for name, value in stages.items():
             width = 100 * value / longest
-            parts.append({"name": name, "x": f"{begin:.3f}", "width": f"{width:.3f}"})
-            parts[-1]["seconds"] = format_number(value)
+            place = {"x": f"{begin:.3f}", "width": f"{width:.3f}"}
+            bar.append({"name": name, "seconds": format_number(value), **place})
             begin += width
-        bars.append(parts)
+        bars.append(bar)
     table = [(name, [format_number(stages.get(name)) for stages in seconds]) for name in names]
     total = [format_number(sum(stages.values())) for stages in seconds]
     return {"bars": bars, "table": table, "total": total}

@@ -1,15 +1,16 @@
 """The numbers of a report: curves, tables, and what in them asks for a look."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from rlrt.analysis import read_data
 from rlrt.analysis.pages import visible
-from rlrt.analysis.runs import ReportedRun, Row, curve
+from rlrt.analysis.runs import Curve, ReportedRun, Row, curve
 from rlrt.engine.probe import LIMITS
 
 MOST_POINTS = 2000  # of a curve; of longer ones the least and the most of every stretch are drawn
@@ -145,8 +146,8 @@ def _chart(
             curves.append({"run": index, "x": xs, "y": ys, "thinned": len(points) < len(values)})
     steps = sorted({step for values in curves_of_runs for step in values})
     last = max(len(steps) - 1, 1)
-    some = sorted({i * last // (TABLE_ROWS - 1) for i in range(TABLE_ROWS)}) if steps else []
-    rows = [steps[i] for i in some if i < len(steps)]
+    chosen = sorted({i * last // (TABLE_ROWS - 1) for i in range(TABLE_ROWS)}) if steps else []
+    rows = [steps[i] for i in chosen if i < len(steps)]
     log = column in LOGARITHMIC
     return Chart(
         number,
@@ -172,20 +173,20 @@ def evaluation_table(run: ReportedRun) -> tuple[list[str], list[list[str]]]:
     """
     rows = run.evaluations
     names = _columns([rows])
-    score = next((name for name in names if name.startswith("avg@")), None)
-    chosen = {"first": rows[0], "last": rows[-1]} if rows else {}
-    if score and (scored := [row for row in rows if math.isfinite(row.get(score, math.nan))]):
-        chosen = {"first": rows[0], "best": max(scored, key=lambda row: row[score])} | chosen
-    order = [word for word in ("first", "best", "last") if word in chosen]
+    score = next((name for name in names if name.startswith("avg@")), "")
+    scored = [row for row in rows if math.isfinite(row.get(score, math.nan))]
+    best = max(scored, key=lambda row: row[score], default=None)
+    chosen = [("first", rows[0]), ("best", best), ("last", rows[-1])] if rows else []
     table = [
-        [
-            word,
-            format_number(chosen[word]["step"]),
-            *(format_number(chosen[word].get(name)) for name in names),
-        ]
-        for word in order
+        [word, format_number(row["step"]), *(format_number(row.get(name)) for name in names)]
+        for word, row in chosen
+        if row is not None
     ]
     return ["", "step", *(visible(name, kept="") for name in names)], table
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)  # fmean refuses to add infinities of both signs
 
 
 def final_metrics(runs: Sequence[ReportedRun]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -197,8 +198,7 @@ def final_metrics(runs: Sequence[ReportedRun]) -> list[tuple[str, list[tuple[str
         values = list(curve(run.metrics, column).values())
         if not values:
             return "", ""
-        first, last = values[:WINDOW], values[-WINDOW:]
-        return format_number(sum(first) / len(first)), format_number(sum(last) / len(last))
+        return format_number(_mean(values[:WINDOW])), format_number(_mean(values[-WINDOW:]))
 
     columns = _columns([run.metrics for run in runs])
     return [(visible(c, kept=""), [ends(run, c) for run in runs]) for c in sorted(columns)]
@@ -211,11 +211,11 @@ STAGES = ("sync", "proof", "probe", "rollout", "reward", "wait", "score", "updat
 OUTSIDE = ("checkpoint", "evaluation")  # of no step's seconds
 
 # rules of thumb of this report, not of the method: above these a person should look
-MUCH = {
-    "update/clip_fraction": 0.2,
-    "rollout/zero_signal_groups": 0.8,
-    "reward/undecided": 0.01,
-    "rollout/truncated": 0.1,
+SHARES = {  # column -> what it is, and how much of it is much
+    "update/clip_fraction": ("Clipped tokens", 0.2),
+    "rollout/zero_signal_groups": ("Groups without signal", 0.8),
+    "reward/undecided": ("Undecided answers", 0.01),
+    "rollout/truncated": ("Truncated responses", 0.1),
 }
 RATIO, WEIGHTS = 0.1, 0.01  # distance of a mean ratio from 1; share of weights above their limit
 
@@ -255,33 +255,31 @@ def checks(
     runs: Sequence[ReportedRun], weights: Sequence[dict[str, Any] | None]
 ) -> list[tuple[str, str, list[Check]]]:
     """Rows of the health table: what is looked at, the rule, and a check for each run."""
-
-    def share(column: str) -> Callable[[ReportedRun], Check]:
-        return lambda run: _share(run, column)
-
-    rows: list[tuple[str, str, Callable[[ReportedRun], Check]]] = [
-        ("Sync gap", "largest of all steps, against the limit of the run", _sync),
-        ("Numbers", "every value of both tables is finite", _finite),
-        ("Importance ratio", f"mean of a step within {RATIO:g} of 1", _ratio),
-        ("Clipped tokens", _rule("update/clip_fraction"), share("update/clip_fraction")),
+    shares = [
         (
-            "Groups without signal",
-            _rule("rollout/zero_signal_groups"),
-            share("rollout/zero_signal_groups"),
-        ),
-        ("Undecided answers", _rule("reward/undecided"), share("reward/undecided")),
-        ("Truncated responses", _rule("rollout/truncated"), share("rollout/truncated")),
-        ("Work spared", "share of rollouts, for information", _spared),
-        ("Steps", "a row for each, up to the last", _steps),
+            title,
+            f"mean of the last {LAST} steps up to {much:.0%}",
+            [_share(run, column, much) for run in runs],
+        )
+        for column, (title, much) in SHARES.items()
     ]
-    table = [(title, rule, [check(run) for run in runs]) for title, rule, check in rows]
-    told_weights = [_weights(run, w) for run, w in zip(runs, weights, strict=True)]
-    rule = f"last recorded step; up to {WEIGHTS:.0%} above the limit of the rollout correction"
-    return [*table[:3], ("Importance weights", rule, told_weights), *table[3:]]
+    return [
+        ("Sync gap", "largest of all steps, against the limit of the run", list(map(_sync, runs))),
+        ("Numbers", "every value of both tables is finite", list(map(_finite, runs))),
+        ("Importance ratio", f"mean of a step within {RATIO:g} of 1", list(map(_ratio, runs))),
+        (
+            "Importance weights",
+            f"last recorded step; up to {WEIGHTS:.0%} above the limit of the rollout correction",
+            list(map(_weights, runs, weights)),
+        ),
+        *shares,
+        ("Work spared", "share of rollouts, for information", list(map(_spared, runs))),
+        ("Steps", "a row for each, up to the last", list(map(_steps, runs))),
+    ]
 
 
-def _rule(column: str) -> str:
-    return f"mean of the last {LAST} steps up to {MUCH[column]:.0%}"
+def _finite_curve(run: ReportedRun, column: str) -> Curve:
+    return {s: v for s, v in curve(run.metrics, column).items() if math.isfinite(v)}
 
 
 def _sync(run: ReportedRun) -> Check:
@@ -301,21 +299,21 @@ def _finite(run: ReportedRun) -> Check:
     rows = [*run.metrics, *run.evaluations]
     if not rows:
         return Check("unknown", "neither table is there")
-    bad: dict[str, int] = {}
+    step_of: dict[str, int] = {}  # of each column the first value that is not finite
     for row in rows:
         for name, value in row.items():
             if not math.isfinite(value):
-                bad.setdefault(name, int(row["step"]))
-    if not bad:
+                step_of.setdefault(name, int(row["step"]))
+    if not step_of:
         return Check("fine", f"{sum(map(len, rows)):,} values")
-    first = min(bad, key=lambda name: bad[name])
-    more = f" and {len(bad) - 1} more columns" if len(bad) > 1 else ""
-    text = f"{visible(first, kept='')}{more} not finite, first at step {bad[first]:,}"
+    first = min(step_of, key=lambda name: step_of[name])
+    more = f" and {len(step_of) - 1} more columns" if len(step_of) > 1 else ""
+    text = f"{visible(first, kept='')}{more} not finite, first at step {step_of[first]:,}"
     return Check("wrong", text)
 
 
 def _ratio(run: ReportedRun) -> Check:
-    ratios = {s: v for s, v in curve(run.metrics, "update/ratio_mean").items() if math.isfinite(v)}
+    ratios = _finite_curve(run, "update/ratio_mean")
     if not ratios:
         return UNKNOWN
     step = max(ratios, key=lambda s: abs(ratios[s] - 1))
@@ -341,32 +339,31 @@ def _weights(run: ReportedRun, weights: dict[str, Any] | None) -> Check:
     return Check("fine" if above <= WEIGHTS else "look", f"{text}; {above:.2%} above {limit}")
 
 
-def _share(run: ReportedRun, column: str) -> Check:
-    values = [v for v in curve(run.metrics, column).values() if math.isfinite(v)]
+def _share(run: ReportedRun, column: str, much: float) -> Check:
+    values = list(_finite_curve(run, column).values())
     if not values:
         return UNKNOWN
-    first, last = (sum(part) / len(part) for part in (values[:LAST], values[-LAST:]))
-    state = "fine" if last <= MUCH[column] else "look"
-    return Check(state, f"{first:.1%} at first, {last:.1%} at last, at most {max(values):.1%}")
+    first, last = fmean(values[:LAST]), fmean(values[-LAST:])
+    text = f"{first:.1%} at first, {last:.1%} at last, at most {max(values):.1%}"
+    return Check("fine" if last <= much else "look", text)
 
 
 def _spared(run: ReportedRun) -> Check:
-    words = {
-        "update/skipped_rollouts": "without a backward",
-        "score/skipped_rollouts": "without any pass",
-    }
-    shares = []
-    for column, text in words.items():
-        values = [v for v in curve(run.metrics, column).values() if math.isfinite(v)]
-        if values:
-            shares.append(f"{sum(values) / len(values):.0%} {text}")
+    shares = [
+        f"{fmean(values):.0%} {text}"
+        for column, text in (
+            ("update/skipped_rollouts", "without a backward"),
+            ("score/skipped_rollouts", "without any pass"),
+        )
+        if (values := _finite_curve(run, column).values())
+    ]
     return Check("note", ", ".join(shares)) if shares else UNKNOWN
 
 
 def _steps(run: ReportedRun) -> Check:
     missing = run.done - len(run.metrics)
-    of = "" if run.planned is None else f" of {run.planned:,}"
-    text = f"{run.done:,}{of} done" + (f", {missing:,} without a row" if missing else "")
+    goal = "" if run.planned is None else f" of {run.planned:,}"
+    text = f"{run.done:,}{goal} done" + (f", {missing:,} without a row" if missing else "")
     if not run.metrics:
         return UNKNOWN
     return Check("look" if missing or not run.ended else "fine", text)

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -98,8 +99,8 @@ def shift_of(
     prompts = [rollout.prompt_ids for rollout in rollouts]
     responses = [rollout.response.ids for rollout in rollouts]
     read = compare(tuned, base, prompts, prompts, responses, temperature, token_budget, read_shift)
-    parts = [values for values in read if values]
-    return Shift(label, **{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+    read = [values for values in read if values]  # an empty response has none
+    return Shift(label, **{name: torch.cat([values[name] for values in read]) for name in read[0]})
 
 
 def hardest(rollouts: Sequence[Rollout], count: int) -> list[int]:
@@ -107,9 +108,7 @@ def hardest(rollouts: Sequence[Rollout], count: int) -> list[int]:
     groups: dict[int, list[bool]] = defaultdict(list)
     for rollout in rollouts:
         groups[rollout.group].append(rollout.verdict is Verdict.RIGHT)
-    return sorted(groups, key=lambda group: (sum(groups[group]) / len(groups[group]), group))[
-        :count
-    ]
+    return sorted(groups, key=lambda group: (fmean(groups[group]), group))[:count]
 
 
 def shift_rows(shifts: Sequence[Shift]) -> list[Row]:

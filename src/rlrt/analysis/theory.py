@@ -29,7 +29,6 @@ depth are ``[W, V^d, V]``, the leaves ``[W, V^D]`` hold the probability that a c
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -115,9 +114,11 @@ KINDS = {  # of worlds, in order of drawing
 }
 ROUNDING = 1e-20  # of Inf² and D̄ in float64, where both are 0
 
+Row = dict[str, Any]
+Rows = Sequence[Mapping[str, Any]]
 
-@dataclass(frozen=True)
-class CheckedNodes:
+
+class CheckedNodes(NamedTuple):
     """Every node of some worlds where success is possible: N values of each.
 
     ``lemma_gap`` is the largest difference between ``D̂`` of the posterior over complete responses and
@@ -128,9 +129,6 @@ class CheckedNodes:
     influence: Tensor
     divergence: Tensor
     lemma_gap: Tensor
-
-
-FIELDS = tuple(CheckedNodes.__annotations__)
 
 
 def make_worlds(
@@ -160,7 +158,7 @@ def make_worlds(
 
 def check_worlds(students: Sequence[Tensor], leaves: Tensor) -> CheckedNodes:
     """Lemma 1 and both sides of Theorem 2 at every node from which something succeeds."""
-    parts: list[CheckedNodes] = []
+    checked: list[CheckedNodes] = []
     successes = success_after_tokens(students, leaves)
     for student, success, teacher in zip(
         students, successes, teachers_by_bayes(students, leaves), strict=True
@@ -173,17 +171,15 @@ def check_worlds(students: Sequence[Tensor], leaves: Tensor) -> CheckedNodes:
         gap = (s.log() - t.log() - lemma).abs() / lemma.abs().clamp(min=1)
         # the lemma is of tokens that the student may choose; where f is 0 both sides are infinite
         gap = gap.masked_fill((s == 0) | ((f == 0) & (t == 0)), 0.0)
-        parts.append(CheckedNodes(rate[kept], influence(s, f), divergence(s, f), gap.amax(-1)))
-    return CheckedNodes(*(torch.cat([getattr(part, name) for part in parts]) for name in FIELDS))
+        checked.append(CheckedNodes(rate[kept], influence(s, f), divergence(s, f), gap.amax(-1)))
+    return CheckedNodes(*map(torch.cat, zip(*checked, strict=True)))
 
 
-def world_summary(parts: Sequence[CheckedNodes]) -> dict[str, float]:
+def world_summary(checked: Sequence[CheckedNodes]) -> dict[str, float]:
     """Over all nodes: how many, at how many D̄ is infinite, the largest ``lemma_gap``, at how many Theorem 2
     is broken by more than rounding, and the largest ``Inf² / (2 D̄)``.
     """
-    _, inf, divergence, gap = (
-        torch.cat([getattr(part, name) for part in parts]) for name in FIELDS
-    )
+    _, inf, divergence, gap = map(torch.cat, zip(*checked, strict=True))
     ratio = inf.square() / (2 * divergence)
     ratio = ratio[divergence > ROUNDING]
     return {
@@ -195,19 +191,17 @@ def world_summary(parts: Sequence[CheckedNodes]) -> dict[str, float]:
     }
 
 
-def world_rows(kind: str, nodes: CheckedNodes, most: int) -> list[dict[str, Any]]:
+def world_rows(kind: str, nodes: CheckedNodes, most: int) -> list[Row]:
     """At most so many nodes, evenly spread, as rows of a figure; none where D̄ is 0 or infinite."""
     drawable = (nodes.divergence.isfinite() & (nodes.divergence > 0)).nonzero()[:, 0]
     chosen = drawable[:: max(1, math.ceil(len(drawable) / most))]
-    columns = (nodes.rate, nodes.influence, nodes.divergence, nodes.lemma_gap)
-    values = torch.stack([column[chosen] for column in columns], 1)
+    values = torch.stack([column[chosen] for column in nodes], 1)
     return [
         {"panel": "world", "kind": kind, "success_rate": f, "influence": i, "divergence": d, "lemma_gap": g}
         for f, i, d, g in values.tolist()
     ]  # fmt: skip
 
 
-Row = dict[str, Any]
 REAL = "teacher_divergence"
 
 
@@ -230,8 +224,8 @@ def reading(tokens: int) -> Read:
 
 
 class Place(NamedTuple):
-    """A position to look at: its rollout, the row of that in the step's records, its candidate tokens
-    with their probabilities, and D̄ in nats.
+    """A position to look at: its rollout, the row of that in the step's records, its likeliest K tokens
+    with their probabilities over the whole vocabulary, and D̄ of the real teacher view in nats.
     """
 
     row: int
@@ -246,22 +240,13 @@ class Place(NamedTuple):
         return (*self.rollout.response.ids[: self.position].tolist(), self.ids[rank])
 
 
-class Start(NamedTuple):
-    """A candidate token of a place, by its rank, and the number of a continuation after it."""
+def tally(right: Sequence[bool], tokens: int, samples: int) -> Tensor:
+    """The correct ends after each token of each place, ``[places, halves of the samples, tokens]``.
 
-    place: int
-    rank: int
-    sample: int
-
-
-def tally(
-    places: Sequence[Place], starts: Sequence[Start], right: Sequence[bool], samples: int
-) -> list[Tensor]:
-    """Of each place the correct ends after each token, ``[halves of the samples, tokens]``."""
-    counts = [torch.zeros(2, len(place.ids)) for place in places]
-    for start, ended_right in zip(starts, right, strict=True):
-        counts[start.place][int(2 * start.sample >= samples), start.rank] += ended_right
-    return counts
+    ``right`` says of each continuation whether it ended correct, in the order of places, tokens and
+    samples (even).
+    """
+    return torch.tensor(right).view(-1, tokens, 2, samples // 2).sum(-1).transpose(1, 2)
 
 
 def hesitations(
@@ -288,37 +273,21 @@ def hesitations(
     ]
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """A position of a real response, and how its likeliest K tokens went on.
+def estimate(place: Place, right_2K: Tensor, samples: int) -> Row:
+    """Both sides of Theorem 2 at a position, in the world where the token is one of its K.
 
-    ``student_K`` are probabilities over the whole vocabulary; ``right_2K`` counts correct ends in two
-    halves of ``samples`` continuations (even) after each token; ``teacher_divergence`` is D̄ of the
-    real teacher view in nats.
-    """
-
-    rollout: int
-    position: int
-    student_K: Tensor
-    right_2K: Tensor
-    samples: int
-    teacher_divergence: float
-
-
-def estimate(sampled: Sampled) -> dict[str, Any]:
-    """Both sides of Theorem 2 at a position, in the world where the token is one of the K.
-
+    ``right_2K`` counts correct ends in two halves of the ``samples`` continuations after each token.
     Given one of the K, a Bayesian teacher stays Bayesian, so the theorem holds there too; f outside of
     them is not asked for. f is ``(right + 1/2) / (samples + 1)``, never 0, for D̄ would be infinite.
     ``influence`` is biased upwards, for it counts noise as difference.
     ``influence_low`` takes each token's sign of f - f̄ from one half and its value from the other: its
     expectation is never above Inf. ``influence_error`` is the standard error, the signs held fixed.
     """
-    student = sampled.student_K.double()
+    student = place.student_K.double()
     student = student / student.sum()
-    right_2K = sampled.right_2K.double()
-    halves = right_2K / (sampled.samples / 2)
-    success = (right_2K.sum(0) + 0.5) / (sampled.samples + 1)
+    right_2K = right_2K.double()
+    halves = right_2K / (samples / 2)
+    success = (right_2K.sum(0) + 0.5) / (samples + 1)
     centered = halves - success_rate(student, halves)[:, None]
     crossed = (
         student * centered[0] * centered[1].sign() + student * centered[1] * centered[0].sign()
@@ -326,23 +295,23 @@ def estimate(sampled: Sampled) -> dict[str, Any]:
     signs = (success - success_rate(student, success)).sign()
     # Inf = Σ P_S sign (f - f̄) = Σ P_S (sign - mean sign) f is linear in f
     slopes = student * (signs - (student * signs).sum())
-    error = (slopes.square() * success * (1 - success) / sampled.samples).sum().sqrt()
+    error = (slopes.square() * success * (1 - success) / samples).sum().sqrt()
     return {
         "panel": "policy",
-        "rollout": sampled.rollout,
-        "position": sampled.position,
+        "rollout": place.row,
+        "position": place.position,
         "tokens": len(student),
-        "covered": float(sampled.student_K.sum()),
+        "covered": float(place.student_K.sum()),
         "success_rate": float(success_rate(student, success)),
         "influence": float(influence(student, success)),
         "influence_low": float(crossed.sum()),
         "influence_error": float(error),
         "divergence": float(divergence(student, success)),
-        "teacher_divergence": sampled.teacher_divergence,
+        "teacher_divergence": place.divergence,
     }
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> Row:
+def summary(rows: Rows) -> Row:
     """What the positions came to: shares of them and medians over them.
 
     ``holds``: ``Inf² ≤ 2 D̄`` with D̄ of the real teacher, also with the low estimate of Inf;
@@ -371,19 +340,16 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> Row:
     }
 
 
-def _ratio(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+def _ratio(rows: Rows, name: str) -> float:
     ratios = [row["influence"] ** 2 / (2 * row[name]) for row in rows if row[name] > 0]
     return median(ratios) if ratios else math.nan
 
 
-def _rank(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+def _rank(rows: Rows, name: str) -> float:
     both = [[row["influence"] for row in rows], [row[name] for row in rows]]
     if any(len(set(values)) < 2 for values in both):
         return math.nan
     return float(spearmanr(*both).statistic)
-
-
-Rows = Sequence[Mapping[str, Any]]
 
 
 WORLD_LIMITS = (1e-8, 20.0)  # of both axes; smaller values are not drawn

@@ -49,12 +49,12 @@ def curve_rows(methods: Methods, columns: Sequence[str], window: int) -> Rows:
 
     UserError where the seeds of a method have no step of a column in common.
     """
-    rows: Rows = []
-    for column in columns:
-        for method, runs in methods.items():
-            curves = [run_curve(run, column, window) for run in runs]
-            rows += band_rows(column, method, curves)
-    return rows
+    return [
+        row
+        for column in columns
+        for method, runs in methods.items()
+        for row in band_rows(column, method, [run_curve(run, column, window) for run in runs])
+    ]
 
 
 def band_rows(column: str, method: str, curves: Sequence[Curve]) -> Rows:
@@ -62,21 +62,19 @@ def band_rows(column: str, method: str, curves: Sequence[Curve]) -> Rows:
     steps = sorted(set.intersection(*(set(values) for values in curves)))
     if not steps:
         raise UserError(f"the runs of {method} have no rollout step of {column} in common")
-    rows = []
-    for step in steps:
-        values = [values[step] for values in curves]
-        rows.append(
-            {
-                "column": column,
-                "method": method,
-                "step": step,
-                "mean": fmean(values),
-                "lowest": min(values),
-                "highest": max(values),
-                "seeds": len(values),
-            }
-        )
-    return rows
+    values_of = {step: [values[step] for values in curves] for step in steps}
+    return [
+        {
+            "column": column,
+            "method": method,
+            "step": step,
+            "mean": fmean(values),
+            "lowest": min(values),
+            "highest": max(values),
+            "seeds": len(values),
+        }
+        for step, values in values_of.items()
+    ]
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:

@@ -47,9 +47,9 @@ def rate_over_training(run: Run) -> list[Row]:
     UserError where a step's records are missing, or have another format.
     """
     rows = [_step(path) for path in step_files(run.folder).values()]
-    there = [row["step"] for row in rows]
+    recorded = [row["step"] for row in rows]
     for metrics in run.metrics:
-        if (step := int(metrics["step"])) not in there:
+        if (step := int(metrics["step"])) not in recorded:
             raise UserError(f"{run.folder / 'rollouts'} lacks the records of rollout step {step}")
     return rows
 

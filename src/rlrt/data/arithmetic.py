@@ -31,10 +31,8 @@ class Arithmetic:
         terms: Sequence[int] = (3, 4),
         largest: int = 20,
     ) -> None:
-        for name, count in (
-            ("train_problems", train_problems),
-            ("held_out_problems", held_out_problems),
-        ):
+        counts = {"train_problems": train_problems, "held_out_problems": held_out_problems}
+        for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"{name} is {count}; allowed: 1 or more")
         if not terms or not all(2 <= count <= 8 for count in terms):
@@ -51,7 +49,6 @@ class Arithmetic:
         return frozenset({"solution"})
 
     def train(self) -> ProblemSet:
-        """The problems to learn from."""
         return self._train
 
     def held_out(self) -> ProblemSet:
@@ -88,8 +85,8 @@ def _problem(numbers: Sequence[int]) -> Problem:
     )
 
 
-class _Sheet:
-    """Paper on which a solution is written line by line."""
+class _Solution:
+    """A solution that is written line by line."""
 
     def __init__(self, slip_rate: float, repair_rate: float, rng: Random) -> None:
         self.lines: list[str] = []
@@ -107,43 +104,43 @@ class _Sheet:
         return result
 
 
-def _in_order(terms: Sequence[int], sheet: _Sheet) -> int:
+def _in_order(terms: Sequence[int], solution: _Solution) -> int:
     total = terms[0]
     for term in terms[1:]:
-        total = sheet.step(f"{total}+{term}=", total + term)
+        total = solution.step(f"{total}+{term}=", total + term)
     return total
 
 
-def _backwards(terms: Sequence[int], sheet: _Sheet) -> int:
-    return _in_order(terms[::-1], sheet)
+def _backwards(terms: Sequence[int], solution: _Solution) -> int:
+    return _in_order(terms[::-1], solution)
 
 
-def _last_pair_apart(terms: Sequence[int], sheet: _Sheet) -> int:
+def _last_pair_apart(terms: Sequence[int], solution: _Solution) -> int:
     if len(terms) < 3:
-        return _in_order(terms, sheet)
-    front = _in_order(terms[:-2], sheet)
-    back = _in_order(terms[-2:], sheet)
-    return _in_order((front, back), sheet)
+        return _in_order(terms, solution)
+    front = _in_order(terms[:-2], solution)
+    back = _in_order(terms[-2:], solution)
+    return _in_order((front, back), solution)
 
 
-def _through_tens(terms: Sequence[int], sheet: _Sheet) -> int:
+def _through_tens(terms: Sequence[int], solution: _Solution) -> int:
     total = terms[0]
     for term in terms[1:]:
         tens, ones = term - term % 10, term % 10
         parts = f"{tens}+{ones}" if tens and ones else f"{term}"
-        total = sheet.step(f"{total}+{parts}=", total + term)
+        total = solution.step(f"{total}+{parts}=", total + term)
     return total
 
 
-def _in_words(terms: Sequence[int], sheet: _Sheet) -> int:
+def _in_words(terms: Sequence[int], solution: _Solution) -> int:
     total = terms[0]
-    sheet.lines.append(f"Start at {total}")
+    solution.lines.append(f"Start at {total}")
     for term in terms[1:]:
-        total = sheet.step(f"Add {term}: ", total + term)
+        total = solution.step(f"Add {term}: ", total + term)
     return total
 
 
-STYLES: dict[str, Callable[[Sequence[int], _Sheet], int]] = {
+STYLES: dict[str, Callable[[Sequence[int], _Solution], int]] = {
     "in_order": _in_order,
     "backwards": _backwards,
     "last_pair_apart": _last_pair_apart,
@@ -165,6 +162,6 @@ def write_solution(
     probability ``repair_rate`` it is noticed and the step written again. ``rng`` is needed only
     where there are slips. Raises KeyError for a style that is not in ``STYLES``.
     """
-    sheet = _Sheet(slip_rate, repair_rate, rng or Random(0))
-    total = STYLES[style](terms, sheet)
-    return "\n".join((*sheet.lines, rf"\boxed{{{total}}}"))
+    solution = _Solution(slip_rate, repair_rate, rng or Random(0))
+    total = STYLES[style](terms, solution)
+    return "\n".join((*solution.lines, rf"\boxed{{{total}}}"))

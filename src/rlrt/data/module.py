@@ -66,18 +66,12 @@ class ProblemDataModule(L.LightningDataModule):
         updates: Sequence[Any] = (),
     ) -> None:
         super().__init__()
-        if problems_per_step < 1 or problems_per_update < 1:
-            raise ValueError(
-                f"training.problems_per_step ({problems_per_step}) and training.problems_per_update "
-                f"({problems_per_update}) must be at least 1"
-            )
-        if problems_per_step % problems_per_update:
-            raise ValueError(
-                f"training.problems_per_step ({problems_per_step}) must be a multiple of "
-                f"training.problems_per_update ({problems_per_update})"
-            )
-        if not train.problems:
-            raise ValueError(f"no training problem is left; rows left out: {dict(train.dropped)}")
+        assert train.problems, train.dropped
+        assert problems_per_step > 0, problems_per_step
+        assert problems_per_step % problems_per_update == 0, (
+            problems_per_step,
+            problems_per_update,
+        )
         self.train_set = train
         self.held_out_set = held_out
         self.seed = seed
@@ -90,20 +84,20 @@ class ProblemDataModule(L.LightningDataModule):
         problems = self.train_set.problems
         first = step * self.problems_per_step
         positions = range(first, first + self.problems_per_step)
-        orders = {turn: self._order(turn) for turn in {p // len(problems) for p in positions}}
+        turns = {position // len(problems) for position in positions}
+        orders = {turn: self._permutation("order", turn) for turn in turns}
         return [problems[orders[p // len(problems)][p % len(problems)]] for p in positions]
 
     def spare_problems(self, step: int) -> Iterator[Problem]:
         """The problems that step ``step`` does not ask, in an order of its own, each once."""
-        asked = {problem.id for problem in self.problems_of_step(step)}
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "spare", step))
-        for index in torch.randperm(len(self.train_set.problems), generator=generator).tolist():
+        ids_of_step = {problem.id for problem in self.problems_of_step(step)}
+        for index in self._permutation("spare", step):
             problem = self.train_set.problems[index]
-            if problem.id not in asked:
+            if problem.id not in ids_of_step:
                 yield problem
 
-    def _order(self, turn: int) -> list[int]:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", turn))
+    def _permutation(self, purpose: str, number: int) -> list[int]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, purpose, number))
         return torch.randperm(len(self.train_set.problems), generator=generator).tolist()
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -64,13 +64,13 @@ def convert(
         _log.warning("%d bad rows skipped: %s%s", total, "; ".join(examples), more)
 
 
-def gather(outcomes: Iterable[Problem | LeftOut], what: str, unique: bool = False) -> ProblemSet:
+def gather(outcomes: Iterable[Problem | LeftOut], place: str, unique: bool = False) -> ProblemSet:
     """All problems with unique ids, and the left-out rows counted by reason.
 
     A repeated id gets "#2", "#3", … appended: two problems with one id are both good problems, but
     a record of rollouts must tell them apart. With ``unique`` each question stays once, the first
     of its rows; where its rows disagree about the answer all are left out, since a wrong reward is
-    worse than a missing problem. ValueError naming ``what`` when nothing is left.
+    worse than a missing problem. ValueError naming ``place`` when nothing is left.
     """
     dropped: Counter[str] = Counter()
     kept: list[Problem] = []
@@ -94,7 +94,7 @@ def gather(outcomes: Iterable[Problem | LeftOut], what: str, unique: bool = Fals
     dropped = +dropped  # without the reasons that hold for no row
     if not kept:
         why = ", ".join(f"{reason} {n}" for reason, n in dropped.items()) or "it has no rows"
-        raise ValueError(f"no problem left in {what}: {why}")
+        raise ValueError(f"no problem left in {place}: {why}")
     return ProblemSet(_with_unique_ids(kept), dict(dropped))
 
 
@@ -102,11 +102,11 @@ def collect(
     rows: Iterable[Row],
     to_problem: Callable[[Row], Problem | LeftOut],
     bad_rows: str,
-    what: str,
+    place: str,
     unique: bool = False,
 ) -> ProblemSet:
     """The rows as problems; arguments and errors as in ``convert`` and ``gather``."""
-    return gather(convert(rows, to_problem, bad_rows), what, unique)
+    return gather(convert(rows, to_problem, bad_rows), place, unique)
 
 
 def leave_out(

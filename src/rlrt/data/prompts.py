@@ -128,14 +128,14 @@ class Prompts:
             part.format(question=question, instruction=self.instruction)
             for part in template.split("{demonstration}")
         )
-        shown = self._special.sub(" ", demonstration)
-        text, encoding = self._encode(before + shown + after, self.teacher_thinking)
+        cleaned = self._special.sub(" ", demonstration)
+        text, encoding = self._encode(before + cleaned + after, self.teacher_thinking)
         # Where the demonstration stands in the text: chat templates may strip the message.
-        until_end = (before + shown).strip()
+        until_end = (before + cleaned).strip()
         end = text.rfind(until_end) + len(until_end)
         return TeacherRendering(
             encoding,
-            _tokens_within(encoding, end - len(shown.strip()), end),
+            _tokens_within(encoding, end - len(cleaned.strip()), end),
             keep_start,
             lambda: tuple(self._encode(before + after, self.teacher_thinking)[1].ids),
         )

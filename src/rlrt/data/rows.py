@@ -170,13 +170,12 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    number = 0
     try:
         with pq.ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=1024):
-                for columns in batch.to_pylist():
-                    number += 1
-                    yield Row(f"{path}:{number}", columns)
+            batches = table.iter_batches(batch_size=1024)
+            rows = (columns for batch in batches for columns in batch.to_pylist())
+            for number, columns in enumerate(rows, 1):
+                yield Row(f"{path}:{number}", columns)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as parquet: {_first_line(error)}") from error
 
@@ -229,20 +228,20 @@ def value_at(columns: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def text_at(row: Row, name: str, what: str) -> str:
+def text_at(row: Row, name: str, field_name: str) -> str:
     """The text in a column. BadRow ("no question", "answer not text", …) says what is wrong."""
     value = value_at(row.columns, name)
     if value is None:
         has = ", ".join(map(str, row.columns))
-        raise BadRow(f"no {what}", f"nothing in column {name!r}; the row has: {has}")
-    return plain_text(value, what)
+        raise BadRow(f"no {field_name}", f"nothing in column {name!r}; the row has: {has}")
+    return plain_text(value, field_name)
 
 
-def _optional_text(row: Row, name: str | None, what: str) -> str | None:
+def _optional_text(row: Row, name: str | None, field_name: str) -> str | None:
     value = None if name is None else value_at(row.columns, name)
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return plain_text(value, what)
+    return plain_text(value, field_name)
 
 
 def row_id(row: Row, name: str | None) -> str:
@@ -251,29 +250,29 @@ def row_id(row: Row, name: str | None) -> str:
     return row.place.rsplit("/", 1)[-1] if own in (None, "") else plain_text(own, "id")
 
 
-def plain_text(value: Any, what: str) -> str:
+def plain_text(value: Any, field_name: str) -> str:
     """The value as stripped text: 42 and 42.0 give "42", a list of one gives its item.
 
     BadRow for booleans, other lists, objects, infinities, and text that cannot travel on: null
     bytes end strings in C libraries, and lone surrogates cannot be written as UTF-8.
     """
     if isinstance(value, list) and len(value) == 1:
-        return plain_text(value[0], what)
+        return plain_text(value[0], field_name)
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        return _number(value, what)
+        return _number(value, field_name)
     if not isinstance(value, str):
-        raise BadRow(f"{what} not text", f"found {type(value).__name__}")
+        raise BadRow(f"{field_name} not text", f"found {type(value).__name__}")
     text = value.strip()
     if not text:
-        raise BadRow(f"no {what}", "empty text")
+        raise BadRow(f"no {field_name}", "empty text")
     if _UNFIT.search(text):
-        raise BadRow(f"{what} not text", "a null byte or half a surrogate pair in it")
+        raise BadRow(f"{field_name} not text", "a null byte or half a surrogate pair in it")
     return text
 
 
-def _number(value: int | float | Decimal, what: str) -> str:
+def _number(value: int | float | Decimal, field_name: str) -> str:
     if not math.isfinite(value):
-        raise BadRow(f"{what} not text", f"found {value}")
+        raise BadRow(f"{field_name} not text", f"found {value}")
     if value == int(value):
         return str(int(value))
     return f"{Decimal(str(value)):f}"  # never 1e-07, which no verifier is bound to read

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, NonNegativeInt
@@ -58,15 +57,13 @@ class Source(ABC):
         return frozenset()
 
     def train(self) -> ProblemSet:
-        """The problems to train on."""
-        return self._parts[0]
+        return self._train_and_held_out[0]
 
     def held_out(self) -> ProblemSet:
-        """The problems to evaluate on."""
-        return self._parts[1]
+        return self._train_and_held_out[1]
 
     @cached_property
-    def _parts(self) -> tuple[ProblemSet, ProblemSet]:
+    def _train_and_held_out(self) -> tuple[ProblemSet, ProblemSet]:
         train = self._without_overlaps(self.read_train())
         return split_held_out(train, self.read_held_out(), self.held_out_problems, self.seed)
 
@@ -212,12 +209,16 @@ class JsonlProblems(NamedColumns):
             check_file(self.held_out_path, "data.held_out_path")
 
     def read_rows(self) -> ProblemSet:
-        return load_problems(self.path, self.columns, self.source, self.bad_rows)
+        return self._read(self.path)
 
     def read_held_out(self) -> ProblemSet | None:
-        if self.held_out_path is None:
-            return None
-        return load_problems(self.held_out_path, self.columns, self.source, self.bad_rows)
+        return None if self.held_out_path is None else self._read(self.held_out_path)
+
+    def _read(self, path: str) -> ProblemSet:
+        file = check_file(path, "path")
+        source = file.name.split(".")[0] if self.source is None else self.source
+        to_problem = partial(self.columns.problem, source=source)
+        return collect(read_file(file), to_problem, self.bad_rows, str(file))
 
 
 @validated("data")
@@ -244,16 +245,3 @@ class HubProblems(HubSource, NamedColumns):
     def _read(self, split: str) -> ProblemSet:
         to_problem = partial(self.columns.problem, source=self.source or self.name)
         return collect(self.rows(self.config, split), to_problem, self.bad_rows, self.name)
-
-
-def load_problems(
-    path: str | Path,
-    columns: Columns | None = None,
-    source: str | None = None,
-    bad_rows: str = "skip",
-) -> ProblemSet:
-    """All problems of one local file, a benchmark for example; ``columns`` as in ``Columns()``."""
-    file = check_file(path, "path")
-    name = file.name.split(".")[0] if source is None else source
-    to_problem = partial((columns or Columns()).problem, source=name)
-    return collect(read_file(file), to_problem, bad_rows, str(file))

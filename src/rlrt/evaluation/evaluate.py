@@ -92,12 +92,13 @@ def _run_all(
     evaluations: Sequence["PolicyEvaluation"], sizes: Mapping[str, int], result_folder: Path
 ) -> Summary:
     """The summary of all policies, written to ``result_folder``; that of each goes to its folder."""
-    for one in evaluations:
-        print_once(f"{one.plan.stored.name}: {one.plan.sampling}; folder: {one.folder}")
-    models = [one.run() for one in evaluations]
+    for evaluation in evaluations:
+        plan = evaluation.plan
+        print_once(f"{plan.stored.name}: {plan.sampling}; folder: {evaluation.folder}")
+    models = [evaluation.run() for evaluation in evaluations]
     seed = evaluations[0].plan.settings.seed
-    for model, one in zip(models, evaluations, strict=True):
-        _write_results(summarize([model], seed, sizes), one.folder)
+    for model, evaluation in zip(models, evaluations, strict=True):
+        _write_results(summarize([model], seed, sizes), evaluation.folder)
     summary = summarize(models, seed, sizes)
     if len(models) > 1:
         _write_results(summary, result_folder)
@@ -179,7 +180,7 @@ class PolicyEvaluation:
         self.folder = folder
         self.all_questions = all_questions
         limit = plan.settings.max_problems
-        self.questions = [one for one in all_questions if limit is None or one.group < limit]
+        self.questions = [q for q in all_questions if limit is None or q.group < limit]
         self.server = server
         self.files = EvaluationFolder(folder, plan.fingerprint, plan.judged_by)
         self.benchmarks = list(dict.fromkeys(question.benchmark for question in all_questions))
@@ -206,7 +207,7 @@ class PolicyEvaluation:
             kept = no_longer_asked(self.questions, self.all_questions, saved)
             answered = self._answer(STUDENT, self.questions, kept, saved)
             self.files.write(STUDENT, _by_benchmark(answered), plan.tokenizer)
-            rollouts = _by_benchmark({one.slot: answered[one.slot] for one in self.questions})
+            rollouts = _by_benchmark({q.slot: answered[q.slot] for q in self.questions})
             teacher = None if plan.context is None else self._teacher_view(rollouts, kept)
         self._write_config()
         written = [question.key for question in (*self.questions, *kept)]
@@ -219,9 +220,8 @@ class PolicyEvaluation:
         """The teacher view's rollouts; the student's own where the teacher sees nothing more."""
         plan = self.plan
         assert plan.context is not None
-        pairs = list(
-            teacher_questions(rollouts, plan.context, plan.prompts, plan.max_teacher_tokens)
-        )
+        max_prompt_tokens = plan.spec.max_model_tokens - plan.sampling.max_response_tokens
+        pairs = list(teacher_questions(rollouts, plan.context, plan.prompts, max_prompt_tokens))
         questions = [question for question, _ in pairs]
         without_context = sum(map(len, rollouts.values())) - len(pairs)
         print_once(
@@ -231,16 +231,16 @@ class PolicyEvaluation:
         )
         saved = self.files.saved_responses(TEACHER, self.benchmarks)
         kept_slots = {question.slot for question in kept_student}
-        recorded = [one.question for one in saved.values() if one.question is not None]
+        recorded = [x.question for x in saved.values() if x.question is not None]
         kept = [question for question in recorded if question.slot in kept_slots]
         answered = self._answer(TEACHER, questions, kept, saved)
         student = {
-            (name, one.problem.id, one.sample): one
-            for name, part in rollouts.items()
-            for one in part
+            (benchmark, rollout.problem.id, rollout.sample): rollout
+            for benchmark, part in rollouts.items()
+            for rollout in part
         }
         self.files.write(TEACHER, _by_benchmark(student | answered), plan.tokenizer)
-        return _by_benchmark({slot: answered.get(slot, one) for slot, one in student.items()})
+        return _by_benchmark({slot: answered.get(slot, own) for slot, own in student.items()})
 
     def _answer(
         self,
@@ -273,12 +273,12 @@ class PolicyEvaluation:
         for question in questions:
             if question.key not in saved:
                 continue
-            one = saved[question.key]
-            judged = one.verdict_for(question.problem.answer)
+            response = saved[question.key].response
+            judged = saved[question.key].verdict_for(question.problem.answer)
             if judged is None:
-                unjudged.append((question, one.response))
+                unjudged.append((question, response))
             else:
-                answers[question.key] = one.response, judged
+                answers[question.key] = response, judged
         with self._judge().judging([q.problem.answer for q, _ in unjudged]) as judging:
             for index, (_, response) in enumerate(unjudged):
                 judging.take(index, response)
@@ -350,11 +350,9 @@ def _paper_row(plan: Plan) -> PaperRow | None:
 def _require_same_evaluation(plan: Plan, folder: Path) -> None:
     """UserError where the folder holds another evaluation, or something else."""
     path = folder / "config.yaml"
-    if not path.exists():
-        if folder.is_dir() and any(not is_leftover(one) for one in folder.iterdir()):
-            raise UserError(f"{folder} holds something that is no evaluation: choose another out=")
+    if not folder.is_dir() or all(map(is_leftover, folder.iterdir())):
         return
-    config = load_yaml(path)
+    config = load_yaml(path) if path.exists() else OmegaConf.create({})
     if "fingerprint" not in config:
         raise UserError(f"{folder} holds something that is no evaluation: choose another out=")
     before, now = flatten(config), flatten(OmegaConf.create(plan.identity))

@@ -214,21 +214,12 @@ class EvaluationFolder:
         if not path.exists():
             return {}
         table = read_table(path)
-        valid = (table.schema.metadata or {}).get(JUDGED_BY) == self._judged_by
+        is_valid = _judged_by(table) == self._judged_by
         saved = {}
-        for rollout in rollouts_of(table):
-            judged = JudgedResponse(rollout.text, rollout.verdict, rollout.reward)
-            question = Question(
-                view,
-                benchmark,
-                rollout.problem,
-                rollout.group,
-                rollout.sample,
-                rollout.prompt_ids,
-            )
-            saved[question.key] = SavedResponse(
-                rollout.response, judged if valid else None, question
-            )
+        for x in rollouts_of(table):
+            judged = JudgedResponse(x.text, x.verdict, x.reward) if is_valid else None
+            question = Question(view, benchmark, x.problem, x.group, x.sample, x.prompt_ids)
+            saved[question.key] = SavedResponse(x.response, judged, question)
         return saved
 
     def write(
@@ -239,12 +230,14 @@ class EvaluationFolder:
     ) -> None:
         """The records of a view, a file for each benchmark; a file that would be equal stays untouched."""
         for benchmark, answered in rollouts.items():
-            ordered = sorted(answered, key=lambda one: (one.group, one.problem.id, one.sample))
+            ordered = sorted(answered, key=lambda x: (x.group, x.problem.id, x.sample))
             schema = pa.schema(FIELDS, metadata={JUDGED_BY: self._judged_by})
             table = pa.table(columns(ordered, prompt_texts(ordered, tokenizer)), schema=schema)
             path = self._records(view, benchmark)
-            # rewriting an equal file would change its time, by which a reader sees what is new
-            if not path.exists() or not _equal_records(read_table(path), table):
+            before = read_table(path) if path.exists() else None
+            # rewriting an equal file would change its time, by which a reader sees what is new; schemas
+            # are not compared, since parquet names the items of a list differently
+            if before is None or _judged_by(before) != self._judged_by or not before.equals(table):
                 write_atomically(path, partial(write_table, table))
 
     def finish(self, written: Iterable[Key]) -> None:
@@ -256,13 +249,8 @@ class EvaluationFolder:
         return self.path / RECORDS[view] / f"{benchmark}.parquet"
 
 
-def _equal_records(before: pa.Table, after: pa.Table) -> bool:
-    """Whether rows and judging rules are equal.
-
-    Schemas are not compared: parquet names the items of a list differently.
-    """
-    rules = [(table.schema.metadata or {}).get(JUDGED_BY) for table in (before, after)]
-    return rules[0] == rules[1] and bool(before.equals(after))
+def _judged_by(records: pa.Table) -> bytes | None:
+    return (records.schema.metadata or {}).get(JUDGED_BY)
 
 
 def no_longer_asked(
@@ -275,10 +263,10 @@ def no_longer_asked(
     Not those whose problem is worded differently in ``all_questions`` that could be asked.
     """
     asked = {_without_prompt(question.key) for question in questions}
-    current = {(one.benchmark, one.problem.id): one for one in all_questions}
+    current = {(question.benchmark, question.problem.id): question for question in all_questions}
     kept = []
-    for key, one in saved.items():
-        question = one.question
+    for key, answer in saved.items():
+        question = answer.question
         if question is None or _without_prompt(key) in asked:
             continue
         same = current.get((key.benchmark, key.problem), question)
@@ -298,16 +286,16 @@ def changed_prompts(
     could be asked of it: it is another benchmark of the same name.
     """
     before = {_without_prompt(key) for key in saved}
-    problems = {(one.key.benchmark, one.key.problem, one.key.prompt) for one in all_questions}
+    known = {(q.key.benchmark, q.key.problem, q.key.prompt) for q in all_questions}
     counts: dict[str, int] = {}
     for benchmark in dict.fromkeys(question.benchmark for question in questions):
         keys = [key for key in saved if key.benchmark == benchmark]
-        if keys and not any((benchmark, key.problem, key.prompt) in problems for key in keys):
+        if keys and not any((benchmark, key.problem, key.prompt) in known for key in keys):
             raise UserError(
                 f"the records hold another benchmark of the name {benchmark}, with other problems: "
                 "choose another out="
             )
-        new = [one.key for one in questions if one.benchmark == benchmark and one.key not in saved]
+        new = [q.key for q in questions if q.benchmark == benchmark and q.key not in saved]
         counts[benchmark] = sum(_without_prompt(key) in before for key in new)
     return {benchmark: count for benchmark, count in counts.items() if count}
 

@@ -50,7 +50,7 @@ class PaperRow:
 
     def mean(self, benchmarks: tuple[str, ...]) -> PaperCell | None:
         """Over these benchmarks; None where the row lacks one of them."""
-        if not benchmarks or not self.cells.keys() >= set(benchmarks):
+        if not self.cells.keys() >= set(benchmarks):
             return None
         cells = [self.cells[name] for name in benchmarks]
         return PaperCell(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +27,7 @@ from rlrt.validation import check_settings, spelled, validated
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 GROUPS = ("sampling", "engine", "prompts", "reward")
 VERDICT_SETTINGS = (
+    "_target_",
     "extract",
     "tail_characters",
     "max_answer_characters",
@@ -82,10 +83,8 @@ class EvaluationSettings:
 
     @property
     def device(self) -> torch.device:
-        gpu = self.accelerator == "gpu" or (
-            self.accelerator == "auto" and torch.cuda.is_available()
-        )
-        return torch.device("cuda" if gpu else "cpu")
+        on_gpu = self.accelerator != "cpu" and torch.cuda.is_available()
+        return torch.device("cuda" if on_gpu else "cpu")
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -193,11 +192,6 @@ class Plan:
     shape: PretrainedConfig
     spec: EngineSpec
 
-    @property
-    def max_teacher_tokens(self) -> int:
-        """How long a prompt of the teacher view may be."""
-        return self.spec.max_model_tokens - self.sampling.max_response_tokens
-
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that decides how a question is answered, but not how many are asked.
@@ -227,9 +221,7 @@ class Plan:
     @property
     def judged_by(self) -> str:
         """Digest of the settings that a verdict depends on."""
-        return digest(
-            {k: v for k, v in self.config.reward.items() if k in (*VERDICT_SETTINGS, "_target_")}
-        )
+        return digest({k: v for k, v in self.config.reward.items() if k in VERDICT_SETTINGS})
 
 
 def digest(settings: object) -> str:
@@ -259,21 +251,26 @@ def make_plan(name: str, command: Command, with_context: bool) -> Plan:
     has_context = bool(config.context)
     if not with_context:
         config.context = None
-    names = ("seed", "accelerator", "dtype", "max_problems")
-    plain = {name: config[name] for name in names}
+    plain = {field.name: config[field.name] for field in fields(EvaluationSettings)}
     check_settings(EvaluationSettings, plain, "")
     path = stored.local_folder()
     tokenizer = load_tokenizer(path, setting="model")
     shape = load_config(path, setting="model")
     fit_responses(config, shape.max_position_embeddings, command)
     settings, sampling = EvaluationSettings(**plain), build(config.sampling)
+    engine: Engine = build(config.engine)
+    engine.require_ranks(1)
+    engine.require_shape(shape)
+    longest = sampling.max_prompt_tokens + sampling.max_response_tokens
+    if has_context:  # it may show a whole response in the prompt
+        longest += sampling.max_response_tokens + TEACHER_TEMPLATE_TOKENS
     return Plan(
         stored,
         model,
         config,
         settings,
         sampling,
-        _engine(config, shape),
+        engine,
         build(config.reward),
         build(config.context),
         tokenizer,
@@ -283,22 +280,6 @@ def make_plan(name: str, command: Command, with_context: bool) -> Plan:
             path,
             stop_token_ids(path, tokenizer),
             settings.torch_dtype,
-            min(_longest_sequence(sampling, has_context), shape.max_position_embeddings),
+            min(longest, shape.max_position_embeddings),
         ),
-    )
-
-
-@user_errors()
-def _engine(config: DictConfig, shape: PretrainedConfig) -> Engine:
-    engine: Engine = build(config.engine)
-    engine.require_ranks(1)
-    engine.require_shape(shape)
-    return engine
-
-
-def _longest_sequence(sampling: EvaluationSampling, has_context: bool) -> int:
-    """Tokens of the longest sequence; a context may show a whole response in the prompt."""
-    longest = sampling.max_prompt_tokens + sampling.max_response_tokens
-    return (
-        longest + sampling.max_response_tokens + TEACHER_TEMPLATE_TOKENS if has_context else longest
     )

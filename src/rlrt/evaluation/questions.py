@@ -72,15 +72,13 @@ def student_questions(
     samples: int,
 ) -> list[Question]:
     """Every problem of every benchmark, ``samples`` times."""
-    questions = []
-    for benchmark, problems in benchmarks.items():
-        for group, problem in enumerate(problems):
-            ids = prompts.student_ids(problem.question)
-            questions += [
-                Question(STUDENT, benchmark, problem, group, sample, ids)
-                for sample in range(samples)
-            ]
-    return questions
+    return [
+        Question(STUDENT, benchmark, problem, group, sample, prompt_ids)
+        for benchmark, problems in benchmarks.items()
+        for group, problem in enumerate(problems)
+        for prompt_ids in [prompts.student_ids(problem.question)]
+        for sample in range(samples)
+    ]
 
 
 def require_prompts_fit(

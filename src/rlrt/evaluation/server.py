@@ -30,7 +30,6 @@ class EngineServer:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._policy: Policy | None = None
-        self._kind = ""
         self._served: Plan | None = None
 
     def serve(self, plan: Plan, probed: Sequence[Sequence[int]]) -> Engine:
@@ -41,15 +40,15 @@ class EngineServer:
         if self._engine is not None and self._served is plan:
             return self._engine
         began = time.perf_counter()
-        kind = _kind(plan)
         policy = plan.stored.load(plan.spec.dtype).eval()
-        if self._engine is not None and self._policy is not None and kind == self._kind:
+        fits = self._served is not None and _kind(self._served) == _kind(plan)
+        if self._engine is not None and self._policy is not None and fits:
             self._policy.load_state_dict(policy.state_dict())
         else:
             self.close()
             self._policy = Policy(policy.to(plan.settings.device))
             plan.engine.start(self._policy, plan.spec)
-            self._engine, self._kind = plan.engine, kind
+            self._engine = plan.engine
         del policy
         gap = self._sync(plan, probed)
         self._served = plan

@@ -200,7 +200,7 @@ def summarize(
         scores = _scores(models, name)
         problems, samples = len(scores[0].answers.problem_ids), scores[0].answers.samples
         ks = powers_of_two(samples)
-        measures_PMV = np.stack([measures(one.answers, ks) for one in scores], axis=1)
+        measures_PMV = np.stack([measures(x.answers, ks) for x in scores], axis=1)
         averages_PM1[name] = measures_PMV[:, :, :1]
         drawn[name] = _resample(measures_PMV, seed, name)
         size = problems if sizes is None else sizes[name]
@@ -290,14 +290,14 @@ def _split(
     for benchmark in benchmarks:
         name, problem_ids = benchmark.name, benchmark.scores[0].answers.problem_ids
         if first.teacher is not None and name in first.teacher:
-            is_weak = _weak_problems(first, name, first.teacher[name])
-            weak[name] = [is_weak.get(problem) for problem in problem_ids]
+            weak_by_problem = _weak_problems(first, name, first.teacher[name])
+            weak[name] = [weak_by_problem.get(problem) for problem in problem_ids]
             groups[name] = averages_PM1[name]
     if len(groups) > 1:
-        weak[None] = [one for name in groups for one in weak[name]]
+        weak[None] = [is_weak for name in groups for is_weak in weak[name]]
         groups = {None: np.concatenate(list(groups.values())), **groups}
     return tuple(
-        _part(name, kind, values[[one is kind for one in weak[name]]], seed)
+        _part(name, kind, values[[is_weak is kind for is_weak in weak[name]]], seed)
         for name, values in groups.items()
         for kind in (True, False, None)
         if kind in weak[name]
@@ -311,7 +311,7 @@ def _weak_problems(
 
     Rollouts that have the student's own prompt had no context, and do not count.
     """
-    prompts = {(one.problem.id, one.sample): one.prompt_ids for one in model.rollouts[benchmark]}
+    prompts = {(x.problem.id, x.sample): x.prompt_ids for x in model.rollouts[benchmark]}
     informed = [x for x in teacher if prompts.get((x.problem.id, x.sample)) != x.prompt_ids]
     if not informed:
         return {}

@@ -10,7 +10,7 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 from rich.box import SIMPLE
@@ -68,8 +68,8 @@ def _overview(summary: Summary) -> TableData:
     n = counts.pop() if len(counts) == 1 else "n"
     rows = []
     for model, (name, paper) in enumerate(zip(summary.models, summary.papers, strict=True)):
-        own = [group.results[model] for group in groups]
-        rows.append([name, *(_pair(one.average.value, one.solved.value) for one in own)])
+        results = [group.results[model] for group in groups]
+        rows.append([name, *(_pair(x.average.value, x.solved.value) for x in results)])
         cells = [paper_cell(paper, group) for group in groups]
         if paper and any(cells):
             pairs = [_pair(cell.average, cell.solved) if cell else NONE for cell in cells]
@@ -86,10 +86,11 @@ def _details(summary: Summary) -> TableData:
 
 
 def _passes(summary: Summary) -> TableData:
-    ks = sorted({k for _, result in _results(summary) for k in result.pass_at})
+    passes = [(names, result.pass_at) for names, result in _results(summary)]
+    ks = sorted({k for _, pass_at in passes for k in pass_at})
     rows = [
         [*names, *(_percent(pass_at[k].value) if k in pass_at else NONE for k in ks)]
-        for names, pass_at in ((names, result.pass_at) for names, result in _results(summary))
+        for names, pass_at in passes
     ]
     return TableData("unbiased pass@k", ["benchmark", "model", *(f"k={k}" for k in ks)], rows, 2)
 
@@ -98,12 +99,12 @@ def _responses(summary: Summary) -> TableData:
     headings = ["benchmark", "model", "problems", "samples", "tokens", "cut", "undecided"]
     rows = [
         [
-            *(_heading(one) if number == 0 else "", model),
-            *(str(one.problems), str(one.samples), f"{score.tokens:.0f}"),
+            *(_heading(benchmark) if number == 0 else "", model),
+            *(str(benchmark.problems), str(benchmark.samples), f"{score.tokens:.0f}"),
             *(_percent(score.truncated), _percent(score.undecided)),
         ]
-        for one in summary.benchmarks
-        for number, (model, score) in enumerate(zip(summary.models, one.scores, strict=True))
+        for benchmark in summary.benchmarks
+        for number, (model, score) in enumerate(zip(summary.models, benchmark.scores, strict=True))
     ]
     title = "responses: mean length, share cut at the limit, share undecided"
     return TableData(title, headings, rows, 2)
@@ -165,10 +166,11 @@ def _cell(estimate: Estimate | None, sign: str = "") -> str:
     """An estimate with its interval, in two lines."""
     if estimate is None:
         return NONE
-    value, low, high = estimate.value, estimate.low, estimate.high
-    if low is None or high is None:
-        return f"{_percent(value, sign)}\n{NONE}"
-    return f"{_percent(value, sign)}\n[{_percent(low, sign)}, {_percent(high, sign)}]"
+    if estimate.low is None or estimate.high is None:
+        interval = NONE
+    else:
+        interval = f"[{_percent(estimate.low, sign)}, {_percent(estimate.high, sign)}]"
+    return f"{_percent(estimate.value, sign)}\n{interval}"
 
 
 def notes(summary: Summary) -> list[str]:
@@ -176,17 +178,17 @@ def notes(summary: Summary) -> list[str]:
     return [
         "Per cent; in brackets 95 % bootstrap intervals over problems. "
         "An undecided response counts as wrong.",
-        *_intervals(summary),
-        *_models(summary),
-        *_paper(summary),
+        *_notes_on_intervals(summary),
+        *_notes_on_models(summary),
+        *_notes_on_paper(summary),
     ]
 
 
-def _intervals(summary: Summary) -> Iterator[str]:
+def _notes_on_intervals(summary: Summary) -> Iterator[str]:
     estimates = list(_estimates(summary))
-    if any(one.low is None for one in estimates):
+    if any(estimate.low is None for estimate in estimates):
         yield "One problem alone has no interval, and neither has a mean over it and others."
-    if any(one.is_flat for one in estimates):
+    if any(estimate.is_flat for estimate in estimates):
         yield (
             "Where all problems of a cell are alike its interval has width 0: that is no certainty, "
             "the bootstrap knows nothing of other problems."
@@ -195,26 +197,24 @@ def _intervals(summary: Summary) -> Iterator[str]:
 
 def _estimates(summary: Summary) -> Iterator[Estimate]:
     """All that stand in tables beside an interval."""
-    for result in chain.from_iterable(group.results for group in groups_of(summary)):
-        yield from (result.average, result.solved, *([result.gain] if result.gain else []))
+    for group in groups_of(summary):
+        for result in group.results:
+            yield from (result.average, result.solved, *([result.gain] if result.gain else []))
     for part in summary.split:
         yield from (*part.averages, *part.gains)
 
 
-def _models(summary: Summary) -> Iterator[str]:
+def _notes_on_models(summary: Summary) -> Iterator[str]:
     if len(summary.models) > 1:
         yield f"Gains are over {summary.models[0]}, paired over problems."
-    if (
-        summary.mean
-        and summary.mean.benchmarks == PAPER_BENCHMARKS
-        and not summary.mean.is_complete
-    ):
-        yield "The mean is over parts of the six benchmarks: it is not the paper's."
-    elif summary.mean and not summary.mean.is_headline:
-        yield (
-            f"The mean is over the {len(summary.mean.benchmarks)} benchmarks that are here, "
-            "not over the paper's six."
-        )
+    if summary.mean and not summary.mean.is_headline:
+        if summary.mean.benchmarks == PAPER_BENCHMARKS:
+            yield "The mean is over parts of the six benchmarks: it is not the paper's."
+        else:
+            yield (
+                f"The mean is over the {len(summary.mean.benchmarks)} benchmarks that are here, "
+                "not over the paper's six."
+            )
     if any(part.weak is None for part in summary.split):
         yield (
             "No context: the teacher view saw no more than the student. Where contexts are the first "
@@ -222,7 +222,7 @@ def _models(summary: Summary) -> Iterator[str]:
         )
 
 
-def _paper(summary: Summary) -> Iterator[str]:
+def _notes_on_paper(summary: Summary) -> Iterator[str]:
     compared = [
         group
         for group in groups_of(summary)
@@ -257,7 +257,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
             {"name": name, "paper": None if row is None else f"{row.model} {row.method}"}
             for name, row in zip(summary.models, summary.papers, strict=True)
         ],
-        "benchmarks": [_benchmark_as_json(one, summary) for one in summary.benchmarks],
+        "benchmarks": [_benchmark_as_json(benchmark, summary) for benchmark in summary.benchmarks],
         "mean": summary.mean
         and {
             "benchmarks": list(summary.mean.benchmarks),
@@ -364,18 +364,14 @@ def _laid_out(table: TableData, width: int) -> list[Columns]:
     for tables in range(2, len(stacked) - table.names + 1):
         layouts += [(beside, tables), (stacked, tables)]
     for columns, tables in layouts:
-        names, parts = columns[: table.names], _shared_out(columns[table.names :], tables)
+        names, numbers = columns[: table.names], columns[table.names :]
+        ends = [round(len(numbers) * n / tables) for n in range(tables + 1)]
+        parts = [numbers[start:end] for start, end in pairwise(ends)]
         width_left = min(width - _width(part) for part in parts) - 2 * len(names)
         if width_left >= LEAST_NAME * len(names):
             break
     narrow = _narrowed(names, width_left)
     return [[*narrow, *part] for part in parts]
-
-
-def _shared_out(numbers: Columns, tables: int) -> list[Columns]:
-    """The columns divided among so many tables, nearly equally many for each."""
-    ends = [round(len(numbers) * table / tables) for table in range(tables + 1)]
-    return [numbers[start:end] for start, end in pairwise(ends)]
 
 
 def _width(columns: Columns) -> int:

@@ -11,8 +11,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from rlrt.batch import SUCCESS_REWARD, Verdict
 from rlrt.reward.equivalence import is_exact_match
-from rlrt.reward.extraction import Extract, Extracted, extract_answer
-from rlrt.reward.pool import Pool, Reply, Task
+from rlrt.reward.extraction import Extract, extract_answer
+from rlrt.reward.workers import Pool, Reply, Task
 from rlrt.validation import validated
 
 _GIB = 2**30
@@ -101,7 +101,7 @@ class Grading:
     def __init__(self, verifier: Verifier, submit: Callable[[Task], Future[Reply]]) -> None:
         self._verifier = verifier
         self._submit = submit
-        self._asked: dict[Task, Future[Reply]] = {}
+        self._replies: dict[Task, Future[Reply]] = {}
 
     def ask(self, response: str, gold: str) -> Callable[[], Grade]:
         """A function that waits for the grade of ``response``; this call itself returns at once.
@@ -110,31 +110,24 @@ class Grading:
         """
         limit = self._verifier.max_answer_characters
         answer = extract_answer(response, self._verifier.extract, self._verifier.tail_characters)
-        verdict = _decided_here(answer, gold, limit)
-        if answer is None or verdict is not None:
-            return partial(self._grade, verdict or Verdict.WRONG, 0.0)
+        if answer is None:
+            return partial(self._grade, Verdict.WRONG)
+        if is_exact_match(answer.text, gold):
+            return partial(self._grade, Verdict.RIGHT)
+        if len(answer.text) > limit and not answer.free_text:
+            return partial(self._grade, Verdict.UNDECIDED)
         task = Task(answer.text[-limit:], gold, answer.free_text)
         # the rollouts of a group often give the same answer: it is compared once
-        if task not in self._asked:
-            self._asked[task] = self._submit(task)
-        return partial(self._awaited, self._asked[task])
+        if task not in self._replies:
+            self._replies[task] = self._submit(task)
+        return partial(self._wait_for_grade, self._replies[task])
 
-    def _awaited(self, future: Future[Reply]) -> Grade:
-        outcome, seconds = future.result()
+    def _wait_for_grade(self, reply: Future[Reply]) -> Grade:
+        outcome, seconds = reply.result()
         failed = outcome == "failed"
         return self._grade(Verdict.UNDECIDED if failed else Verdict(outcome), seconds, failed)
 
-    def _grade(self, verdict: Verdict, seconds: float, failed: bool = False) -> Grade:
+    def _grade(self, verdict: Verdict, seconds: float = 0.0, failed: bool = False) -> Grade:
         undecided = self._verifier.undecided_reward
         rewards = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNDECIDED: undecided}
         return Grade(verdict, rewards[verdict], seconds, failed)
-
-
-def _decided_here(answer: Extracted | None, gold: str, max_characters: int) -> Verdict | None:
-    """The verdict where no mathematics is needed, else None."""
-    if answer is None:
-        return Verdict.WRONG
-    if is_exact_match(answer.text, gold):
-        return Verdict.RIGHT
-    too_long = len(answer.text) > max_characters and not answer.free_text
-    return Verdict.UNDECIDED if too_long else None

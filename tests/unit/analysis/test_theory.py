@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 from rlrt.analysis.theory import (
     KINDS,
     CheckedNodes,
-    Sampled,
+    Place,
     bayesian_teacher,
     check_worlds,
     disagreement,
@@ -252,13 +253,20 @@ def test_rows_are_spread_over_all_nodes_and_drawn() -> None:
     assert "Inf² = 2 D̄" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
 
 
-def sampled(right: list[list[int]], samples: int, real: float = 0.1) -> Sampled:
+def rollout() -> Rollout:
+    problem = Problem(id="p", question="q", answer="1", source="s")
+    response = Response((7, 8, 9), (0.0, 0.0, 0.0), truncated=False)
+    return Rollout(problem, 0, 0, (1,), response, "", Verdict.RIGHT, 1.0)
+
+
+def estimated(right: list[list[int]], samples: int, real: float = 0.1) -> dict[str, Any]:
     student = torch.tensor([0.4, 0.2, 0.2])  # 0.8 of the probability
-    return Sampled(3, 5, student, torch.tensor(right), samples, real)
+    place = Place(3, rollout(), 5, (7, 8, 9), student, real)
+    return estimate(place, torch.tensor(right), samples)
 
 
 def test_an_estimate_worked_out_by_hand() -> None:
-    row = estimate(sampled([[2, 1, 0], [2, 0, 0]], 4))
+    row = estimated([[2, 1, 0], [2, 0, 0]], 4)
     # f = (4.5, 1.5, 0.5) / 5 with P_S = (1/2, 1/4, 1/4): f̄ = 0.55, Inf = (0.35 · 2 + 0.25 + 0.45) / 4
     assert row["success_rate"] == pytest.approx(0.55)
     assert row["influence"] == pytest.approx(0.35)
@@ -279,7 +287,7 @@ def test_the_two_estimates_stand_on_either_side_of_the_truth() -> None:
     student = torch.tensor([0.4, 0.2, 0.2], dtype=torch.float64)
     f = np.array([0.55, 0.5, 0.45])  # so alike that noise counts
     truth = float(influence(student / 0.8, torch.from_numpy(f)))
-    rows = [estimate(sampled(rng.binomial(32, f, (2, 3)).tolist(), 64)) for _ in range(2000)]
+    rows = [estimated(rng.binomial(32, f, (2, 3)).tolist(), 64) for _ in range(2000)]
     low = np.mean([row["influence_low"] for row in rows])
     high = np.mean([row["influence"] for row in rows])
     assert low < truth < high
@@ -288,14 +296,14 @@ def test_the_two_estimates_stand_on_either_side_of_the_truth() -> None:
 def test_many_samples_come_to_the_truth() -> None:
     student, f = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64), torch.tensor([0.9, 0.5, 0.1])
     counts = (f * 500_000).round().long().repeat(2, 1)
-    row = estimate(sampled(counts.tolist(), 1_000_000))
+    row = estimated(counts.tolist(), 1_000_000)
     assert row["influence"] == pytest.approx(float(influence(student, f.double())), abs=1e-5)
     assert row["influence_low"] == pytest.approx(row["influence"], abs=1e-5)
     assert row["divergence"] == pytest.approx(float(divergence(student, f.double())), abs=1e-4)
 
 
 def test_alike_tokens_have_no_influence_whatever_the_teacher_says() -> None:
-    rows = [estimate(sampled([[8, 8, 8], [8, 8, 8]], 16, real)) for real in (0.0, 0.2)]
+    rows = [estimated([[8, 8, 8], [8, 8, 8]], 16, real) for real in (0.0, 0.2)]
     assert all(row["influence"] == pytest.approx(0, abs=1e-15) for row in rows)
     found = summary(rows)
     assert (found["holds_low"], found["broken"]) == (1, 0)
@@ -337,23 +345,20 @@ def test_a_reading_has_the_likeliest_tokens_and_both_measures() -> None:
 
 
 def test_positions_are_those_where_the_student_hesitates() -> None:
-    problem = Problem(id="p", question="q", answer="1", source="s")
-    response = Response((7, 8, 9), (0.0, 0.0, 0.0), truncated=False)
-    rollout = Rollout(problem, 0, 0, (1,), response, "", Verdict.RIGHT, 1.0)
     values = {
         "ids": torch.tensor([[7, 1], [8, 2], [9, 3]]),
         "student": torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.5, 0.5]]),
         "entropy": torch.tensor([0.3, 0.1, 0.05]),
         "divergence": torch.tensor([0.0, 0.25, 1.0]),
     }
-    found = hesitations([1], [rollout, rollout], [values], 0.1)
+    found = hesitations([1], [rollout(), rollout()], [values], 0.1)
     assert [(place.row, place.position) for place in found] == [(1, 0), (1, 1)]
     assert (found[1].ids_with(0), found[1].ids_with(1)) == ((7, 8), (7, 2))
     assert found[1].divergence == 0.25
-    assert hesitations([1], [rollout, rollout], [{}], 0.1) == []
+    assert hesitations([1], [rollout(), rollout()], [{}], 0.1) == []
 
 
 def test_policy_positions_are_drawn_on_the_right() -> None:
-    row = estimate(sampled([[2, 1, 0], [2, 0, 0]], 4))
+    row = estimated([[2, 1, 0], [2, 0, 0]], 4)
     figure = draw([row], "a title")
     assert [axes.get_title() for axes in figure.axes][1] == "a title"

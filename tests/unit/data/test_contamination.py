@@ -4,9 +4,9 @@ from random import Random
 import pytest
 
 from rlrt.batch import Problem
+from rlrt.data.benchmarks import read_problem_file
 from rlrt.data.contamination import Overlap, overlaps
 from rlrt.data.rows import read_file
-from rlrt.data.sources import load_problems
 
 FILLER = [
     "Compute the area of a square whose diagonal is as long as the side of another square.",
@@ -120,8 +120,10 @@ def test_the_index_loses_no_pair() -> None:
 
 def real_overlaps(data: Path) -> tuple[list[Overlap], dict[str, str]]:
     names = ("aime24", "aime25", "aime26", "hmmt_feb_2026", "amc23", "math500")
-    evaluated = [p for name in names for p in load_problems(data / f"{name}.jsonl").problems]
-    train = load_problems(data / "dapo_math_17k.jsonl").problems
+    evaluated = [
+        p for name in names for p in read_problem_file(data / f"{name}.jsonl", "path").problems
+    ]
+    train = read_problem_file(data / "dapo_math_17k.jsonl", "path").problems
     marks = {
         str(row.columns["id"]): str(row.columns["overlap"])
         for row in read_file(data / "dapo_math_17k.jsonl")

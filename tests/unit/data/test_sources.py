@@ -6,8 +6,9 @@ import datasets
 import pytest
 
 from rlrt.batch import Problem
+from rlrt.data.benchmarks import read_problem_file
 from rlrt.data.problems import optional_fields
-from rlrt.data.sources import HubProblems, JsonlProblems, load_problems
+from rlrt.data.sources import HubProblems, JsonlProblems
 
 BENCHMARKS = {
     "aime24": 30,
@@ -36,7 +37,7 @@ def numbered(count: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_shared_file_loads_whole(shared: Path, name: str) -> None:
     path = shared / "data" / f"{name}.jsonl"
-    found = load_problems(path, bad_rows="refuse")
+    found = read_problem_file(path, "path")
     assert found.dropped == {}
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     assert len(found.problems) == len(rows) == BENCHMARKS[name]

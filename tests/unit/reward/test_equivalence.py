@@ -86,7 +86,7 @@ def test_exact_match_is_textual() -> None:
 
 def test_a_worker_imports_no_torch() -> None:
     code = (
-        "import sys, rlrt.reward.worker as w; w.is_equivalent('1', '2');"
+        "import sys, rlrt.reward.workers as w; w.is_equivalent('1', '2');"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

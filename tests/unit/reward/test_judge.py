@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-import rlrt.reward.pool
+import rlrt.reward.workers
 from rlrt.batch import Response, Verdict
 from rlrt.errors import RunStoppedError
 from rlrt.reward.judge import Judge
-from rlrt.reward.pool import Pool, Task
 from rlrt.reward.verifier import Verifier
+from rlrt.reward.workers import Pool, Task
 
 ANSWERS = ["1/2", "1/2", "3", "1/2"]
 TEXTS = [r"\boxed{0.5}", r"\boxed{0.7}", r"\boxed{3}", r"so it is \boxed{0.5}"]
@@ -105,7 +105,7 @@ def test_tasks_that_no_worker_has_begun_are_given_up() -> None:
 def test_a_worker_that_cannot_start_is_told_in_the_callers_thread(
     judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rlrt.reward.pool.sys, "executable", "/bin/false")
+    monkeypatch.setattr(rlrt.reward.workers.sys, "executable", "/bin/false")
 
     def ask() -> None:
         with judge.judging(["1/2"]) as judging:

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from rlrt.batch import Verdict
-from rlrt.reward import worker
-from rlrt.reward.pool import Reply
+from rlrt.reward import workers
 from rlrt.reward.verifier import Grading, Verifier
+from rlrt.reward.workers import Reply
 
 TOWER = r"\boxed{9^{9^{9^{9}}}}"
 HALF = r"\boxed{\frac{7}{14}}"  # needs a worker to equal 1/2
@@ -55,7 +55,7 @@ def worker_ids(parent: int) -> list[int]:
             fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
         except (OSError, ValueError):
             continue  # ended meanwhile
-        if int(fields["PPid"]) == parent and b"rlrt.reward.worker" in command:
+        if int(fields["PPid"]) == parent and b"rlrt.reward.workers" in command:
             found.append(int(fields["Pid"]))
     return found
 
@@ -203,9 +203,9 @@ def test_an_error_of_the_comparison_is_undecided_and_told(monkeypatch: pytest.Mo
             self.said += text
             return len(text)
 
-    monkeypatch.setattr(worker, "is_equivalent", broken)
+    monkeypatch.setattr(workers, "is_equivalent", broken)
     channel = Channel('["1", "2", false]\n')
-    worker._serve(channel, 5.0)
+    workers._serve(channel, 5.0)
     said = channel.said.splitlines()
     assert said == ["ready", "failed"]
 

@@ -19,7 +19,7 @@ function svg(tag, attributes, parent, text) {
   if (parent) parent.append(made);
   return made;
 }
-function told(value) {
+function formatNumber(value) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return value;
   const size = Math.abs(value);
@@ -119,16 +119,16 @@ function draw(figure) {
     "aria-label": `${chart.title} over rollout steps: ${names || "no run shown"}. Arrow keys read values.` });
   for (const y of chart.log ? logTicks(low, high) : niceTicks(low, high, 5)) {
     svg("line", { class: "grid", x1: left, x2: W - right, y1: py(y), y2: py(y) }, root);
-    const text = chart.log ? `1e${y}`.replace("-", "−") : told(Math.abs(y) < (high - low) * 1e-9 ? 0 : y);
+    const text = chart.log ? `1e${y}`.replace("-", "−") : formatNumber(Math.abs(y) < (high - low) * 1e-9 ? 0 : y);
     svg("text", { x: left - 7, y: py(y) + 4, "text-anchor": "end" }, root, text);
   }
   for (const x of niceTicks(x0, x1, Math.max(3, W / 55)))
-    if (Number.isInteger(x)) svg("text", { x: px(x), y: H - 6, "text-anchor": "middle" }, root, told(x));
+    if (Number.isInteger(x)) svg("text", { x: px(x), y: H - 6, "text-anchor": "middle" }, root, formatNumber(x));
   svg("line", { class: "axis", x1: left, x2: W - right, y1: H - bottom, y2: H - bottom }, root);
   for (const limit of curves.length ? chart.limits : []) {
     const y = py(height(limit));
     svg("line", { class: "limit", x1: left, x2: W - right, y1: y, y2: y }, root);
-    svg("text", { class: "limit-text", x: W - right, y: y + 14, "text-anchor": "end" }, root, `limit ${told(limit)}`);
+    svg("text", { class: "limit-text", x: W - right, y: y + 14, "text-anchor": "end" }, root, `limit ${formatNumber(limit)}`);
   }
   const calm = curves.map((curve, i) => (chart.smooth ? smoothed({ ...curve, y: ys[i] }, smoothing) : null));
   curves.forEach((curve, i) => calm[i] && // all of them below the smooth ones
@@ -162,9 +162,9 @@ function readable(root, chart, curves, { px, py, height, W, H, top, bottom }) {
       const value = where[i].get(step);
       if (height(value) !== null)
         svg("circle", { class: `dot c${data.runs[curve.run].color}`, cx: px(step), cy: py(height(value)), r: 4 }, cross);
-      rows.push([data.runs[curve.run].name, told(value), curve.run]);
+      rows.push([data.runs[curve.run].name, formatNumber(value), curve.run]);
     });
-    showTip(rows, `${chart.title} · step ${told(step)}`, x, y);
+    showTip(rows, `${chart.title} · step ${formatNumber(step)}`, x, y);
   }
   function leave() { cross.setAttribute("visibility", "hidden"); hideTip(); }
   root.addEventListener("pointermove", (event) => {
@@ -252,13 +252,13 @@ function shade(mode) {
       token.style.setProperty("--a", scale ? (0.6 * Math.min(1, Math.abs(away) / scale)).toFixed(3) : 0);
     }
   }
-  document.querySelector(".scale .low").textContent = `≤ ${told(neutral - scale)}`;
-  document.querySelector(".scale .high").textContent = `≥ ${told(neutral + scale)}`;
+  document.querySelector(".scale .low").textContent = `≤ ${formatNumber(neutral - scale)}`;
+  document.querySelector(".scale .high").textContent = `≥ ${formatNumber(neutral + scale)}`;
   for (const button of document.querySelectorAll(".modes button"))
     button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
 }
 function probability(logprob) {
-  return number(logprob) === null ? "not read" : `${told(Math.exp(logprob))} (log ${told(logprob)})`;
+  return number(logprob) === null ? "not read" : `${formatNumber(Math.exp(logprob))} (log ${formatNumber(logprob)})`;
 }
 function readToken(box, token) {
   const sample = data.samples[box.dataset.sample], { tokens } = sample, i = Number(token.dataset.i);
@@ -266,12 +266,12 @@ function readToken(box, token) {
   const rows = [
     ["P student", probability(tokens.student_logprobs?.[i])],
     ["P teacher", probability(tokens.teacher_logprobs?.[i])],
-    ["teacher − student", told(MODES.teacher[1](sample, i))],
-    ["entropy of the student", told(tokens.student_entropy?.[i])],
-    ["credit", told(tokens.credit?.[i])],
-    ["credit ÷ advantage", told(MODES.weight[1](sample, i))],
+    ["teacher − student", formatNumber(MODES.teacher[1](sample, i))],
+    ["entropy of the student", formatNumber(tokens.student_entropy?.[i])],
+    ["credit", formatNumber(tokens.credit?.[i])],
+    ["credit ÷ advantage", formatNumber(MODES.weight[1](sample, i))],
   ];
-  if (tokens.distillation) rows.push(["distillation weight", told(tokens.distillation[i])]);
+  if (tokens.distillation) rows.push(["distillation weight", formatNumber(tokens.distillation[i])]);
   for (const other of document.querySelectorAll(".t.on")) other.classList.remove("on");
   token.classList.add("on");
   const at = token.getBoundingClientRect();

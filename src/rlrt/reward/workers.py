@@ -1,7 +1,18 @@
-"""The parent's side of the worker processes: started when needed, ended and replaced on a limit."""
+"""Processes that compare answers, from both ends: the parent's pool, and ``main``, which a worker runs.
+
+The parent starts ``python -m rlrt.reward.workers FD TIMEOUT_S MEMORY_BYTES``, writes one JSON line
+``[answer, gold, free_text]`` after another to the socket FD, and reads one outcome each: "right",
+"wrong", "undecided" (a limit was hit) or "failed" (the comparison raised an error). A worker imports no
+torch. The kernel ends it when an answer outlasts its time, even inside C code that no Python handler
+interrupts; it ends by itself when the socket closes, so a parent that dies in any way leaves none behind.
+The pool is our own: those of libraries give no single task a limit of memory, and their processes begin
+as forks of the parent or import its main module, torch and all.
+"""
 
 import json
+import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -11,11 +22,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from rlrt.errors import RunStoppedError
-from rlrt.reward.worker import READY
+from rlrt.reward.equivalence import is_equivalent
 
+READY = "ready"
 START_S = 120.0  # imports from a cold disk are slow
 STARTS = 3  # attempts
 GRACE_S = 2.0  # a worker ends at its own limit; the parent's is for one that was stopped
@@ -30,11 +42,7 @@ class Task(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A worker's outcome, and the seconds that it took (starting a process is not counted).
-
-    The outcome is "right", "wrong", "undecided" (a limit was hit) or "failed" (the comparison raised
-    an error).
-    """
+    """A worker's outcome, and the seconds that it took (starting a process is not counted)."""
 
     outcome: str
     seconds: float
@@ -48,7 +56,7 @@ class Process:
         # A fresh interpreter and not multiprocessing: fork would copy the parent's threads; spawn
         # and forkserver would import the parent's main module, torch and all, in every worker.
         # -P: no file of the working directory stands in for a library.
-        module = [sys.executable, "-P", "-m", "rlrt.reward.worker"]
+        module = [sys.executable, "-P", "-m", "rlrt.reward.workers"]
         with theirs:
             self._process = subprocess.Popen(
                 [*module, str(theirs.fileno()), str(timeout_s), str(memory_bytes)],
@@ -72,8 +80,7 @@ class Process:
     def ask(self, task: Task) -> str | None:
         """The worker's outcome; None where the process ended; "undecided" where it is stuck."""
         try:
-            self._channel.write(json.dumps(task) + "\n")  # ASCII: any character is escaped
-            self._channel.flush()
+            _send(self._channel, json.dumps(task))  # ASCII: any character is escaped
         except TimeoutError:
             return "undecided"
         except OSError:
@@ -104,8 +111,7 @@ class Worker:
     """One process at a time, started at the first question and replaced whenever it ends."""
 
     def __init__(self, timeout_s: float, memory_bytes: int) -> None:
-        self._timeout_s = timeout_s
-        self._memory_bytes = memory_bytes
+        self._limits = timeout_s, memory_bytes
         self._process: Process | None = None
 
     def ask(self, task: Task) -> Reply:
@@ -122,16 +128,16 @@ class Worker:
         if self._process is not None and not self._process.is_running:
             self.close()
         if self._process is None:
-            self._process = self._started()
+            self._process = self._start()
         began = time.perf_counter()
         outcome = self._process.ask(task)
         return outcome, time.perf_counter() - began
 
-    def _started(self) -> Process:
+    def _start(self) -> Process:
         for _ in range(STARTS - 1):  # one may be killed from outside while it starts
             with suppress(RunStoppedError):
-                return Process(self._timeout_s, self._memory_bytes)
-        return Process(self._timeout_s, self._memory_bytes)
+                return Process(*self._limits)
+        return Process(*self._limits)
 
     def close(self, grace_s: float = 0.0) -> int | None:
         """End the process; its exit status, None where there was none."""
@@ -174,3 +180,48 @@ class Pool:
         """End all processes; a later task starts new ones."""
         for worker in self._workers:
             worker.close()
+
+
+def main() -> None:
+    """In the worker: warm up, take on the limits, and answer until the parent closes the socket."""
+    descriptor, timeout_s, memory_bytes = sys.argv[1:]
+    logging.disable(logging.CRITICAL)  # math-verify warns that it has no time limit of its own
+    is_equivalent("1", "2")  # imports the libraries and builds their tables
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # libraries print; a hundred thousand answers would bury the terminal
+        os.dup2(nowhere, stream)
+    _take_on_limits(int(memory_bytes))
+    with socket.socket(fileno=int(descriptor)) as end:
+        _serve(end.makefile("rw", encoding="ascii", newline="\n"), float(timeout_s))
+
+
+def _serve(channel: TextIO, timeout_s: float) -> None:
+    _send(channel, READY)
+    for line in channel:
+        answer, gold, free_text = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, timeout_s)
+        try:
+            outcome = "right" if is_equivalent(answer, gold, free_text) else "wrong"
+        except (MemoryError, RecursionError):
+            outcome = "undecided"
+        except Exception:  # a fault of the library, which says nothing of the answer; it is counted
+            outcome = "failed"
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(channel, outcome)
+
+
+def _send(channel: TextIO, line: str) -> None:
+    channel.write(line + "\n")
+    channel.flush()
+
+
+def _take_on_limits(memory_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the time limit: the kernel ends the process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # a mask is inherited
+
+
+if __name__ == "__main__":
+    main()
