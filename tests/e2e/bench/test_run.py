@@ -1,6 +1,5 @@
 """Every part of the benchmark runs at toy size; what it measures there is not looked at."""
 
-import importlib
 import importlib.util
 import json
 import subprocess
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 from tests.paths import ROOT
-from tests.processes import run_entry
 
 TRL = pytest.mark.skipif(
     importlib.util.find_spec("trl") is None, reason="TRL is not installed (the extra bench)"
@@ -25,23 +23,17 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def measured_here(folder: Path, part: str) -> dict[str, Any]:
-    """What the process of a part, started by what ``run.py`` starts it with, leaves."""
-    result = folder / f"{part}.json"
-    run_entry(folder / f"{part}.log", "bench/run.py", part, "--quick", "--inside", str(result))
-    return json.loads(result.read_text())  # type: ignore[no-any-return]
-
-
-def rows_of(folder: Path, *parts: str, **before: Any) -> dict[str, list[dict[str, Any]]]:
-    """Of each part; ``before`` are results that stand there already."""
+def rows_of(folder: Path, *words: str) -> dict[str, list[dict[str, Any]]]:
+    """Of each part, which all run one after the other: that they start takes longest."""
+    parts = [word for word in words if not word.startswith("--")]
     file, other = folder / "results.json", {"environment": {}, "quick": True, "rows": []}
-    file.write_text(json.dumps({"other": other, **before}), encoding="utf-8")
-    done = run(folder, *parts)
+    file.write_text(json.dumps({"other": other}), encoding="utf-8")
+    done = run(folder, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads(file.read_text(encoding="utf-8"))
     assert results["other"] == other, "what stood there is kept"
-    assert results.keys() == {"other", *before, *parts}
-    for part in (*before, *parts):
+    assert results.keys() == {"other", *parts}
+    for part in parts:
         result = results[part]
         assert result["environment"]["cores"] >= 1
         assert result["environment"]["versions"]["torch"]
@@ -50,26 +42,20 @@ def rows_of(folder: Path, *parts: str, **before: Any) -> dict[str, list[dict[str
     assert (folder / "results.svg").stat().st_size > 1000
     assert (folder / "results.png").stat().st_size > 1000
     assert done.stdout.count("┏") >= len(parts), "a table of each"
-    return {part: results[part]["rows"] for part in (*before, *parts)}
+    return {part: results[part]["rows"] for part in parts}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_parts_run_and_have_the_gradient_of_the_naive_computation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(ROOT / "bench")
-    modules = {"context": "context_cost", "scaling": "scaling"}
-    if importlib.util.find_spec("vllm"):
-        modules["sync"] = "sync"
-    before = {part: measured_here(tmp_path, part) for part in modules}
-    for part, module in modules.items():
-        assert importlib.import_module(module).table(before[part]["rows"]).row_count
-    rows = rows_of(tmp_path, "memory", "host", **before)["memory"]
+def test_parts_run_and_have_the_gradient_of_the_naive_computation(tmp_path: Path) -> None:
+    engine = ["sync"] if importlib.util.find_spec("vllm") else []
+    rows = rows_of(tmp_path, "memory", "context", "scaling", "host", *engine)["memory"]
     apart = {row["what"]: row["gradient_apart"] for row in rows if "gradient_apart" in row}
     assert apart.keys() == {"update", "distillation"}
     assert max(apart.values()) < SAME_GRADIENT
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @TRL
 def test_parts_beside_trl_run_and_have_its_gradients(tmp_path: Path) -> None:
