@@ -33,7 +33,7 @@ from rlrt.config.command_line import print_once, quiet_libraries, report_errors,
 from rlrt.config.loaded_run import RunEngine, held_out_problems, load_run, running_engine
 from rlrt.config.stored_policies import StoredPolicy, find_policy, policies_by_step
 from rlrt.errors import UserError
-from rlrt.model.policy import score_divergence
+from rlrt.model.policy import score_both_views
 from rlrt.seeds import derive_seed
 
 
@@ -116,7 +116,7 @@ def judge_checkpoint(
     readable = [
         (kind, rollout, prompt) for kind, rollout, prompt in turnable_cases if prompt is not None
     ]
-    divergence_BT = score_divergence(
+    views = score_both_views(
         served.policy,
         served.policy,
         [rollout.prompt_ids for _, rollout, _ in readable],
@@ -127,7 +127,7 @@ def judge_checkpoint(
     )
     cases = [
         Case(kind, rollout, values_T[: len(rollout.response.ids)])
-        for (kind, rollout, _), values_T in zip(readable, divergence_BT, strict=True)
+        for (kind, rollout, _), values_T in zip(readable, views.divergence_BT, strict=True)
     ]
     seeds = partial(seed_of, served.seed, step)
     arms = [arm for case in cases for arm in injections(case, sentence, seeds("place", case))]

@@ -174,9 +174,9 @@ class ScoredBatch(Outcomes):
         super().__post_init__()
         shape = self.response_mask_BT.shape
         for name, values in vars(self).items():
-            wanted = shape if name.endswith("_BT") else shape[:1]
+            expected = shape if name.endswith("_BT") else shape[:1]
             actual = (len(values),) if name == "responses" else values.shape
-            assert actual == wanted, f"{name} is {tuple(actual)}, the mask is {tuple(shape)}"
+            assert actual == expected, f"{name} is {tuple(actual)}, the mask is {tuple(shape)}"
 
 
 @dataclass(frozen=True)

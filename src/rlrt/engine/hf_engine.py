@@ -69,10 +69,6 @@ def _exact_logits(head: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Ten
     return product(hidden.flatten(0, -2), head.weight.T).unflatten(0, hidden.shape[:-1])
 
 
-def _same(first: Tensor | None, second: Tensor | None) -> bool:
-    return first is not None and second is not None and torch.equal(first, second)
-
-
 class HFEngine:
     """Generates with the live policy. ``batch_size`` responses are drawn at a time."""
 
@@ -106,9 +102,9 @@ class HFEngine:
         """Nothing to do: it samples with the trainer's own tensors."""
 
     def differing(self, weights: Iterable[tuple[str, Tensor]]) -> list[str]:
-        own = dict(engine_weights(self.policy, self.dtype))
-        sent = dict(weights)
-        return [name for name in own | sent if not _same(own.get(name), sent.get(name))]
+        own, sent = dict(engine_weights(self.policy, self.dtype)), dict(weights)
+        shared = own.keys() & sent.keys()
+        return [n for n in own | sent if n not in shared or not torch.equal(own[n], sent[n])]
 
     def sample(
         self,
@@ -138,10 +134,11 @@ class HFEngine:
             input_ids[row, longest - len(prompt) :] = torch.from_numpy(as_array(prompt))
             mask[row, longest - len(prompt) :] = 1
         sampler = _SeededSampler(seeds, sampling)
-        training, own = self.policy.training, self.policy.generation_config
+        causal_lm, training = self.policy.causal_lm, self.policy.training
+        model_settings = causal_lm.generation_config
         # generate() fills what its argument leaves open from the model's own settings, and a
         # repetition penalty or a minimum length there would change the distribution
-        self.policy.generation_config = GenerationConfig()
+        causal_lm.generation_config = GenerationConfig()
         self.policy.eval()  # dropout off; gradient checkpointing would switch the cache off
         exact = self.policy.get_output_embeddings().register_forward_hook(_exact_logits)
         with torch.no_grad():
@@ -161,7 +158,7 @@ class HFEngine:
         if isinstance(self.policy, FSDPModule):
             self.policy.reshard()  # what stays gathered would miss the next update
         self.policy.train(training)
-        self.policy.generation_config = own
+        causal_lm.generation_config = model_settings
         logprobs_BT = torch.stack(sampler.logprobs, dim=1)
         rows = zip(output[:, longest:].cpu().numpy(), logprobs_BT.numpy(), strict=True)
         return [self._response(ids, logprobs) for ids, logprobs in rows]

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -261,8 +262,8 @@ class VLLMEngine:
         sampling: Sampling,
         on_finished: OnFinished | None = None,
     ) -> list[Response]:
-        parts = self.engine_ranks.all_gather_object([*zip(prompts, seeds, strict=True)])
-        before = sum(len(part) for part in parts[: self.engine_ranks.place])
+        by_rank = self.engine_ranks.all_gather_object([*zip(prompts, seeds, strict=True)])
+        before = sum(len(requests) for requests in by_rank[: self.engine_ranks.place])
         own: dict[int, Response] = {}
 
         def finished(index: int, response: Response) -> None:
@@ -274,7 +275,7 @@ class VLLMEngine:
 
         with within_memory(self.share, "sampled"):
             self._wake("kv_cache")  # as late as that: casts of the weights have had its room
-            self._generate([request for part in parts for request in part], sampling, finished)
+            self._generate([*chain.from_iterable(by_rank)], sampling, finished)
         return [own[index] for index in range(len(prompts))]
 
     def _generate(

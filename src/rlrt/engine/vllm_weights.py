@@ -19,9 +19,9 @@ def differing(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> list[s
     copy are compared too: a copy is made at once, so one of older weights differs in all of them.
     """
     wrong, missing = [], _names(model)
-    for name, whole in weights:
+    for name, full in weights:
         missing.pop(name, None)
-        if not _holds(model, name, whole):
+        if not _serves(model, name, full):
             wrong.append(name)
     return wrong + list(missing) + _stale_copies(model)
 
@@ -40,20 +40,20 @@ def _names(model: nn.Module) -> dict[str, None]:
     return names
 
 
-def _holds(model: nn.Module, name: str, whole: Tensor) -> bool:
-    held, first_row, rank = _place(model, name)
-    part = whole.narrow(0, first_row, min(len(held), len(whole) - first_row))
-    if part.dim() > 1 and part.shape[1] != held.shape[1]:  # columns divided over ranks
-        part = part.narrow(1, rank * held.shape[1], held.shape[1])
-    if part.shape != held.shape:
+def _serves(model: nn.Module, name: str, full: Tensor) -> bool:
+    served, first_row, rank = _place(model, name)
+    sent = full.narrow(0, first_row, min(len(served), len(full) - first_row))
+    if sent.dim() > 1 and sent.shape[1] != served.shape[1]:  # columns divided over ranks
+        sent = sent.narrow(1, rank * served.shape[1], served.shape[1])
+    if sent.shape != served.shape:
         return False
-    bits = _BITS[held.element_size()]
-    return torch.equal(held.view(bits), part.to(held.dtype).view(bits))
+    bits = _BITS[served.element_size()]  # equal bits: a NaN is equal to itself, and -0 is not 0
+    return torch.equal(served.view(bits), sent.to(served.dtype).view(bits))
 
 
 def _place(model: nn.Module, name: str) -> tuple[Tensor, int, int]:
-    """Where this rank holds the tensor of a Hugging Face name, from which row of the whole on, and
-    the rank among those that divide it. Says again what vLLM's forward passes read, not its loaders.
+    """What this rank serves of the tensor of a Hugging Face name, from which of its rows on, and the
+    rank among those that divide it. Says again what vLLM's forward passes read, not its loaders.
     """
     path, _, leaf = name.rpartition(".")
     parent, _, last = path.rpartition(".")
@@ -67,14 +67,14 @@ def _place(model: nn.Module, name: str) -> tuple[Tensor, int, int]:
         sizes = [size // module.tp_size for size in module.output_sizes]
         if at > 0:  # several ranks hold the same keys and values where there are fewer heads
             rank //= getattr(module, "num_kv_head_replicas", 1)
-        held = module.get_parameter(leaf).narrow(0, sum(sizes[:at]), sizes[at])
-        return held, rank * sizes[at], module.tp_rank
+        served = module.get_parameter(leaf).narrow(0, sum(sizes[:at]), sizes[at])
+        return served, rank * sizes[at], module.tp_rank
     module = model.get_submodule(path)
-    held, rank = module.get_parameter(leaf), int(getattr(module, "tp_rank", 0))
+    served, rank = module.get_parameter(leaf), int(getattr(module, "tp_rank", 0))
     if hasattr(module, "shard_indices"):  # of the vocabulary
         start = module.shard_indices.org_vocab_start_index
-        return held.narrow(0, 0, module.shard_indices.org_vocab_end_index - start), start, rank
-    return held, 0, rank
+        return served.narrow(0, 0, module.shard_indices.org_vocab_end_index - start), start, rank
+    return served, 0, rank
 
 
 def _stale_copies(model: nn.Module) -> list[str]:

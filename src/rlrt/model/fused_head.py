@@ -251,12 +251,12 @@ def over_vocabulary(
     a chunk alone, so memory does not grow with N × V. No gradient.
     """
     hidden, heads = (first[0], second[0]), (first[1], second[1])
-    parts = []
+    chunks = []
     with torch.no_grad():
         for ids_n, *hidden_n in _chunks(len(heads[0]), ids_N, *hidden):
             first_nV, second_nV = _chunk_logits(hidden_n, heads, temperature)
-            parts.append(read(first_nV, second_nV, ids_n))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            chunks.append(read(first_nV, second_nV, ids_n))
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def _logprobs_at(logits_nV: Tensor, ids_n: Tensor) -> Tensor:
@@ -322,8 +322,7 @@ class _InChunks(torch.autograd.Function):
             return product(slopes_nV, head_VH) if needs_hidden else None
 
         chunks = _chunks(len(head_VH), grad_N, ids_N, *hidden_N)
-        parts = [add_to_sum(*chunk) for chunk in chunks]
-        hidden_grads = [part_nH for part_nH in parts if part_nH is not None]
+        hidden_grads = [grad for chunk in chunks if (grad := add_to_sum(*chunk)) is not None]
         grad_NH = torch.cat(hidden_grads).to(views[0].dtype) if hidden_grads else None
         grad_VH = None if sum_VH is None or existing_VH is not None else sum_VH.to(head_VH.dtype)
         return None, None, None, None, grad_NH, grad_VH, *(None for _ in views[2:])

@@ -38,20 +38,20 @@ def policy_folder(
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        wanted = [*PATTERNS, WEIGHTS] if weights else list(PATTERNS)
+        patterns = [*PATTERNS, WEIGHTS] if weights else list(PATTERNS)
         commit = find_commit(
             path, "model", revision, f"{setting.rpartition('.')[0] or setting}.revision"
         )
         try:
-            folder = Path(snapshot_download(path, revision=commit, allow_patterns=wanted))
+            folder = Path(snapshot_download(path, revision=commit, allow_patterns=patterns))
         except Exception as error:  # of the network, whichever client the hub's library uses
             raise ValueError(
                 f"{setting} is {path}: neither a model folder, nor in the local Hugging Face cache, "
                 f"nor to be fetched from the hub ({type(error).__name__})"
             ) from error
-    for needed in ["config.json", WEIGHTS] if weights else ["config.json"]:
-        if not any(folder.glob(needed)):
-            raise ValueError(f"{setting} is {path}: it holds no {needed}")
+    for pattern in ["config.json", WEIGHTS] if weights else ["config.json"]:
+        if not any(folder.glob(pattern)):
+            raise ValueError(f"{setting} is {path}: it holds no {pattern}")
     return str(folder)
 
 

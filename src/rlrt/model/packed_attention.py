@@ -131,8 +131,8 @@ def _attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **options
         )
-    if asked := [name for name in REFUSED if options.get(name) is not None]:
-        raise ValueError(f"model.path: attention with {', '.join(asked)} cannot be packed")
+    if refused := [name for name in REFUSED if options.get(name) is not None]:
+        raise ValueError(f"model.path: attention with {', '.join(refused)} cannot be packed")
     assert dropout == 0.0, dropout
     assert query.shape[::2] == (1, packing.packed.tokens), query.shape
     packing.readers += 1

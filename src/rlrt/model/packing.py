@@ -21,9 +21,10 @@ from rlrt.batch import Ids, as_array
 
 def joined(sequences: Sequence[Ids]) -> Tensor:
     """The ids of all sequences one after the other, long, on the CPU."""
-    parts = [as_array(ids) for ids in sequences]
-    flat = np.concatenate(parts, dtype=np.int64) if parts else np.empty(0, np.int64)
-    return torch.from_numpy(flat)
+    arrays = [as_array(ids) for ids in sequences] or [
+        np.empty(0, np.int32)
+    ]  # it takes no empty list
+    return torch.from_numpy(np.concatenate(arrays, dtype=np.int64))
 
 
 def rows_by_prompt(prompts: Sequence[Ids]) -> list[list[int]]:
@@ -104,16 +105,16 @@ def pack(prompts: Sequence[Ids], responses: Sequence[Ids]) -> Packed:
     ids_L, starts, sequences = _laid_out(prompts, responses)
     prompt_sizes = torch.tensor([len(prompt) for prompt in prompts])
     lengths = torch.tensor([len(response) for response in responses])
-    parts = torch.tensor(starts)  # of each row: its prompt, its response
+    starts_B2 = torch.tensor(starts)  # of each row: its prompt, its response
     sizes = torch.stack([prompt_sizes, (lengths - 1).clamp(min=0)], dim=1)
-    sequence_U = _ranges(parts[sequences], sizes[sequences])
+    sequence_U = _ranges(starts_B2[sequences], sizes[sequences])
     total_S = sizes[sequences].sum(1)
     kept_L = _first_places(sequence_U, len(ids_L))
     return Packed(
         input_ids_L=ids_L,
         position_ids_L=_ranges(torch.zeros_like(total_S), total_S)[kept_L],
         predicting_N=_ranges(
-            parts + torch.stack([prompt_sizes - 1, torch.zeros_like(prompt_sizes)], dim=1),
+            starts_B2 + torch.stack([prompt_sizes - 1, torch.zeros_like(prompt_sizes)], dim=1),
             torch.stack([lengths.clamp(max=1), sizes[:, 1]], dim=1),
         ),
         sequence_U=sequence_U,

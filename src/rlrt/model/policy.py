@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from rlrt import distributed
 from rlrt.batch import Ids
@@ -84,14 +84,6 @@ class Policy(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the parameters as they are kept; sharded ones may be gathered in another."""
         return self.causal_lm.dtype
-
-    @property
-    def generation_config(self) -> GenerationConfig:
-        return self.causal_lm.generation_config
-
-    @generation_config.setter
-    def generation_config(self, settings: GenerationConfig) -> None:
-        self.causal_lm.generation_config = settings
 
     def get_output_embeddings(self) -> Any:
         """The output head, a layer whose ``weight`` is ``[V, H]``."""
@@ -180,9 +172,9 @@ def passes(
 ) -> list[list[int]]:
     """These rows in passes of at most ``token_budget`` tokens, as many on every rank; collective."""
     chosen = [prompts[row] for row in rows], [responses[row] for row in rows]
-    parts = [[rows[index] for index in part] for part in split_packs(*chosen, token_budget)]
+    own = [[rows[index] for index in indices] for indices in split_packs(*chosen, token_budget)]
     # layers are gathered together: a rank with fewer passes than another would leave it waiting
-    return parts + [[] for _ in range(distributed.largest(len(parts)) - len(parts))]
+    return own + [[] for _ in range(distributed.largest(len(own)) - len(own))]
 
 
 def with_tokens(responses: Sequence[Ids]) -> list[int]:
@@ -201,13 +193,13 @@ def score_responses(
 
     In nats, at ``temperature`` > 0. An empty response costs nothing. Collective with a sharded policy.
     """
-    logprobs_BT, entropy_BT = empty_scores(policy, responses), empty_scores(policy, responses)
+    logprobs_BT, entropy_BT = _empty_scores(policy, responses), _empty_scores(policy, responses)
     with torch.no_grad():
         for rows in passes(prompts, responses, with_tokens(responses), token_budget):
             packed = packed_rows(prompts, responses, rows)
             values = policy(packed, joined([responses[row] for row in rows]), temperature)
-            fill(logprobs_BT, rows, responses, values.logprobs_n)
-            fill(entropy_BT, rows, responses, values.entropy_n)
+            _fill(logprobs_BT, rows, responses, values.logprobs_n)
+            _fill(entropy_BT, rows, responses, values.entropy_n)
     return logprobs_BT, entropy_BT
 
 
@@ -235,7 +227,7 @@ def score_both_views(
 
     As in ``score_responses``. Collective with sharded policies.
     """
-    both = BothViews(*(empty_scores(student, responses) for _ in BothViews._fields))
+    both = BothViews(*(_empty_scores(student, responses) for _ in BothViews._fields))
     with torch.no_grad():
         for rows in passes(teacher_prompts, responses, with_tokens(responses), token_budget):
             ids_N = joined([responses[row] for row in rows])
@@ -247,7 +239,7 @@ def score_both_views(
             first = student(packed, ids_N, temperature, other=other)
             values = (first.logprobs_n, first.entropy_n, second.logprobs_n, second.entropy_n)
             for filled_BT, values_N in zip(both, (*values, first.read["kl"]), strict=True):
-                fill(filled_BT, rows, responses, values_N)
+                _fill(filled_BT, rows, responses, values_N)
     return both
 
 
@@ -286,25 +278,6 @@ def compare(
     return compared
 
 
-def score_divergence(
-    student: Policy,
-    teacher: Policy,
-    student_prompts: Sequence[Ids],
-    teacher_prompts: Sequence[Ids],
-    responses: Sequence[Ids],
-    temperature: float,
-    token_budget: int,
-) -> Tensor:
-    """The divergence of ``score_both_views`` alone, ``[B, T]`` on the CPU."""
-    views = (student, teacher, student_prompts, teacher_prompts, responses)
-    compared = compare(*views, temperature, token_budget, _kl)
-    divergence_BT = empty_scores(student, responses)
-    for row, values in enumerate(compared):
-        if values:
-            fill(divergence_BT, [row], responses, values["kl"])
-    return divergence_BT
-
-
 def response_states(
     policy: Policy,
     prompts: Sequence[Ids],
@@ -315,29 +288,31 @@ def response_states(
 
     In passes of its own; collective.
     """
-    parts: list[Tensor] = [torch.empty(0)] * len(responses)
+    hidden_states: list[Tensor] = [torch.empty(0)] * len(responses)
     with torch.no_grad():
         for rows in passes(prompts, responses, range(len(responses)), token_budget):
             packed = packed_rows(prompts, responses, rows)
             hidden_NH = policy(packed).hidden_NH
             sizes = [len(responses[row]) for row in rows]
-            for row, part_TH in zip(rows, hidden_NH.split(sizes), strict=True):
-                parts[row] = part_TH
-    return torch.cat(parts) if parts else torch.empty(0, policy.config.hidden_size)
+            for row, hidden_TH in zip(rows, hidden_NH.split(sizes), strict=True):
+                hidden_states[row] = hidden_TH
+    if not responses:
+        return torch.empty(0, policy.config.hidden_size)
+    return torch.cat(hidden_states)
 
 
 def _kl(student_nV: Tensor, teacher_nV: Tensor, ids_n: Tensor) -> dict[str, Tensor]:
     return {"kl": kl(student_nV, teacher_nV)}
 
 
-def empty_scores(policy: Policy, responses: Sequence[Ids]) -> Tensor:
+def _empty_scores(policy: Policy, responses: Sequence[Ids]) -> Tensor:
     """Zeros ``[B, T]`` on the CPU, in float64 for a policy of float64 and in float32 for all others."""
     longest = max((len(response) for response in responses), default=0)
     dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
     return torch.zeros(len(responses), longest, dtype=dtype)
 
 
-def fill(
+def _fill(
     values_BT: Tensor, rows: Sequence[int], responses: Sequence[Ids], values_N: Tensor
 ) -> None:
     """Put flat values of the responses of some rows, row by row, where they belong."""

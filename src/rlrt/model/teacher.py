@@ -1,7 +1,6 @@
 """Which weights score the teacher view."""
 
 import copy
-from abc import ABC, abstractmethod
 from typing import Annotated
 
 import torch
@@ -15,8 +14,10 @@ from rlrt.model.sharding import is_hollow
 from rlrt.validation import validated
 
 
-class Teacher(ABC):
+class Teacher:
     """Where the weights of the teacher view come from, and how they follow the policy.
+
+    This one is a copy of the policy as the run began with it, which no optimizer and no gradient reaches.
 
     ``is_policy``: the policy itself scores both views. ``changes``: the weights depend on the steps
     that the run has made, so a checkpoint holds them. ``path``: a model other than the policy's.
@@ -28,11 +29,11 @@ class Teacher(ABC):
     revision: str | None = None  # of it on the hub
     commit: str | None = None
 
-    @abstractmethod
     def start(self, policy: PreTrainedModel) -> PreTrainedModel:
         """The teacher's model at the start of a run, from the policy's initial weights; hollow where the
         policy is.
         """
+        return _without_gradient(copy.deepcopy(policy))
 
     def source(self, policy: PreTrainedModel | None) -> PreTrainedModel | None:
         """What a hollow teacher gets its values from, where ``policy`` is that of a hollow policy."""
@@ -55,9 +56,6 @@ class Live(Teacher):
 class Frozen(Teacher):
     """The policy as the run began with it: SDPO and SRPO in the study, and OPSD."""
 
-    def start(self, policy: PreTrainedModel) -> PreTrainedModel:
-        return _still(copy.deepcopy(policy))
-
 
 class Copied(Teacher):
     """A copy of the policy, made anew every ``every_n_steps`` rollout steps."""
@@ -67,9 +65,6 @@ class Copied(Teacher):
     @validated("teacher")
     def __init__(self, every_n_steps: PositiveInt) -> None:
         self.every_n_steps = every_n_steps
-
-    def start(self, policy: PreTrainedModel) -> PreTrainedModel:
-        return _still(copy.deepcopy(policy))
 
     def follow(self, weights: nn.Module, policy: nn.Module, steps: int) -> None:
         if steps % self.every_n_steps == 0:
@@ -87,9 +82,6 @@ class EMA(Teacher):
     @validated("teacher")
     def __init__(self, rate: Annotated[float, Field(ge=0, le=1)]) -> None:
         self.rate = rate
-
-    def start(self, policy: PreTrainedModel) -> PreTrainedModel:
-        return _still(copy.deepcopy(policy))
 
     def follow(self, weights: nn.Module, policy: nn.Module, steps: int) -> None:
         _blend(weights, policy, self.rate)
@@ -109,8 +101,8 @@ class Separate(Teacher):
 
     def start(self, policy: PreTrainedModel) -> PreTrainedModel:
         if is_hollow(policy):
-            return _still(hollow_policy(self._folder, setting="teacher.path"))
-        return _still(load_policy(self._folder, policy.dtype, setting="teacher.path"))
+            return _without_gradient(hollow_policy(self._folder, setting="teacher.path"))
+        return _without_gradient(load_policy(self._folder, policy.dtype, setting="teacher.path"))
 
     def source(self, policy: PreTrainedModel | None) -> PreTrainedModel | None:
         if policy is None:
@@ -123,8 +115,7 @@ class Separate(Teacher):
         return policy_folder(self.path, setting="teacher.path", revision=at)
 
 
-def _still(weights: PreTrainedModel) -> PreTrainedModel:
-    """Weights that no optimizer and no gradient reaches."""
+def _without_gradient(weights: PreTrainedModel) -> PreTrainedModel:
     return weights.requires_grad_(False).eval()
 
 

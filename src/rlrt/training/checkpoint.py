@@ -23,7 +23,15 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 
 from rlrt import distributed
 from rlrt.errors import RunStoppedError, UserError
-from rlrt.files import interrupts_wait, put_in_place, recover, remove, sync, write_atomically
+from rlrt.files import (
+    interrupts_wait,
+    put_in_place,
+    recover,
+    remove,
+    sync,
+    write_atomically,
+    write_text,
+)
 from rlrt.training.metrics import StepTable
 from rlrt.validation import validated
 
@@ -54,7 +62,7 @@ def is_whole(path: Path) -> bool:
             return archive.testzip() is None
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError):
         return False
-    except (ValueError, TypeError, AttributeError):  # a manifest that is none
+    except (ValueError, TypeError, AttributeError):  # the manifest's content is not one
         return False
 
 
@@ -75,11 +83,7 @@ def sums(files: Iterable[Path]) -> Sums:
 
 def write_manifest(folder: Path, written: Mapping[str, list[int]]) -> None:
     """Seal a folder of shards: from now on it counts as whole, once it has its name."""
-
-    def write(partial: Path) -> None:
-        partial.write_text(json.dumps(dict(sorted(written.items())), indent=1))
-
-    write_atomically(folder / MANIFEST, write)
+    write_text(folder / MANIFEST, json.dumps(dict(sorted(written.items())), indent=1))
 
 
 def link(target: Path, name: Path) -> None:
@@ -296,15 +300,12 @@ def find_checkpoint(resume: Path, verify: bool = True) -> Path | None:
     """
     if not resume.exists():
         raise UserError(f"resume is {resume}, and no such run folder or checkpoint exists")
-    whole_run = run_folder(resume) == resume
-    folder = resume / "checkpoints" if whole_run else resume.parent
+    is_run = run_folder(resume) == resume
+    folder = resume / "checkpoints" if is_run else resume.parent
     saved = sorted(folder.glob(PATTERN), reverse=True)
-    if whole_run:
-        if not saved:
-            return None
-        chosen = saved[0]
-    else:
-        chosen = resume
+    if is_run and not saved:
+        return None
+    chosen = saved[0] if is_run else resume
     if not verify or is_whole(chosen):
         return chosen
     # last.ckpt and best.ckpt are links

@@ -57,14 +57,14 @@ def export(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         for file, names in files.filename_to_tensors.items():
-            held = {}
+            file_tensors = {}
             for name in names:
                 tensor = distributed.full_tensor(tensors[name].to(dtype))  # cast before it travels
                 if writes:
-                    held[name] = tensor.cpu().contiguous()
+                    file_tensors[name] = tensor.cpu().contiguous()
                 del tensor
             if writes:
-                save_file(held, partial / file, metadata={"format": "pt"})
+                save_file(file_tensors, partial / file, metadata={"format": "pt"})
         if not writes:
             return
         if files.is_sharded:
@@ -178,5 +178,5 @@ def exports_by_step(run: Path) -> dict[int, Path]:
 
 def _folders(run: Path) -> Iterator[Path]:
     """Every export that is there, the final one last."""
-    every = [*sorted((run / BY_STEP).glob("step-*")), run / FINAL]
-    return (path for path in every if (path / "config.json").is_file())
+    folders = [*sorted((run / BY_STEP).glob("step-*")), run / FINAL]
+    return (path for path in folders if (path / "config.json").is_file())

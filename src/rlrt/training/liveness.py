@@ -5,14 +5,11 @@ rank may wait hours for another one's sampling. So every rank keeps a connection
 nothing is sent while all is well: the kernel of a dead process closes its end. There is no heartbeat
 that a long generation could miss; a host that is gone is noticed by TCP's own keepalive.
 
-This is ours, since each launcher does a part of it alone. torchrun ends the processes of a machine when
-one of them has ended, Lightning's own launcher those that it has started, srun and mpirun as they are
-set. None of them says in one sentence which rank stopped the run, why, and how to go on, and none ends
-a rank that is blocked while another one still unwinds its error. Nothing else of the project knows
-this module: the run puts the callback around its fit.
+No launcher does all of it: torchrun ends the processes of a machine when one of them has ended, Lightning's
+own launcher those that it has started. None says in one sentence which rank stopped the run, why, and how
+to go on, and none ends a rank that is blocked while another one still unwinds its error.
 """
 
-import hashlib
 import json
 import os
 import secrets
@@ -42,9 +39,9 @@ INTERRUPTED, INTERRUPTED_STATUS = "interrupted", 130
 
 
 class News(NamedTuple):
-    """What one rank tells another: the word, the rank that it is about, and why that one stops."""
+    """What one rank tells another about a rank, and why that one stops."""
 
-    word: str
+    word: str  # BYE, STOPS or DIED
     rank: int
     reason: str = ""
 
@@ -93,17 +90,15 @@ class RankWatch(L.Callback):
 
     def require_same_settings(self) -> None:
         """UserError that names the first setting in which a rank differs from rank 0; collective."""
-        text = json.dumps(sorted(self._settings.items())).encode()
-        if len(set(distributed.all_gather_object(hashlib.sha256(text).hexdigest()))) == 1:
-            return
         first, *others = distributed.all_gather_object(self._settings)
-        rank, other = next((n, o) for n, o in enumerate(others, 1) if o != first)
-        names = sorted(first.keys() | other.keys())
-        name = next(name for name in names if first.get(name) != other.get(name))
-        raise UserError(
-            f"{name} is {first.get(name, 'not set')} on rank 0 and {other.get(name, 'not set')} on "
-            f"rank {rank}: start all ranks with the same settings"
-        )
+        for rank, other in enumerate(others, 1):
+            for name in sorted(first.keys() | other.keys()):
+                if first.get(name) != other.get(name):
+                    raise UserError(
+                        f"{name} is {first.get(name, 'not set')} on rank 0 and "
+                        f"{other.get(name, 'not set')} on rank {rank}: start all ranks with the same "
+                        "settings"
+                    )
 
     def on_exception(
         self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
@@ -149,17 +144,14 @@ class RankWatch(L.Callback):
             if news.word == BYE:
                 peer.left.set()
                 return
+            if news.word == DIED:
+                self._died.set()
             self._tell(news, but=peer)
             if news.rank == peer.rank:
                 peer.left.set()
             if news.word == STOPS:
                 time.sleep(GRACE_S)
             self._end(news)
-        news = News(DIED, peer.rank)
-        self._died.set()
-        self._tell(news, but=peer)
-        self._end(news)
-        peer.left.set()
 
     def _tell(self, news: News, but: "Peer | None" = None) -> None:
         for peer in self._peers:
@@ -171,18 +163,19 @@ class RankWatch(L.Callback):
         if self._leaves:
             return
         interrupted = news.reason == INTERRUPTED
-        # one sentence in all where they share a screen: rank 0 tells its own error itself
+        # one sentence in all where they share a screen: rank 0 says its own error itself
         if self._rank == 0 or (news.rank == 0 and news.word == DIED):
             fate = "has died" if news.word == DIED else f"has stopped ({news.reason})"
             what = f"rank {news.rank} of {self._size} {fate}; the others stop"
-            on = f"go on with resume={self.folder} hydra.run.dir={self.folder}"
+            cure = f"go on with resume={self.folder} hydra.run.dir={self.folder}"
             with suppress(OSError):  # and not through sys.stderr, whose lock a thread may hold
-                os.write(2, f"error: {INTERRUPTED if interrupted else what}; {on}\n".encode())
+                os.write(2, f"error: {INTERRUPTED if interrupted else what}; {cure}\n".encode())
         os._exit(INTERRUPTED_STATUS if interrupted else STATUS)
 
     def _forget(self) -> None:
+        """Close a child's descriptors alone; the connections live on in their parent."""
         for peer in self._peers:
-            peer.forget()
+            os.close(peer.socket.detach())
 
 
 class Peer:
@@ -191,7 +184,7 @@ class Peer:
     def __init__(self, connection: socket.socket, rank: int) -> None:
         self.rank = rank
         self.left = threading.Event()  # or has told why it leaves
-        self._socket = connection
+        self.socket = connection
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEPALIVE.items():
             if hasattr(socket, name):  # not on every system
@@ -199,28 +192,22 @@ class Peer:
         connection.settimeout(None)
 
     def news(self) -> Iterator[News]:
-        """What it says, until it says nothing more."""
+        """What it says, and last that it has died: the kernel closes a dead process's connection."""
         with suppress(OSError):
-            while line := _read_line(self._socket):
+            while line := _read_line(self.socket):
                 yield News(*json.loads(line))
+        yield News(DIED, self.rank)
 
     def tell(self, news: News) -> None:
         with suppress(OSError):  # it has left
-            self._socket.sendall(json.dumps(news).encode() + b"\n")
-
-    def forget(self) -> None:
-        """Close this process's descriptor alone; the connection lives on in its parent."""
-        os.close(self._socket.detach())
+            self.socket.sendall(json.dumps(news).encode() + b"\n")
 
 
 def _accepted() -> list[Peer]:
     """Rank 0's connections, one from every other rank; what else knocks at the port is sent away."""
-    secret, family = secrets.token_hex(16), socket.AF_INET
-    if socket.has_dualstack_ipv6():
-        family = socket.AF_INET6
-    with socket.create_server(
-        ("", 0), family=family, dualstack_ipv6=family == socket.AF_INET6
-    ) as server:
+    secret, dual = secrets.token_hex(16), socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    with socket.create_server(("", 0), family=family, dualstack_ipv6=dual) as server:
         host = os.environ.get("MASTER_ADDR") or socket.gethostname()
         distributed.all_gather_object((host, server.getsockname()[1], secret))
         until = time.monotonic() + CONNECT_S

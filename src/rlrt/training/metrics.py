@@ -14,7 +14,7 @@ from rlrt.batch import SUCCESS_REWARD, Credit, Rollout, ScoredBatch, Verdict
 from rlrt.credit.assigner import group_advantages, has_signal
 from rlrt.distributed import all_reduce_sum, largest
 from rlrt.errors import is_rank_zero
-from rlrt.files import write_atomically
+from rlrt.files import write_csv
 from rlrt.training.sampler import Sampled
 
 Sums = dict[str, tuple[float, float]]  # of a rank: the sum of the values to average, their number
@@ -186,15 +186,7 @@ class StepTable:
         if not self.rows:
             self.path.unlink(missing_ok=True)
             return
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
-
-        def write(partial: Path) -> None:
-            with partial.open("w", newline="") as file:
-                writer = csv.DictWriter(file, columns, restval="")
-                writer.writeheader()
-                writer.writerows(self.rows)
-
-        write_atomically(self.path, write)
+        write_csv(self.rows, self.path)
 
 
 class MetricsCSV(Logger):

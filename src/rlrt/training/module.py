@@ -34,7 +34,7 @@ from rlrt.training.updates import Reading, Update, first_reading, micro_batch
 
 GIB = 2**30
 # What PyTorch says of a GPU, and of the host: of that no more than the bytes it asked for.
-_ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+) ?(\w+)")
+_REQUESTED = re.compile(r"[Tt]ried to allocate ([\d.]+) ?(\w+)")
 _FREE = re.compile(r"of which ([\d.]+ \w+) is free")
 _HOST_FULL = "can't allocate memory"
 
@@ -62,17 +62,17 @@ def within_memory(doing: str, cures: Sequence[str]) -> Iterator[None]:
 
 def _figures(message: str) -> str:
     """What was asked and what was free, where the error says it."""
-    asked, free = _ASKED.search(message), _FREE.search(message)
-    parts = []
-    if asked is not None:
-        number, unit = asked.groups()
+    requested, free = _REQUESTED.search(message), _FREE.search(message)
+    figures = []
+    if requested is not None:
+        number, unit = requested.groups()
         amount = f"{float(number) / GIB:.2f} GiB" if unit == "bytes" else f"{number} {unit}"
-        parts.append(f"{amount} asked for")
+        figures.append(f"{amount} asked for")
     if free is not None:
-        parts.append(f"{free[1]} free")
+        figures.append(f"{free[1]} free")
     elif torch.cuda.is_available():
-        parts.append(f"{torch.cuda.mem_get_info()[0] / GIB:.2f} GiB free")
-    return f" ({', '.join(parts)})" if parts else ""
+        figures.append(f"{torch.cuda.mem_get_info()[0] / GIB:.2f} GiB free")
+    return f" ({', '.join(figures)})" if figures else ""
 
 
 class NonFiniteError(RunStoppedError):
@@ -216,7 +216,7 @@ class PolicyModule(L.LightningModule):
             # one message for all sums, in float64: divided once, by what all ranks have together
             counts = torch.tensor([len(active), len(update.responses)], dtype=torch.float64)
             own = torch.cat([sums.cpu(), counts])
-            *summed, kept, rollouts = distributed.all_reduce_sum(own).tolist()
+            *summed, computed, rollouts = distributed.all_reduce_sum(own).tolist()
             totals = dict(zip(SUMS, summed, strict=True))
             norm = self._clipped_norm(totals["surrogate"] + totals["distillation"], readings)
             optimizer: Any = self.optimizers()
@@ -226,7 +226,7 @@ class PolicyModule(L.LightningModule):
             **self.objective.metrics(totals),
             "update/grad_norm": norm,
             "update/learning_rate": scheduler.get_last_lr()[0],
-            "update/skipped_rollouts": 1 - kept / rollouts,
+            "update/skipped_rollouts": 1 - computed / rollouts,
         }
         return {"metrics": metrics, "readings": readings}
 

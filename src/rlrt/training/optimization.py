@@ -3,7 +3,6 @@
 import mmap
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -42,16 +41,16 @@ class HostAdamW(AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        due = [
+        with_grad = [
             (parameter, group)
             for group in self.param_groups
             for parameter in group["params"]
             if parameter.grad is not None
         ]
-        if due:
-            largest = max(_own(parameter).numel() for parameter, _ in due)
-            pipe = _Pipe(_own(due[0][0]).device, min(self._chunk, largest))
-            for parameter, group in due:
+        if with_grad:
+            largest = max(_own(parameter).numel() for parameter, _ in with_grad)
+            pipe = _Pipe(_own(with_grad[0][0]).device, min(self._chunk, largest))
+            for parameter, group in with_grad:
                 self._update(parameter, group, pipe)
             pipe.drain()
         return loss
@@ -170,7 +169,7 @@ class _Pipe:
 
     def _arrive(self, slot: int, on_device: list[Tensor], on_host: list[Tensor]) -> None:
         arriving = None if self._streams is None else self._streams[0]
-        with nullcontext() if arriving is None else torch.cuda.stream(arriving):
+        with torch.cuda.stream(arriving):  # of None: no stream of its own
             if arriving is not None and (emptied := self._left[slot]) is not None:
                 arriving.wait_event(emptied)
             for to, tensor in zip(on_device, on_host, strict=True):
@@ -182,11 +181,11 @@ class _Pipe:
         leaving = None if self._streams is None else self._streams[1]
         if leaving is not None:
             leaving.wait_event(torch.cuda.current_stream(self._device).record_event())
-        with nullcontext() if leaving is None else torch.cuda.stream(leaving):
+        with torch.cuda.stream(leaving):
             for tensor, value in zip(on_host, on_device, strict=True):
                 tensor.copy_(value, non_blocking=True)
-            if leaving is not None:
-                self._left[slot] = leaving.record_event()
+        if leaving is not None:
+            self._left[slot] = leaving.record_event()
 
     def drain(self) -> None:
         """Wait until all is back on the host; the device's memory may then be given up."""

@@ -118,20 +118,19 @@ class RolloutCallback(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: PolicyModule) -> None:  # type: ignore[override]
         step, data = trainer.current_epoch, trainer.datamodule  # type: ignore[attr-defined]
-        asked, per_update = data.problems_of_step(step), self.settings.problems_per_update
-        problems = [
-            (group, asked[group]) for group in distributed.groups_of_rank(len(asked), per_update)
-        ]
+        problems, per_update = data.problems_of_step(step), self.settings.problems_per_update
+        own = distributed.groups_of_rank(len(problems), per_update)
+        groups = [(group, problems[group]) for group in own]
         self.row, self.step, self.outcomes, self.update_works = {}, None, [], []
-        saved = trainer.checkpoint_callback
-        if isinstance(saved, Checkpoints) and saved.seconds is not None:
-            self.row["time/checkpoint_s"] = saved.seconds  # of the step before
+        checkpoints = trainer.checkpoint_callback
+        if isinstance(checkpoints, Checkpoints) and checkpoints.seconds is not None:
+            self.row["time/checkpoint_s"] = checkpoints.seconds  # of the step before
         self._step_began = time.perf_counter()
         forget_peak_memory(module.device)
-        self.sync(module, step, [problem for _, problem in problems])
+        self.sync(module, step, [problem for _, problem in groups])
         if self.evaluator.due(step):
             self.evaluate(module, data, step)
-        sampled = self.sampler(problems, step, data.spare_problems(step), self._clock)
+        sampled = self.sampler(groups, step, data.spare_problems(step), self._clock)
         self.engine.sleep()
         module.take_work()  # the probe's is no part of the step's scoring
         with self._clock("wait"):  # for the rank that samples longest
@@ -175,13 +174,13 @@ class RolloutCallback(L.Callback):
         self.row["rollout/tokens_per_s"] = tokens / self.row["time/rollout_s"]
         works = {"score": [step.scoring], "update": self.update_works}
         stages = {
-            stage: sum(parts, Work(seconds=self.row[f"time/{stage}_s"]))
-            for stage, parts in works.items()
+            stage: sum(each, Work(seconds=self.row[f"time/{stage}_s"]))
+            for stage, each in works.items()
         }
         peak = peak_flops(module.device, self.engine_spec.dtype)
         self.row |= performance(stages, peak) | peak_memory(module.device)
-        for stage, parts in works.items():
-            self.row[f"{stage}/idle_share"] = idle_share([work.tokens for work in parts])
+        for stage, each in works.items():
+            self.row[f"{stage}/idle_share"] = idle_share([work.tokens for work in each])
         for logger in trainer.loggers:
             logger.log_metrics(self.row, step=trainer.current_epoch)
 

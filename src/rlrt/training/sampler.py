@@ -1,5 +1,6 @@
 """The rollouts of a step: sampled, judged, where asked for sampled again, and spread over the ranks."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Cost(NamedTuple):
 
     group: int
     credited: int
-    every: int
+    total: int
 
 
 def balanced(
@@ -50,10 +51,10 @@ def balanced(
     own_costs = costs_of(rollouts, assigner.credited(outcomes, every_B, step))
     costs = [cost for part in distributed.all_gather_object(own_costs) for cost in part]
     owner_of = owners(costs, problems_per_update, distributed.get_world_size())
-    parts: list[list[Rollout]] = [[] for _ in range(distributed.get_world_size())]
+    for_rank: list[list[Rollout]] = [[] for _ in range(distributed.get_world_size())]
     for rollout in rollouts:
-        parts[owner_of[rollout.group]].append(rollout)
-    own = [rollout for part in distributed.all_to_all_object(parts) for rollout in part]
+        for_rank[owner_of[rollout.group]].append(rollout)
+    own = [rollout for part in distributed.all_to_all_object(for_rank) for rollout in part]
     return sorted(own, key=lambda rollout: (rollout.group, rollout.sample))
 
 
@@ -62,11 +63,11 @@ def costs_of(rollouts: Sequence[Rollout], credited_B: Tensor) -> list[Cost]:
     rows = zip(rollouts, credited_B.tolist(), strict=True)
     costs = []
     for group, members in groupby(rows, key=lambda row: row[0].group):
-        kept = [(rollout.prompt_ids, len(rollout.response.ids), used) for rollout, used in members]
-        prompt = len(kept[0][0])
-        credited = sum(length for _, length, used in kept if used)
-        every = prompt + sum(length for _, length, _ in kept)
-        costs.append(Cost(group, credited + prompt if credited else 0, every))
+        group_rows = list(members)
+        prompt = len(group_rows[0][0].prompt_ids)
+        credited = sum(len(rollout.response.ids) for rollout, used in group_rows if used)
+        total = prompt + sum(len(rollout.response.ids) for rollout, _ in group_rows)
+        costs.append(Cost(group, credited + prompt if credited else 0, total))
     return costs
 
 
@@ -75,16 +76,16 @@ def owners(costs: Sequence[Cost], problems_per_update: int, count: int) -> dict[
 
     Counted are the tokens of its update that are read with credit, then all tokens of the step.
     """
-    credited: dict[tuple[int, int], int] = {}  # by update and rank
-    every = [0] * count
+    credited: Counter[tuple[int, int]] = Counter()  # by update and rank
+    totals = [0] * count
     owner_of: dict[int, int] = {}
-    largest_first = sorted(costs, key=lambda cost: (-cost.credited, -cost.every, cost.group))
+    largest_first = sorted(costs, key=lambda cost: (-cost.credited, -cost.total, cost.group))
     for cost in largest_first:
         update = cost.group // problems_per_update
-        rank = min(range(count), key=lambda one: (credited.get((update, one), 0), every[one], one))
-        credited[update, rank] = credited.get((update, rank), 0) + cost.credited
-        every[rank] += cost.every
-        owner_of[cost.group] = rank
+        owner = min(range(count), key=lambda rank: (credited[update, rank], totals[rank], rank))
+        credited[update, owner] += cost.credited
+        totals[owner] += cost.total
+        owner_of[cost.group] = owner
     return owner_of
 
 
@@ -188,9 +189,9 @@ class Sampler:
                 )
             with clock("reward"):  # what is still undecided when the last response has ended
                 judged = judging.judged()
-        self._verifier_errors += sum(seen.failed for seen in judged)
+        self._verifier_errors += sum(verdict.failed for verdict in judged)
         rollouts_of: dict[int, list[Rollout]] = {group: [] for group, _ in groups}
-        for (group, problem, sample, prompt_ids), response, seen in zip(
+        for (group, problem, sample, prompt_ids), response, judgment in zip(
             rows, responses, judged, strict=True
         ):
             rollout = Rollout(
@@ -199,9 +200,9 @@ class Sampler:
                 sample=sample,
                 prompt_ids=prompt_ids,
                 response=response,
-                text=seen.text,
-                verdict=seen.verdict,
-                reward=self._reward(seen, self._seed("flip", step, turn, group, sample)),
+                text=judgment.text,
+                verdict=judgment.verdict,
+                reward=self._reward(judgment, self._seed("flip", step, turn, group, sample)),
                 penalty=self._penalty(response),
             )
             rollouts_of[group].append(rollout)
@@ -213,9 +214,13 @@ class Sampler:
         word = f"{purpose} again {turn}" if turn else purpose
         return derive_seed(self.settings.seed, word, step, group, sample)
 
-    def _reward(self, seen: JudgedResponse, seed: int) -> float:
+    def _reward(self, judged: JudgedResponse, seed: int) -> float:
         flips = derive_uniform(seed) < self.judge.verifier.flip_probability
-        return 1 - seen.reward if flips and seen.verdict is not Verdict.UNDECIDED else seen.reward
+        return (
+            1 - judged.reward
+            if flips and judged.verdict is not Verdict.UNDECIDED
+            else judged.reward
+        )
 
     def _penalty(self, response: Response) -> float:
         buffer = self.settings.overlong_buffer

@@ -1,9 +1,9 @@
 """From judged rollouts to the scored batch: both views, each only where it is read."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from rlrt.context.context import Demonstration
 from rlrt.credit.assigner import CreditAssigner
 from rlrt.data.prompts import Prompts, TeacherRendering
 from rlrt.model.policy import BothViews
-from rlrt.training.updates import Reading, in_later_updates
+from rlrt.training.updates import Reading
 
 
 class Views(Protocol):
@@ -49,7 +49,7 @@ def rows_to_score(
     The student view is read where the credit reads it, and where an update after the first gives
     credit. In the first update the policy still is the student, so its own log-probs serve.
     """
-    later_B = in_later_updates(outcomes.group_B, problems_per_update)
+    later_B = outcomes.group_B // problems_per_update > 0
     credited_B = assigner.credited(outcomes, has_context_B, step)
     student_B = assigner.reads_student(outcomes, has_context_B, step) | (credited_B & later_B)
     return student_B, assigner.reads_teacher(outcomes, step) & has_context_B
@@ -161,27 +161,21 @@ def _read_views(
     Where the divergence is read, one reading of both views gives it and the rest. Every rank makes
     the same calls, whatever rows it has, since sharded layers are gathered by all ranks together.
     """
+    prompts = [rollout.prompt_ids for rollout in rollouts]
+    responses = [rollout.response.ids for rollout in rollouts]
 
-    def inputs(chosen_B: Tensor) -> tuple[list[int], list[Ids], list[Ids], list[Ids]]:
+    def read(chosen_B: Tensor, score: Callable[..., Sequence[Tensor]], *given: Any) -> list[Tensor]:
         rows = chosen_B.nonzero().flatten().tolist()
-        return (
-            rows,
-            [rollouts[row].prompt_ids for row in rows],
-            [teacher_prompts[row] or () for row in rows],
-            [rollouts[row].response.ids for row in rows],
-        )
+        values = score(*([each[row] for row in rows] for each in (*given, responses)))
+        return [_placed(values_bT, rows, mask_BT) for values_bT in values]
 
     if not divergence:
-        rows, prompts, _, responses = inputs(student_B)
-        student = [_placed(part, rows, mask_BT) for part in views.score(prompts, responses)]
-        rows, _, prompts, responses = inputs(teacher_B)
-        taught = [_placed(part, rows, mask_BT) for part in views.score_teacher(prompts, responses)]
+        student = read(student_B, views.score, prompts)
+        teacher = read(teacher_B, views.score_teacher, teacher_prompts)
         nothing_BT = torch.zeros(()).expand(mask_BT.shape)  # takes no memory
-        return BothViews(*[*student, *taught, nothing_BT])
-    rows, prompts, _, responses = inputs(student_B & ~teacher_B)
-    student_only = [_placed(part, rows, mask_BT) for part in views.score(prompts, responses)]
-    rows, *both_inputs = inputs(teacher_B)
-    both = [_placed(part, rows, mask_BT) for part in views.score_both_views(*both_inputs)]
+        return BothViews(*[*student, *teacher, nothing_BT])
+    student_only = read(student_B & ~teacher_B, views.score, prompts)
+    both = read(teacher_B, views.score_both_views, prompts, teacher_prompts)
     student = [
         one_BT + two_BT * student_B[:, None]
         for one_BT, two_BT in zip(student_only, both[:2], strict=True)
@@ -202,13 +196,8 @@ def completed(batch: ScoredBatch, readings: Sequence[Reading]) -> ScoredBatch:
     logprobs_BT, entropy_BT = batch.student_logprobs_BT.clone(), batch.student_entropy_BT.clone()
     for reading in readings:
         sizes = batch.response_mask_BT[reading.rows].sum(1).tolist()
-        parts = zip(
-            reading.rows,
-            reading.logprobs_N.split(sizes),
-            reading.entropy_N.split(sizes),
-            strict=True,
-        )
-        for row, logprobs_t, entropy_t in parts:
+        logprobs, entropies = reading.logprobs_N.split(sizes), reading.entropy_N.split(sizes)
+        for row, logprobs_t, entropy_t in zip(reading.rows, logprobs, entropies, strict=True):
             mask_T = batch.response_mask_BT[row]
             logprobs_BT[row, mask_T], entropy_BT[row, mask_T] = logprobs_t, entropy_t
         scored_B[reading.rows] = True

@@ -91,7 +91,7 @@ def split_updates(
     """
     counted_BT = batch.response_mask_BT if credit.counted_BT is None else credit.counted_BT
     distillation_BT = credit.distillation_BT
-    if distillation_BT is None:
+    if distillation_BT is None:  # zeros that take no memory
         distillation_BT = credit.advantages_BT.new_zeros(()).expand_as(credit.advantages_BT)
     mask_BT = token_mask([rollout.response.ids for rollout in rollouts])
     return [
@@ -134,11 +134,6 @@ def without_rows(batch: ScoredBatch, credit: Credit, rows_B: Tensor) -> Credit:
         distillation_BT=None if distillation_BT is None else distillation_BT * kept_B1,
         counted_BT=counted_BT & kept_B1,
     )
-
-
-def in_later_updates(group_B: Tensor, problems_per_update: int) -> Tensor:
-    """``[B]`` bool: rollouts that an update reads when the weights are no longer the step's first."""
-    return group_B // problems_per_update > 0
 
 
 def _rows_of_updates(group_B: Tensor, problems_per_update: int) -> list[slice]:

@@ -39,19 +39,19 @@ class LiveView(L.Callback):
         self.console = console
         self.steps: deque[tuple[int, dict[str, float]]] = deque(maxlen=SHOWN_STEPS)
         self.live: Live | None = None
-        self.evaluations_told = 0
+        self.evaluations_printed = 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.began, self.first_step = time.monotonic(), trainer.current_epoch
-        self.evaluations_told = len(self.rollouts.evaluations.rows)
+        self.evaluations_printed = len(self.rollouts.evaluations.rows)
         if self.console.is_terminal:
             self.live = Live(console=self.console, auto_refresh=False)
             self.live.start()
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        for row in self.rollouts.evaluations.rows[self.evaluations_told :]:
+        for row in self.rollouts.evaluations.rows[self.evaluations_printed :]:
             self.console.print(evaluation_line(row), highlight=False, soft_wrap=True)
-        self.evaluations_told = len(self.rollouts.evaluations.rows)
+        self.evaluations_printed = len(self.rollouts.evaluations.rows)
         self._refresh(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

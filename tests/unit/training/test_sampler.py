@@ -88,7 +88,7 @@ def test_costs_by_hand() -> None:
     members = [rollout for rollout in rollouts if rollout.group == first.group]
     prompt = len(rollouts[0].prompt_ids)
     assert first.credited == prompt + len(rollouts[0].response.ids)
-    assert first.every == prompt + sum(len(rollout.response.ids) for rollout in members)
+    assert first.total == prompt + sum(len(rollout.response.ids) for rollout in members)
     assert all(cost.credited == 0 for cost in others)
     assert {cost.group for cost in others} | {first.group} == {r.group for r in rollouts}
 
