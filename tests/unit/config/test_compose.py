@@ -180,6 +180,7 @@ def test_a_stored_configuration_may_name_a_constructor_where_it_once_was(tmp_pat
         "evaluation: {_target_: rlrt.evaluation.evaluator.Evaluator}\n"
         "trainer: {strategy: {_target_: rlrt.config.schema.Model}}\n"
         "credit: {_target_: Mine}\n"
+        "context: {_target_: [a.b]}\n"
         "seed: 0\n"
     )
     stored, current = load_yaml(path), compose([])
@@ -188,3 +189,4 @@ def test_a_stored_configuration_may_name_a_constructor_where_it_once_was(tmp_pat
     assert stored.trainer.strategy["_target_"] == current.model["_target_"]
     assert stored.training.temperature == 1.0
     assert stored.credit["_target_"] == "Mine"
+    assert stored.context["_target_"] == ["a.b"]
