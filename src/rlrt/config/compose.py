@@ -123,9 +123,10 @@ def _rename_moved(node: DictConfig) -> None:
     for key, value in node.items():
         if isinstance(value, DictConfig):
             _rename_moved(value)
-        elif key == "_target_":
-            module, _, name = str(value).rpartition(".")
-            node[key] = f"{MOVED.get(module, module)}.{name}" if module else value
+        elif key == "_target_" and isinstance(value, str):  # in a damaged file it may be anything
+            module, _, name = value.rpartition(".")
+            if module in MOVED:
+                node[key] = f"{MOVED[module]}.{name}"
 
 
 def load_settings(path: Path) -> dict[str, Any]:

@@ -182,6 +182,7 @@ def test_a_stored_configuration_may_name_a_constructor_where_it_once_was(tmp_pat
         "loss: {_target_: rlrt.loss.surrogate.ClippedSurrogate}\n"
         "aggregation: {_target_: rlrt.loss.aggregation.Aggregation}\n"
         "credit: {_target_: Mine}\n"
+        "context: {_target_: [a.b]}\n"
         "seed: 0\n"
     )
     stored, current = load_yaml(path), compose([])
@@ -190,3 +191,4 @@ def test_a_stored_configuration_may_name_a_constructor_where_it_once_was(tmp_pat
     assert stored.trainer.strategy["_target_"] == current.model["_target_"]
     assert stored.training.temperature == 1.0
     assert stored.credit["_target_"] == "Mine"
+    assert stored.context["_target_"] == ["a.b"]
