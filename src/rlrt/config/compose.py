@@ -42,6 +42,7 @@ MOVED = {
     "rlrt.loss.cispo": "rlrt.loss.policy_loss",
     "rlrt.loss.gspo": "rlrt.loss.policy_loss",
     "rlrt.loss.surrogate": "rlrt.loss.policy_loss",
+    "rlrt.training.strategy": "rlrt.training.module",
 }
 
 

@@ -20,9 +20,8 @@ from rlrt.loss.objective import Aggregation, Objective
 from rlrt.loss.policy_loss import ClippedSurrogate
 from rlrt.model.load import hollow_policy, load_policy
 from rlrt.model.teacher import Frozen, Live
-from rlrt.training.module import UpdateOutcome
+from rlrt.training.module import FullySharded, UpdateOutcome
 from rlrt.training.optimization import Optimization
-from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Update
 
 GROUPS, SAMPLES, LONGEST = 6, 2, 23
