@@ -27,7 +27,7 @@ from rlrt.loss.policy_loss import ClippedSurrogate
 from rlrt.model.load import load_tokenizer
 from rlrt.model.packed_attention import use_packed_attention
 from rlrt.model.teacher import Live
-from rlrt.training.module import PolicyModule
+from rlrt.training.module import FullySharded, PolicyModule
 from rlrt.training.optimization import Optimization
 from rlrt.training.scoring import (
     TeacherPrompts,
@@ -36,7 +36,6 @@ from rlrt.training.scoring import (
     render_teacher_prompts,
     scored_batch,
 )
-from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Update, split_updates
 
 CLIP = 0.2  # of the ratio, on both sides of a comparison

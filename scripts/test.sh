@@ -19,7 +19,10 @@ check format ruff format --check .
 check lint ruff check .
 check types mypy
 echo "== so far: ${failed[*]:-no} failures"
-# Every worker's tests start engines and further processes of their own: one thread for each of them.
+# Every worker's tests start engines and further processes of their own: one thread for each of them,
+# and what one has compiled of a library is there for all: a new environment has nothing compiled, and
+# importing vLLM then takes half a minute each time.
+export PYTHONDONTWRITEBYTECODE=
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} check tests pytest -n auto --maxprocesses 4 --dist worksteal "$@"
 if ((${#failed[@]})); then
     echo "FAILED: ${failed[*]}" >&2

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,13 +65,27 @@ class Entry:
     """A script or module of the project in a process and session of its own, in
     ``subprocess.Popen``'s words.
 
-    What it imports is imported already; all else is as a user starts it. ``log`` takes what it prints.
+    What it imports is imported already; all else is as a user starts it. ``log`` takes what it prints,
+    or ``errors`` what goes to stderr. ``before`` is called in the process first. In another
+    ``project``, a copy, the package is that of the copy.
     """
 
-    def __init__(self, log: Path, script: str, *words: str, **environment: str) -> None:
-        self.log = log
+    def __init__(
+        self,
+        log: Path,
+        script: str,
+        *words: str,
+        errors: Path | None = None,
+        before: Callable[[], Any] | None = None,
+        project: Path = ROOT,
+        **environment: str,
+    ) -> None:
+        self.log, self.errors = log, errors or log
         log.touch()
-        self.process = SERVER.Process(target=_enter, args=(str(log), script, words, environment))
+        self.errors.touch()
+        streams = (str(self.log), str(self.errors))
+        arguments = (streams, before, project, script, words, environment)
+        self.process = SERVER.Process(target=_enter, args=arguments)
         self.process.start()
         assert self.process.pid is not None
         self.pid: int = self.process.pid
@@ -97,25 +112,58 @@ class Entry:
         self.process.join()
 
 
-def run_entry(log: Path, script: str, *words: str, timeout_s: float = 280) -> str:
+def run_entry(
+    log: Path,
+    script: str,
+    *words: str,
+    timeout_s: float = 280,
+    project: Path = ROOT,
+    **environment: str,
+) -> str:
     """What a command printed that must end well."""
-    status = Entry(log, script, *words).wait(timeout_s)
+    status = Entry(log, script, *words, project=project, **environment).wait(timeout_s)
     printed = log.read_text()
     assert status == 0, printed[-4000:]
     return printed
 
 
-def _enter(log: str, script: str, words: tuple[str, ...], environment: dict[str, str]) -> None:
+def run_command(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """What became of a command, in ``subprocess.run``'s words."""
+    with tempfile.TemporaryDirectory() as folder:
+        entry = Entry(Path(folder) / "out", script, *words, errors=Path(folder) / "errors")
+        status = entry.wait(120)
+        printed, errors = entry.log.read_text(), entry.errors.read_text()
+    return subprocess.CompletedProcess([script, *words], status, printed, errors)
+
+
+def _enter(
+    streams: tuple[str, str],
+    before: Callable[[], Any] | None,
+    project: Path,
+    script: str,
+    words: tuple[str, ...],
+    environment: dict[str, str],
+) -> None:
     os.setsid()
-    os.chdir(ROOT)
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored where tests run in the background
+    os.chdir(project)
     os.environ |= {"OMP_NUM_THREADS": "1", **environment}
-    out = os.open(log, os.O_WRONLY | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(out, stream)
-    sys.argv = [str(ROOT / script), *words]
+    for stream, path in enumerate(streams, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
+    sys.path[:0] = [folder for folder in environment.get("PYTHONPATH", "").split(":") if folder]
+    if project != ROOT:
+        sys.path[:0] = [str(project / "src"), str(project)]
+        for name in list(sys.modules):
+            if name.partition(".")[0] in ("rlrt", "tests"):
+                del sys.modules[name]
+    if before:
+        before()
+    sys.argv = [str(project / script), *words]
     if script.endswith(".py"):
-        sys.path.insert(0, str((ROOT / script).parent))
-        runpy.run_path(str(ROOT / script), run_name="__main__")
+        sys.path.insert(0, str((project / script).parent))
+        runpy.run_path(str(project / script), run_name="__main__")
     else:
         runpy.run_module(script, run_name="__main__")
 

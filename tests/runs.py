@@ -1,13 +1,15 @@
-"""One real run, tiny, made once for all tests that read run folders."""
+"""Runs that are made once for all tests that read them; first of all a tiny one."""
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.processes import run_entry
 
 STEPS = 3  # rollout steps, each with a checkpoint
+# All 8192 take most of the time that a short run needs to start.
+FEW_PROBLEMS = "data.train_problems=64"
 SIZES = [
     "credit=rlrt",
     "model=tiny",
@@ -27,22 +29,33 @@ SIZES = [
 ]
 
 
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run: records, checkpoints, tables and ``export/``. Not to be changed.
-
-    The workers of one test session share it: the first to come makes it, the others wait.
+def make_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
+) -> Path:
+    """A folder that the workers of one test session share: the first to come has ``make`` fill it, the
+    others wait. Not to be changed.
     """
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # of all workers; without any it is that of all sessions
-    folder = base / "tiny_run" / "rlrt_tiny"
+    folder = base / name
+    made = folder.with_suffix(".made")
     folder.parent.mkdir(exist_ok=True)
-    with (folder.parent / "lock").open("w") as lock:
+    with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "export").is_dir():  # comes last
-            _make(folder)
+        if not made.exists():
+            make(folder)
+            made.touch()
     return folder
 
 
-def _make(folder: Path) -> None:
-    run_entry(folder.with_suffix(".log"), "src/rlrt/train.py", f"hydra.run.dir={folder}", *SIZES)
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run: records, checkpoints, tables and ``export/``."""
+
+    def make(folder: Path) -> None:
+        from rlrt.config.assembly import build_run  # imports Lightning
+        from rlrt.config.compose import compose
+
+        build_run(compose(SIZES), folder, 0).fit_and_finish(None)
+
+    return make_once(tmp_path_factory, "tiny_run/rlrt_tiny", make)

@@ -13,7 +13,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.paths import ROOT
+from tests.processes import Entry
+from tests.runs import FEW_PROBLEMS
 
 from rlrt.config.assembly import build_run
 from rlrt.config.components import build_components
@@ -200,8 +204,9 @@ def test_a_preset_for_a_gpu_is_refused_without_one(model: str) -> None:
 
 def refusal(folder: Path, *settings: str) -> str:
     """What building a run says; nothing may have been written."""
+    problems = [] if "data=jsonl" in settings else [FEW_PROBLEMS]
     with pytest.raises(UserError) as caught:
-        build_run(compose([*SIZES, *settings]), folder, 0)
+        build_run(compose([*SIZES, *problems, *settings]), folder, 0)
     assert not folder.exists()
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -313,42 +318,56 @@ def test_no_held_out_problem(tmp_path: Path) -> None:
 # The entry itself
 
 
-def start(*settings: str, env: dict[str, str] | None = None, **options: Any) -> Any:
-    return subprocess.Popen(
+def run_python(*settings: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The entry in a Python of its own."""
+    return subprocess.run(
         [sys.executable, "src/rlrt/train.py", *settings],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | (env or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
         text=True,
-        **options,
+        timeout=120,
     )
 
 
-def sentence(process: Any, status: int) -> str:
+def start(logs: Path, *settings: str, before: Callable[[], Any] | None = None) -> Entry:
+    """The entry, whose output and errors go to files of ``logs``."""
+    number = len(list(logs.glob("*.out")))
+    errors = logs / f"{number}.err"
+    return Entry(
+        logs / f"{number}.out", "src/rlrt/train.py", *settings, errors=errors, before=before
+    )
+
+
+def sentence(process: Entry, status: int) -> str:
     """The one line on stderr of an entry that ends with ``status``."""
-    _, stderr = process.communicate(timeout=120)
+    ended = process.wait(120)
+    return one_sentence(ended, status, process.errors.read_text())
+
+
+def one_sentence(ended: int, status: int, stderr: str) -> str:
+    """What an entry said that had to end with ``status``."""
     assert "Traceback" not in stderr
     assert re.fullmatch(r"error: [^\n]+\n", stderr), stderr
-    assert process.returncode == status, stderr
+    assert ended == status, stderr
     return stderr.removeprefix("error: ").strip()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["credit=rlrtt", "credit.mixing=abc"])
 def test_the_entry_says_one_sentence_and_leaves_nothing(tmp_path: Path, setting: str) -> None:
     folder = tmp_path / "run"
-    assert re.match(REFUSED[setting], sentence(start(f"hydra.run.dir={folder}", setting), 2))
+    process = start(tmp_path, f"hydra.run.dir={folder}", setting)
+    assert re.match(REFUSED[setting], sentence(process, 2))
     assert not folder.exists()
 
 
-@pytest.mark.slow
 def test_a_sweep_says_one_sentence(tmp_path: Path) -> None:
-    process = start("-m", f"hydra.sweep.dir={tmp_path}/sweep", "credit.mixing=3", "engine=hf")
+    process = start(
+        tmp_path, "-m", f"hydra.sweep.dir={tmp_path}/sweep", "credit.mixing=3", "engine=hf"
+    )
     assert sentence(process, 2) == "credit.mixing is 3, it must lie in [0, 1]"
 
 
-@pytest.mark.slow
 def test_without_vllm(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         textwrap.dedent("""
@@ -367,42 +386,35 @@ def test_without_vllm(tmp_path: Path) -> None:
             sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
         """)
     )
-    process = start(
-        f"hydra.run.dir={tmp_path}/run", "engine=vllm", env={"PYTHONPATH": str(tmp_path)}
-    )
-    assert sentence(process, 2).startswith("engine=vllm needs vLLM, which is not installed")
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = run_python(f"hydra.run.dir={tmp_path}/run", "engine=vllm", PYTHONPATH=paths)
+    said = one_sentence(done.returncode, 2, done.stderr)
+    assert said.startswith("engine=vllm needs vLLM, which is not installed")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_a_run_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("taken")
-    process = start(f"hydra.run.dir={tmp_path}/run", "engine=hf")
+    process = start(tmp_path, f"hydra.run.dir={tmp_path}/run", "engine=hf")
     assert sentence(process, 3) == f"{tmp_path}/run cannot be used (File exists)"
     assert (tmp_path / "run").read_text() == "taken"
 
 
 def test_help_lists_the_groups() -> None:
-    stdout, stderr = start("--help").communicate(timeout=60)
-    assert "credit: diver, grpo, " in stdout
-    assert not stderr
+    done = run_python("--help")
+    assert "credit: diver, grpo, " in done.stdout
+    assert not done.stderr
 
 
-@pytest.mark.slow
 def test_interrupted_then_out_of_disk_then_resumed_to_the_end(tmp_path: Path) -> None:
     """Each end leaves a run that goes on; what may not be written whole is not written at all."""
     folder = tmp_path / "run"
     here, again = f"hydra.run.dir={folder}", f"resume={folder}"
 
-    process = start(
-        here,
-        *SIZES,
-        "trainer.max_epochs=500",
-        start_new_session=True,
-        # ignored where the tests themselves run in the background
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert any(line.startswith("step 1:") for line in process.stdout)
+    process = start(tmp_path, here, *SIZES, FEW_PROBLEMS, "trainer.max_epochs=500")
+    while "\nstep 1:" not in process.log.read_text():
+        assert process.poll() is None, process.errors.read_text()
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     assert sentence(process, 130) == f"interrupted; go on with {again}"
 
@@ -410,30 +422,24 @@ def test_interrupted_then_out_of_disk_then_resumed_to_the_end(tmp_path: Path) ->
     before = {path: path.read_bytes() for path in folder.glob("checkpoints/*")}
     more = f"trainer.max_epochs={int(done.stem.removeprefix('step-')) + 2}"
     limit = done.stat().st_size // 2
-    process = start(
-        here,
-        again,
-        more,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    small_disk = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+    process = start(tmp_path, here, again, more, before=small_disk)
     assert re.match(r"the disk is full \(.*\); go on with resume=", sentence(process, 3))
     assert {path: path.read_bytes() for path in folder.glob("checkpoints/*")} == before
     assert not list(folder.rglob("*.partial"))
     assert is_whole(done)
 
-    process = start(again, more)  # in its own folder
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
-    assert "held-out avg@1" in stdout
+    process = start(tmp_path, again, more)  # in its own folder
+    assert process.wait(120) == 0, process.errors.read_text()
+    assert "held-out avg@1" in process.log.read_text()
     assert (folder / "export" / "model.safetensors").exists()
 
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    process = start(again, more)
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
-    steps = int(more.partition("=")[2])
-    assert f"this run has ended ({steps} of {steps} rollout steps): {folder}" in stdout
-    assert f"trainer.max_epochs={2 * steps} continues it" in stdout
+    process = start(tmp_path, again, more)
+    assert process.wait(120) == 0, process.errors.read_text()
+    said, steps = process.log.read_text(), int(more.partition("=")[2])
+    assert f"this run has ended ({steps} of {steps} rollout steps): {folder}" in said
+    assert f"trainer.max_epochs={2 * steps} continues it" in said
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
     with pytest.raises(UserError, match=r"already holds a run: go on with it by resume="):

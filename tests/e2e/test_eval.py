@@ -1,7 +1,6 @@
 """The command that evaluates: whole, killed and resumed, printed again, several models, teacher view."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 from tests.paths import ROOT
+from tests.processes import Entry, run_entry
 
 from rlrt.config.stored_policies import StoredPolicy
 from rlrt.engine.hf_engine import HFEngine
@@ -431,35 +431,30 @@ def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sampling.samples=4" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 @pytest.mark.vllm
 def test_killed_and_resumed_through_vllm_it_equals_one_that_was_not(tmp_path: Path) -> None:
-    words = ["model=tiny", "benchmark=arithmetic", "max_problems=64", "engine.max_sequences=16"]
-    options: dict[str, Any] = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    words = ["model=tiny", "benchmark=arithmetic", "max_problems=24", "engine.max_sequences=16"]
     folder, whole = tmp_path / "killed", tmp_path / "whole"
     journal, seen = folder / "journal.jsonl", tmp_path / "seen.jsonl"
-    first = [sys.executable, "src/rlrt/eval.py", *words, f"out={folder}"]
-    process = subprocess.Popen(first, start_new_session=True, stdout=subprocess.DEVNULL, **options)
-    while process.poll() is None and (not journal.exists() or journal.stat().st_size < 50_000):
+    process = Entry(tmp_path / "killed.log", "src/rlrt/eval.py", *words, f"out={folder}")
+    while process.poll() is None and (not journal.exists() or journal.stat().st_size < 20_000):
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill_group()
     assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
     seen.hardlink_to(journal)  # stays when the evaluation removes its own
     before = seen.read_bytes()
     kept = before[: before.rindex(b"\n") + 1]
 
-    both = [[*words, f"out={folder}"], [*words, f"out={whole}"]]
-    script = f"from rlrt.eval import main\nfor words in {both!r}:\n    main(words)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stderr
+    printed = run_entry(tmp_path / "resumed.log", "src/rlrt/eval.py", *words, f"out={folder}")
+    run_entry(tmp_path / "whole.log", "src/rlrt/eval.py", *words, f"out={whole}")
     assert not journal.exists()
     assert contents(folder) == contents(whole)
-    assert len(contents(folder)["arithmetic"]) == 64 * 8
+    assert len(contents(folder)["arithmetic"]) == 24 * 8
     assert seen.read_bytes().startswith(kept)
     _, *lines = [json.loads(line) for line in seen.read_text().splitlines()]
     times = Counter((line["problem"], line["sample"]) for line in lines)
-    assert len(times) == 64 * 8
+    assert len(times) == 24 * 8
     assert set(times.values()) == {1}, "nothing is sampled twice"
     stand = kept.count(b"\n") - 1
-    assert 0 < stand < 512
-    assert f"{stand} responses stand, {512 - stand} to go" in done.stdout
+    assert 0 < stand < 24 * 8
+    assert f"{stand} responses stand, {24 * 8 - stand} to go" in printed

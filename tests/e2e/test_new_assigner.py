@@ -1,15 +1,13 @@
 """A method is one Python file and one YAML: docs/example_assigner, put into a copy of the project."""
 
 import csv
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tests.paths import ROOT
+from tests.processes import Entry, run_entry
 
 EXAMPLE = ROOT / "docs" / "example_assigner"
 TRAIN = [
@@ -57,27 +55,28 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def python_in(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in the copy, which hides the installed package."""
-    environment = os.environ | {"PYTHONPATH": str(project / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
-
-
 def contract(project: Path, name: str) -> tuple[int, list[str], str]:
     """How many contract tests of a method passed, the names of those that failed, and the output."""
-    options = ["-rf", "-p", "no:cacheprovider", "-k", name]
-    done = python_in(project, "-m", "pytest", *options, "tests/unit/credit/test_contract.py")
-    passed = re.search(r"(\d+) passed", done.stdout)
-    failed = re.findall(r"^FAILED \S+::(\w+)\[", done.stdout, re.MULTILINE)
-    assert done.returncode == (1 if failed else 0), done.stdout + done.stderr
-    return int(passed[1]) if passed else 0, failed, done.stdout
+    options = [
+        "-n0",
+        "-rf",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+    ]
+    words = [*options, "-k", name, "tests/unit/credit/test_contract.py"]
+    process = Entry(project / f"{name}.log", "pytest", *words, project=project)
+    status, output = process.wait(250), process.log.read_text()
+    passed = re.search(r"(\d+) passed", output)
+    failed = re.findall(r"^FAILED \S+::(\w+)\[", output, re.MULTILINE)
+    assert status == (1 if failed else 0), output
+    return int(passed[1]) if passed else 0, failed, output
 
 
-@pytest.mark.slow
 def test_a_new_method_trains(project: Path) -> None:
-    done = python_in(project, "src/rlrt/train.py", "hydra.run.dir=logs/new", *TRAIN)
-    assert done.returncode == 0, done.stdout + done.stderr
+    words = ("hydra.run.dir=logs/new", *TRAIN)
+    run_entry(project / "new.log", "src/rlrt/train.py", *words, project=project)
     with (project / "logs/new/metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["0", "1"]
@@ -88,14 +87,12 @@ def test_a_new_method_trains(project: Path) -> None:
     assert (project / "logs/new/export/model.safetensors").exists()
 
 
-@pytest.mark.slow
 def test_the_contract_test_picks_a_new_method_up(project: Path) -> None:
     passed, failed, output = contract(project, "surprise")
     assert passed >= 10, output
     assert not failed
 
 
-@pytest.mark.slow
 def test_a_method_that_breaks_the_contract_fails_it(project: Path) -> None:
     """Credit outside the mask, where a token of padding would be trained on."""
     text = (EXAMPLE / "surprise.py").read_text()

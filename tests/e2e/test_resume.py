@@ -14,16 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.processes import Entry
+from tests.runs import FEW_PROBLEMS
 from tests.runs import STEPS as SHARED_STEPS
 
 from rlrt.errors import UserError
 from rlrt.training.checkpoint import find_checkpoint, is_whole
 
 KILLS = int(os.environ.get("RLRT_KILLS", "1"))
-STEPS = 6
+STEPS = 4
 WHERE = tuple(f"training.optimization.moments={where}" for where in ("device", "host"))
 SETTINGS = [
     "model=tiny",
+    FEW_PROBLEMS,
     f"trainer.max_epochs={STEPS}",
     "training.problems_per_step=4",
     "training.problems_per_update=2",
@@ -69,13 +71,11 @@ def require_identical(found: Path, expected: Path) -> None:
         )
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize(
     ("first", "engine", "method"),
     [
         pytest.param("host", "vllm", "credit=rlrt", marks=pytest.mark.vllm),
-        ("device", "hf", "credit=rlrt"),
         # a frozen teacher: the policy as the run began, not as it resumed
         ("host", "hf", "credit=sdpo"),
         (
@@ -136,7 +136,6 @@ def wait_for_work(folder: Path, process: Entry) -> float:
     return time.monotonic()
 
 
-@pytest.mark.slow
 def test_checkpoints_of_a_real_run(tmp_path: Path, run_folder: Path) -> None:
     """No pickled objects; a damaged one is refused and the one before it offered and good."""
     newest = max(run_folder.glob("checkpoints/step-*.ckpt"))

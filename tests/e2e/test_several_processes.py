@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.paths import ROOT, TINY
-from tests.processes import Entry, torchrun
+from tests.processes import Entry, run_ranks, torchrun
+from tests.runs import FEW_PROBLEMS, make_once
 from tests.untied import untied_tiny
 
 from rlrt.config.components import build_components
@@ -24,6 +25,7 @@ from rlrt.records import read_table
 
 SETTINGS = [
     "model=tiny",
+    FEW_PROBLEMS,
     "engine=vllm",
     "logger=none",
     "reward.workers=1",
@@ -35,7 +37,7 @@ SETTINGS = [
     "evaluation.samples=2",
     "evaluation.pass_at=[1]",
 ]
-STEPS = ["trainer.max_epochs=4", "checkpoint.keep=4"]
+STEPS = ["trainer.max_epochs=3", "checkpoint.keep=3"]
 TWO = ["strategy=fsdp", "trainer.devices=2"]
 # what the clock, the machine, and the way that work is cut have a part in
 OWN = (
@@ -64,9 +66,12 @@ def start(
         )
 
 
-def finish(folder: Path, *settings: str, launcher: Sequence[str] = ()) -> None:
-    process = start(folder, *settings, launcher=launcher)
-    assert process.wait(timeout=400) == 0, folder.with_suffix(".log").read_text()[-4000:]
+def finish(folder: Path, *settings: str) -> None:
+    """A whole run, of two processes with the variables of torchrun where it is ``TWO``."""
+    words = [f"hydra.run.dir={folder}", *SETTINGS, *settings]
+    count = 2 if TWO[-1] in settings else 1
+    logs = folder.with_name(f"{folder.name}_logs")
+    run_ranks(count, "src/rlrt/train.py", *words, log=logs, timeout_s=400)
 
 
 def distance(first: Path, second: Path) -> float:
@@ -99,36 +104,38 @@ def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """The setting of a policy whose head is its embedding, or is not."""
     if request.param == "tied":
         return f"model.path={TINY}"
-    return f"model.path={untied_tiny(tmp_path_factory.mktemp('untied') / 'model')}"
+    path = make_once(tmp_path_factory, "untied/model", lambda path: untied_tiny(path))
+    return f"model.path={path}"
 
 
 @pytest.fixture(scope="module")
 def one(policy: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four steps of one process, with a checkpoint of each."""
-    folder = tmp_path_factory.mktemp("one") / "run"
-    finish(folder, policy, *STEPS)
-    return folder
+    """Three steps of one process, with a checkpoint of each."""
+    return make_once(
+        tmp_path_factory,
+        f"one/{'tied' if TINY in policy else 'untied'}",
+        lambda folder: finish(folder, policy, *STEPS),
+    )
 
 
 @pytest.fixture(scope="module")
 def two(policy: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same four steps of two, whose checkpoints each writes a part of."""
-    folder = tmp_path_factory.mktemp("two") / "run"
-    finish(folder, policy, *STEPS, *TWO, "trainer.strategy.sharded_checkpoints=true")
-    return folder
+    """The same three steps of two, whose checkpoints each writes a part of."""
+    settings = [policy, *STEPS, *TWO, "trainer.strategy.sharded_checkpoints=true"]
+    name = f"two/{'tied' if TINY in policy else 'untied'}"
+    return make_once(tmp_path_factory, name, lambda folder: finish(folder, *settings))
 
 
-@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
 def test_two_processes_end_where_one_does(one: Path, two: Path) -> None:
-    """After four steps of two updates, weights 1e-6 apart (relative), where the updates move them by
+    """After three steps of two updates, weights 1e-6 apart (relative), where the updates move them by
     1e-3 and more: both sum the same gradient, in another order of float32. Every token that was sampled
     is the same, and so is every metric that is not a clock's.
     """
     assert distance(one, two) < 1e-6
     require_same_rows(one, two)
-    for step in range(4):
+    for step in range(3):
         name = f"rollouts/step={step:06d}.parquet"
         found, other = (read_table(run / name).to_pylist() for run in (one, two))
         for rollout, twin in zip(found, other, strict=True):
@@ -138,7 +145,6 @@ def test_two_processes_end_where_one_does(one: Path, two: Path) -> None:
     assert scores[0] == scores[1]
 
 
-@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
 def test_a_checkpoint_of_two_processes_continues_on_one(
@@ -152,15 +158,15 @@ def test_a_checkpoint_of_two_processes_continues_on_one(
     require_same_rows(one, folder, since=2)
 
 
-@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("policy", ["tied"], indirect=True)
 def test_a_checkpoint_of_one_process_continues_on_two_of_which_one_dies(
     tmp_path: Path, policy: str, one: Path
 ) -> None:
-    """SIGKILL in the middle: within a minute the other has ended with one sentence; resumed, launched by
-    torchrun, with AdamW's moments on the host, the run ends where one
-    that nothing befell does. Rank 0's death: tests/unit/training/test_liveness.py.
+    """SIGKILL in the middle: within a minute the other has ended with one sentence; resumed, as under
+    torchrun, with AdamW's moments on the host, the run ends where one that nothing befell does. Rank
+    0's death: tests/unit/training/test_liveness.py.
     """
     folder = tmp_path / "run"
     process = start(folder, policy, *TWO, f"resume={one}/checkpoints/step-000001.ckpt")
@@ -178,12 +184,11 @@ def test_a_checkpoint_of_one_process_continues_on_two_of_which_one_dies(
     assert f"resume={folder}" in log
     assert "Traceback" not in log
     moments = "training.optimization.moments=host"
-    finish(folder, policy, *TWO, moments, f"resume={folder}", launcher=torchrun(2))
+    finish(folder, policy, *TWO, moments, f"resume={folder}")
     assert distance(one, folder) < 1e-6
     require_same_rows(one, folder, since=1)
 
 
-@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
 def test_two_processes_with_all_that_a_large_model_needs(tmp_path: Path) -> None:
@@ -209,7 +214,6 @@ def test_two_processes_with_all_that_a_large_model_needs(tmp_path: Path) -> None
     assert all(row["update/distilled_tokens"] > 0 for row in found)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_one_process_in_bfloat16_samples_trains_resumes_and_exports(tmp_path: Path) -> None:
     """Sharded over itself: the plain engine generates with the very layers that are trained."""
@@ -297,14 +301,8 @@ def test_a_damaged_weight_file_ends_all_ranks_with_one_sentence(tmp_path: Path) 
 
 
 def test_processes_that_were_launched_must_be_those_that_are_set(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "src/rlrt/train.py"), "model=tiny", "strategy=fsdp"]
-    done = subprocess.run(
-        [*command, "trainer.devices=2", f"hydra.run.dir={tmp_path / 'run'}"],
-        env=os.environ | {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-    )
-    assert done.returncode == 2
-    assert "is 2, and 4 processes were launched" in done.stderr
+    words = ["model=tiny", *TWO, f"hydra.run.dir={tmp_path / 'run'}"]
+    launched = {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0"}
+    process = Entry(tmp_path / "log", "src/rlrt/train.py", *words, **launched)
+    assert process.wait(timeout=120) == 2
+    assert "is 2, and 4 processes were launched" in process.log.read_text()

@@ -1,10 +1,7 @@
 """Checkpoints of real trainings, carried from one number of ranks to another."""
 
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +11,11 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from tests.e2e.tiny_training import main
+from tests.processes import Entry, run_ranks
 
 from rlrt.training.checkpoint import AtomicCheckpointIO, completed_steps, find_checkpoint, is_whole
 
-PROGRAM = Path(__file__).with_name("tiny_training.py")
+PROGRAM = "tests/e2e/tiny_training.py"
 STEPS = 4
 
 
@@ -30,21 +28,19 @@ def train(
     status: int = 0,
     limits: dict[str, str] | None = None,
 ) -> str:
-    """Train on ``count`` ranks, as a user would with several; what those wrote to the screen."""
+    """Train on ``count`` ranks, started by Lightning where they have ``limits``; what they printed."""
     words = [str(folder), str(count), str(steps), how, *map(str, checkpoint)]
     if count == 1:
         main(*words)
         return ""
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(limits or {})},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == status, done.stderr[-3000:]
-    return done.stderr
+    log = folder.with_name(f"{folder.name}_logs")
+    if limits is None:
+        run_ranks(count, PROGRAM, *words, log=log)
+        return ""
+    log.mkdir(exist_ok=True)
+    ranks = Entry(log / "ranks.log", PROGRAM, *words, **limits)
+    assert ranks.wait(100) == status, ranks.log.read_text()[-3000:]
+    return ranks.log.read_text()
 
 
 def step_path(folder: Path, step: int) -> Path:
@@ -97,7 +93,6 @@ def runs_of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return runs
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["whole", "sharded"])
 def test_two_ranks_save_what_one_would(alone: Path, runs_of_two: dict[str, Path], how: str) -> None:
     """To the bit: both ranks have the same gradient, and half of twice a number is that number."""
@@ -107,7 +102,6 @@ def test_two_ranks_save_what_one_would(alone: Path, runs_of_two: dict[str, Path]
     require_same(path, step_path(alone, STEPS // 2), tolerance=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "how", "ranks", "then"),
     [
@@ -133,7 +127,6 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     require_same(step_path(tmp_path, STEPS), step_path(alone, STEPS), tolerance)
 
 
-@pytest.mark.slow
 def test_a_shard_that_finds_the_disk_full_leaves_nothing_that_counts(
     tmp_path: Path, runs_of_two: dict[str, Path]
 ) -> None:
@@ -149,7 +142,6 @@ def test_a_shard_that_finds_the_disk_full_leaves_nothing_that_counts(
     assert names == {"last.ckpt", *(f"step-00000{step}.ckpt" for step in range(1, more))}
 
 
-@pytest.mark.slow
 def test_a_run_whose_rank_was_killed_goes_on(tmp_path: Path, alone: Path) -> None:
     """Lightning's launcher, which watches its children too, does not come first."""
     said = train(tmp_path, 2, STEPS, "sharded", status=3, limits={"RANK_1_DIES_AT": "2"})

@@ -1,12 +1,10 @@
 """A run whose engine misses a single tensor of a weight sync stops, and goes on with a sound engine."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from tests.paths import ROOT
+from tests.processes import Entry
+from tests.runs import FEW_PROBLEMS
 
 MISSED = "model.layers.1.self_attn.k_proj.weight"
 FORGETFUL = f'''
@@ -26,7 +24,6 @@ class ForgetfulEngine(VLLMEngine):
 SOUND = """from rlrt.engine.vllm_engine import VLLMEngine as ForgetfulEngine"""
 
 
-@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
 def test_a_tensor_that_is_not_sent_ends_the_run_with_one_sentence(tmp_path: Path) -> None:
@@ -36,6 +33,7 @@ def test_a_tensor_that_is_not_sent_ends_the_run_with_one_sentence(tmp_path: Path
     settings = [
         "credit=grpo",
         "model=tiny",
+        FEW_PROBLEMS,
         "trainer.max_epochs=3",
         "training.problems_per_step=4",
         "training.problems_per_update=4",
@@ -45,28 +43,20 @@ def test_a_tensor_that_is_not_sent_ends_the_run_with_one_sentence(tmp_path: Path
         "logger=none",
     ]
 
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        command = [
-            sys.executable,
-            str(ROOT / "src/rlrt/train.py"),
-            f"hydra.run.dir={folder}",
-            *more,
-        ]
-        paths = f"{tmp_path}:{ROOT / 'src'}"
-        environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True
-        )
+    def run(log: str, *more: str) -> tuple[int, str]:
+        words = (f"hydra.run.dir={folder}", *more)
+        process = Entry(tmp_path / log, "src/rlrt/train.py", *words, PYTHONPATH=str(tmp_path))
+        return process.wait(280), process.log.read_text()
 
-    stopped = run(*settings, "engine._target_=forgetful.ForgetfulEngine")
-    assert stopped.returncode == 3, stopped.stderr[-2000:]
-    assert "Traceback" not in stopped.stderr
-    told = " ".join(stopped.stderr.split())
+    status, printed = run("stopped", *settings, "engine._target_=forgetful.ForgetfulEngine")
+    assert status == 3, printed[-2000:]
+    assert "Traceback" not in printed
+    told = " ".join(printed.split())
     assert "after the weight sync of step 1 the engine does not serve the policy's weights" in told
     assert f"1 of 47 tensors differ ({MISSED})" in told
     assert [path.name for path in folder.glob("checkpoints/step-*")] == ["step-000001.ckpt"]
 
     engine.write_text(SOUND)
-    resumed = run(f"resume={folder}")
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    status, printed = run("resumed", f"resume={folder}")
+    assert status == 0, printed[-2000:]
     assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 3

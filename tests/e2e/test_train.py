@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from tests import processes
 from tests.paths import ROOT
+from tests.runs import FEW_PROBLEMS, make_once
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from rlrt.config.assembly import build_run
@@ -54,7 +52,7 @@ Record = dict[str, Any]
 
 def run_here(folder: Path, *settings: str) -> Path:
     """A run in this process, from composed configuration to export."""
-    run = build_run(compose([*SIZES, *settings]), folder, 0)
+    run = build_run(compose([*SIZES, FEW_PROBLEMS, *settings]), folder, 0)
     run.fit_and_finish(None)
     return folder
 
@@ -112,16 +110,19 @@ class Finished:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.slow]), "hf"],
+    params=[pytest.param("vllm", marks=pytest.mark.vllm), "hf"],
 )
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A run of credit=rlrt over three steps with either engine."""
-    folder = tmp_path_factory.mktemp(request.param) / "run"
     settings = [f"engine={request.param}", "credit=rlrt", f"trainer.max_epochs={STEPS}"]
-    if request.param == "vllm":
-        run_entry(folder, *settings)
-    else:
-        run_here(folder, *settings)
+
+    def make(folder: Path) -> None:
+        if request.param == "vllm":
+            run_entry(folder, FEW_PROBLEMS, *settings)
+        else:
+            run_here(folder, *settings)
+
+    folder = make_once(tmp_path_factory, f"finished/{request.param}", make)
     return Finished(folder, [records(folder, step) for step in range(STEPS)])
 
 
@@ -271,67 +272,27 @@ print("\\n" + json.dumps(found))
 """
 
 
-@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.parametrize("finished", ["hf"], indirect=True)
-def test_vllm_samples_from_the_export(finished: Finished) -> None:
+def test_vllm_samples_from_the_export(finished: Finished, tmp_path: Path) -> None:
     """Loaded from disk by a plain vLLM, with the log-probs of the trained policy."""
     folder = finished.folder / "export"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     texts = {row["prompt"] for row in finished.rows[0]}
     prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    switches = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
-    limits = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", VLLM, str(folder), json.dumps(prompts)],
-        env=os.environ | switches | limits,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    switches = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    program = tmp_path / "sample.py"
+    program.write_text(VLLM)
+    words = (str(folder), json.dumps(prompts))
+    printed = processes.run_entry(tmp_path / "log", str(program), *words, **switches)
     policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(next(line for line in printed.splitlines() if line.startswith("[{")))
     assert len(found) == len(prompts)
     for prompt, response in zip(prompts, found, strict=True):
         expected = plain_logprobs(policy, prompt, response["ids"])
         assert response["logprobs"] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("settings", "teachers"),
-    [
-        (["credit=grpo"], "none"),
-        (["credit=rlsd"], "mixed"),
-        (["credit=rlrt", "context=peer_or_answer"], "correct"),
-        (["credit=rlrt_all"], "with a peer"),
-        (["credit=teacher_favoring"], "correct with a peer"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "+".join(value),
-)
-def test_every_method_runs_and_reads_its_own_teachers(
-    tmp_path: Path, settings: list[str], teachers: str
-) -> None:
-    folder = run_here(tmp_path / "run", "engine=hf", "trainer.max_epochs=2", *settings)
-    assert len(table(folder / "metrics.csv")) == 2
-    assert (folder / "export" / "model.safetensors").exists()
-    for step in range(2):
-        rows = records(folder, step)
-        for row in rows:
-            rewards = {other["reward"] for other in members(rows, row)}
-            expected = (
-                len(rewards) == 2
-                and {
-                    "none": False,
-                    "mixed": True,
-                    "correct": row["reward"] == 1,
-                    "with a peer": peer_of(rows, row) is not None,
-                    "correct with a peer": reads_teacher(rows, row),
-                }[teachers]
-            )
-            assert (row["teacher_logprobs"] is not None) == expected
-
-
-@pytest.mark.slow
 def test_dapo_math_17k_through_the_entry(shared: Path, tmp_path: Path) -> None:
     """Rows kept, and dropped and why, are printed; together they are all rows of the file."""
     path = shared / "data" / "dapo_math_17k.jsonl"
@@ -369,7 +330,7 @@ def test_the_engine_starts_once_the_optimizer_is_restored(tmp_path: Path) -> Non
     """The room that restoring takes is the engine's afterwards; also where no step is left to make."""
     checkpoint, started = None, []
     for first, last in ((0, 1), (1, 2), (2, 2)):
-        settings = [*SIZES, "engine=hf", f"trainer.max_epochs={last}"]
+        settings = [*SIZES, FEW_PROBLEMS, "engine=hf", f"trainer.max_epochs={last}"]
         run = build_run(compose(settings), tmp_path, first)
         witness = run.rollouts.engine = run.rollouts.sampler.engine = Witness(run.trainer)
         run.fit_and_finish(checkpoint)

@@ -89,6 +89,7 @@ def logprob_of(policy: PreTrainedModel, prompt: tuple[int, ...], response: list[
     return logprobs.gather(1, torch.tensor(response)[:, None]).mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["peer", "answer"])
 def test_a_correct_solution_is_likelier_behind_a_privileged_context(
     view: str, tokenizer: PreTrainedTokenizerBase, tiny: PreTrainedModel

@@ -40,6 +40,7 @@ def test_one_process_answers_for_itself() -> None:
     assert distributed.groups_of_rank(4, 2) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_three_processes_sum_compare_gather_and_share_every_update(tmp_path: Path) -> None:
     call_ranks(3, three, tmp_path)
     rows = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]

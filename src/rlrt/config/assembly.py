@@ -45,10 +45,9 @@ from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.exports import Exports
 from rlrt.training.liveness import RankWatch
 from rlrt.training.metrics import MetricsCSV
-from rlrt.training.module import PolicyModule
+from rlrt.training.module import FullySharded, PolicyModule
 from rlrt.training.rollouts import RolloutCallback
 from rlrt.training.sampler import RolloutSettings
-from rlrt.training.strategy import FullySharded
 from rlrt.training.updates import Update
 from rlrt.training.view import LiveView
 

@@ -46,6 +46,7 @@ MOVED = {
     "rlrt.loss.cispo": "rlrt.loss.policy_loss",
     "rlrt.loss.gspo": "rlrt.loss.policy_loss",
     "rlrt.loss.surrogate": "rlrt.loss.policy_loss",
+    "rlrt.training.strategy": "rlrt.training.module",
 }
 
 
@@ -132,9 +133,10 @@ def _rename_moved(node: DictConfig) -> None:
     for key, value in node.items():
         if isinstance(value, DictConfig):
             _rename_moved(value)
-        elif key == "_target_":
-            module, _, name = str(value).rpartition(".")
-            node[key] = f"{MOVED.get(module, module)}.{name}" if module else value
+        elif key == "_target_" and isinstance(value, str):  # in a damaged file it may be anything
+            module, _, name = value.rpartition(".")
+            if module in MOVED:
+                node[key] = f"{MOVED[module]}.{name}"
 
 
 def load_settings(path: Path) -> dict[str, Any]:

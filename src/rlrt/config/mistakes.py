@@ -126,7 +126,9 @@ def elsewhere(name: str, chosen: str, configs: Path) -> str:
     """Which other choices of a setting's group have it, as "; … is a setting of …"; or nothing."""
     group, _, last = name.rpartition(".")
     files = sorted((configs / group).glob("*.yaml")) if group else []
-    have = [file.stem for file in files if last in OmegaConf.load(file).keys() and file.stem != chosen]
+    have = [
+        file.stem for file in files if last in OmegaConf.load(file).keys() and file.stem != chosen
+    ]
     if not have:
         return ""
     return f"; {group} is {chosen}, and {last} is a setting of {group}={' | '.join(have)}"

@@ -3,14 +3,13 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.e2e.scripts.commands import load_script, read_csv
-from tests.paths import ROOT
+from tests.processes import run_command
 
 from rlrt.errors import UserError
 
@@ -99,8 +98,7 @@ def test_a_file_without_marks_and_a_stricter_similarity(
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     """Run as a user runs it."""
-    line = [sys.executable, ROOT / "scripts" / "contamination.py", *words]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    return run_command("scripts/contamination.py", *words)
 
 
 def test_arithmetic_with_itself() -> None:

@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 from tests.e2e.scripts.commands import load_script
-from tests.paths import ROOT
+from tests.processes import run_command
 
 from rlrt.errors import UserError
 
@@ -45,14 +43,7 @@ def written(folder: Path, content: object) -> str:
 
 
 def credit_table(folder: Path, content: object, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "scripts/credit_table.py", written(folder, content), *words],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return run_command("scripts/credit_table.py", written(folder, content), *words)
 
 
 def test_json_of_a_group_worked_out_by_hand(tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
 """scripts/figures/pass_curves.py on folders of evaluations with known answers."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from tests.e2e.scripts.commands import load_script, read_csv
 from tests.paths import ROOT
+from tests.processes import run_command
 from tests.unit.analysis.evaluations import evaluation_folder
 
 from rlrt.errors import UserError
@@ -34,7 +33,7 @@ def test_writes_the_figure_and_its_numbers(tmp_path: Path) -> None:
     tuned = [evaluation_folder(tmp_path / f"t{n}", {"b": [n, n], "c": [4]}, 4) for n in (1, 2)]
     out = tmp_path / "figures" / "curves"
     words = [str(base), *(f"rlrt={folder}" for folder in tuned), "--out", str(out)]
-    done = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True)
+    done = run_command(str(SCRIPT), *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{out}{ending}" for ending in (".svg", ".png", ".csv")]
     found = numbers(out.with_suffix(".csv"))

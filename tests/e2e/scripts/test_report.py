@@ -3,8 +3,6 @@
 import csv
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +14,7 @@ import yaml
 from tests.browser import open_page, screenshot_path
 from tests.e2e.scripts.commands import load_script, read_csv
 from tests.paths import ROOT
+from tests.processes import run_command
 from transformers import PreTrainedTokenizerBase
 
 from rlrt.analysis.pages import visible
@@ -260,8 +259,7 @@ def test_no_run_folder_is_one_sentence_and_nothing_is_written(
     run_folder: Path, tmp_path: Path
 ) -> None:
     folder, out = tmp_path / "nowhere", tmp_path / "report.html"
-    command = [sys.executable, SCRIPT, run_folder, folder, "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command(str(SCRIPT), str(run_folder), str(folder), "--out", str(out))
     assert done.returncode == 2
     assert done.stderr == f"error: {folder} is no run folder: no such folder exists\n"
     assert not done.stdout

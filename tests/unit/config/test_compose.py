@@ -179,12 +179,16 @@ def test_a_stored_configuration_may_name_a_constructor_where_it_once_was(tmp_pat
         "prompts: {_target_: rlrt.config.schema.PromptSettings}\n"
         "evaluation: {_target_: rlrt.evaluation.evaluator.Evaluator}\n"
         "trainer: {strategy: {_target_: rlrt.config.schema.Model}}\n"
+        "loss: {_target_: rlrt.loss.surrogate.ClippedSurrogate}\n"
+        "aggregation: {_target_: rlrt.loss.aggregation.Aggregation}\n"
         "credit: {_target_: Mine}\n"
+        "context: {_target_: [a.b]}\n"
         "seed: 0\n"
     )
     stored, current = load_yaml(path), compose([])
-    for group in ("training", "prompts", "evaluation"):
+    for group in ("training", "prompts", "evaluation", "loss", "aggregation"):
         assert stored[group]["_target_"] == current[group]["_target_"]
     assert stored.trainer.strategy["_target_"] == current.model["_target_"]
     assert stored.training.temperature == 1.0
     assert stored.credit["_target_"] == "Mine"
+    assert stored.context["_target_"] == ["a.b"]

@@ -146,6 +146,7 @@ OTHER_PROBLEMS = {
 }
 
 
+@pytest.mark.slow
 def test_dapo_math_17k_beside_its_marks(shared: Path) -> None:
     found, marks = real_overlaps(shared / "data")
     same = {o.train_id for o in found if o.kind != "variant"}

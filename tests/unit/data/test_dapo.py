@@ -171,6 +171,7 @@ def test_the_clean_english_part_of_the_real_file(shared: Path) -> None:
     assert not any("Answer:" in p.question for p in train.problems)
 
 
+@pytest.mark.slow
 def test_the_whole_real_file(shared: Path) -> None:
     data = shared / "data"
     rows = [json.loads(x) for x in (data / "dapo_math_17k.jsonl").read_text().split("\n") if x]

@@ -16,25 +16,42 @@ from rlrt.errors import UserError
 from rlrt.evaluation.folder import LOCK, Journal, is_leftover, lock_folder
 from rlrt.evaluation.questions import Key
 
+# tries to lock a folder for every line that it reads
 OTHER = """
-import sys; from pathlib import Path; from rlrt.evaluation.folder import lock_folder
-with lock_folder(Path(sys.argv[1])): pass
+import sys
+from pathlib import Path
+from rlrt.errors import UserError
+from rlrt.evaluation.folder import lock_folder
+for line in sys.stdin:
+    try:
+        with lock_folder(Path(sys.argv[1])):
+            print("locked", flush=True)
+    except UserError as error:
+        print(error, flush=True)
 """
 
 
-def another(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", OTHER, str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
+@pytest.mark.slow
 def test_a_second_process_is_told_and_the_first_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "one"
-    with lock_folder(folder):
-        said = another(folder).stderr
-        assert f"UserError: {folder} is being written by another process: wait until" in said
-        assert another(folder).stderr == said, "to be refused lifts no lock"
-        (folder / "kept").touch()
-    assert another(folder).returncode == 0
+    command = [sys.executable, "-c", OTHER, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, bufsize=1, **pipes) as other:
+        assert other.stdin
+        assert other.stdout
+
+        def answer() -> str:
+            other.stdin.write("\n")
+            return other.stdout.readline()
+
+        with lock_folder(folder):
+            said = answer()
+            assert said.startswith(f"{folder} is being written by another process: wait until")
+            assert answer() == said, "to be refused lifts no lock"
+            (folder / "kept").touch()
+        assert answer() == "locked\n"
+        other.stdin.close()
+        assert other.wait(60) == 0
     assert [path.name for path in folder.iterdir()] == ["kept"]
 
 
@@ -137,6 +154,7 @@ def test_damaged_in_the_middle(tmp_path: Path, damage: bytes) -> None:
         Journal(path, "f00d").read()
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     path = filled(tmp_path).path
     limit = path.stat().st_size + 20

@@ -45,6 +45,9 @@ DISAGREEMENTS: dict[str, dict[int, str]] = {
 }
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def verifier() -> Iterator[Verifier]:
     with Verifier(workers=2, timeout_s=10.0, extract="boxed_or_text") as verifier:
@@ -85,7 +88,7 @@ def test_boxed_answers_agree_without_exception_under_the_training_rule(shared: P
 def test_a_verdict_does_not_depend_on_what_was_judged_before(
     shared: Path, verifier: Verifier
 ) -> None:
-    rows = read(shared, "math_verify")
+    rows = read(shared, "math_verify")[::3]
     order = random.Random(0).sample(range(len(rows)), len(rows))
     shuffled = verdicts(verifier, [rows[index] for index in order])
     straight = verdicts(verifier, rows)

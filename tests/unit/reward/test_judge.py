@@ -75,6 +75,7 @@ def test_equal_questions_are_asked_once(judge: Judge) -> None:
     assert other().seconds != asked[0]().seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_leaving_in_the_middle_leaves_nothing_behind(
     judge: Judge, error: type[BaseException]

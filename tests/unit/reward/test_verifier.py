@@ -143,6 +143,7 @@ def test_a_worker_killed_from_outside_costs_no_answer(verifier: Verifier) -> Non
     assert victim not in worker_ids(os.getpid()), "the dead worker was not replaced"
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_killed_parent() -> None:
     script = textwrap.dedent("""
         import os, signal, threading, time

@@ -82,6 +82,7 @@ def test_without_any_scored_token_the_means_over_them_are_left_out() -> None:
     assert row["credit/multiplier_mean"] == 1
 
 
+@pytest.mark.slow
 def test_two_ranks_say_what_one_says_and_write_one_table(tmp_path: Path) -> None:
     """Uneven parts: a mean of the ranks' means would differ, and so would the order of the rows."""
     call_ranks(2, tell, tmp_path)

@@ -1,14 +1,12 @@
 """The update: the same gradient however it is split, against a loop over single tokens."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from tests.paths import ROOT
+from tests.processes import run_entry
 from tests.unit.training.one_update import LENGTHS, fit, gradient, update_of
 from transformers import PreTrainedModel
 
@@ -62,21 +60,14 @@ except TrainingMemoryError as error:
 
 @pytest.mark.slow
 def test_an_update_that_finds_memory_full(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    said = done.stdout.strip().splitlines()[-1:]
-    assert said, done.stderr[-2000:]
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    said = run_entry(tmp_path / "log", str(program), str(tmp_path)).strip().splitlines()[-1]
     assert re.fullmatch(
         r"out of memory in an update of rollout step 0 \(0\.\d\d GiB asked for\): use a "
         r"training\.token_budget below 1000000, or model\.gradient_checkpointing=true, or more "
         r"processes with strategy=fsdp",
-        said[0],
+        said,
     ), said
 
 

@@ -63,6 +63,7 @@ def balance(folder: Path) -> None:
     distributed.barrier()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 def test_whole_groups_move_and_ranks_wait_less(tmp_path: Path, count: int) -> None:
     call_ranks(count, balance, tmp_path)
