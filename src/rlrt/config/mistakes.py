@@ -127,7 +127,9 @@ def elsewhere(name: str, chosen: str, configs: Path) -> str:
     group, _, last = name.rpartition(".")
     files = sorted((configs / group).glob("*.yaml")) if group else []
     have = [
-        file.stem for file in files if last in OmegaConf.load(file).keys() and file.stem != chosen
+        file.stem
+        for file in files
+        if file.stem != chosen and last in set(OmegaConf.load(file))  # also where it has no value
     ]
     if not have:
         return ""
