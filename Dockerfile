@@ -8,10 +8,10 @@ ARG BUILD=gpu
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ git \
     && rm -rf /var/lib/apt/lists/*
-WORKDIR /opt/rlrt
+WORKDIR /rlrt
 COPY . .
 RUN bash scripts/setup.sh --$BUILD
-ENV PATH=/opt/rlrt/.venv/bin:$PATH HF_HOME=/cache/huggingface
+ENV PATH=/rlrt/.venv/bin:$PATH HF_HOME=/cache/huggingface
 WORKDIR /work
 ENTRYPOINT ["rlrt"]
 CMD ["--help"]
