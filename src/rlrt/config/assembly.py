@@ -16,7 +16,7 @@ from rlrt.config.components import (
     config_with_commits,
     pin_commits,
 )
-from rlrt.config.compose import build, shared_settings, user_errors
+from rlrt.config.compose import build, flatten, shared_settings, user_errors
 from rlrt.config.memory import check_memory, fit_to_cards
 from rlrt.config.problem_sets import read_problems
 from rlrt.data.module import ProblemDataModule
@@ -44,6 +44,7 @@ from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from rlrt.training.exports import Exports
 from rlrt.training.liveness import RankWatch
+from rlrt.training.loggers import log_settings
 from rlrt.training.metrics import MetricsCSV
 from rlrt.training.module import FullySharded, PolicyModule
 from rlrt.training.rollouts import RolloutCallback
@@ -114,6 +115,7 @@ def build_run(config: DictConfig, folder: Path, first_step: int) -> Run:
             folder / "config.yaml",
             lambda partial: OmegaConf.save(run.config, partial, resolve=True),
         )
+    log_settings(run.trainer.loggers, flatten(run.config))
     return run
 
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -232,6 +233,11 @@ def _checked_dtype(config: DictConfig) -> torch.dtype:
     _require(config, "max_epochs", _is_count(epochs), "a whole number from 1")
     named = isinstance(strategy, str) and strategy != "auto"
     _require(config, "strategy", not named, "auto; strategy=<name> chooses another")
+    if "wandb" in config.logger and find_spec("wandb") is None:
+        raise UserError(
+            "logger=wandb needs the package wandb, which is not installed: "
+            ".venv/bin/uv pip install -p .venv -c requirements/cpu.txt wandb"
+        )
     for node in (config.trainer, *config.logger.values()):
         check_node(node)
     if needs_gpu(config) and not torch.cuda.is_available():

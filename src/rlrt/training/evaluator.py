@@ -13,6 +13,8 @@ from rlrt.reward.judge import Judge, JudgedResponse
 from rlrt.seeds import derive_seed
 from rlrt.validation import validated
 
+SHOWN_COMPLETIONS = 16  # the first response to each of the first problems
+
 
 def sample_and_judge(
     engine: Engine,
@@ -37,6 +39,22 @@ def sample_and_judge(
 
         responses = engine.sample(prompts, seeds, sampling, finished)
         return list(zip(responses, judging.judged(), strict=True))
+
+
+class Completion(NamedTuple):
+    """A response to a held-out problem, to be read."""
+
+    question: str
+    answer: str
+    response: str
+    verdict: str
+
+
+class Evaluation(NamedTuple):
+    """The metrics of all ranks, and some of this rank's completions."""
+
+    metrics: dict[str, float]
+    completions: list[Completion]
 
 
 class _Sample(NamedTuple):
@@ -94,7 +112,7 @@ class Evaluator:
         judge: Judge,
         max_response_tokens: int,
         seed: int,
-    ) -> dict[str, float]:
+    ) -> Evaluation:
         """Metrics of the engine's current weights; the same seed asks with the same random numbers.
 
         Every rank asks an equal share of the problems, and every rank returns the metrics of all.
@@ -115,7 +133,15 @@ class Evaluator:
             for (problem, _), (response, judged) in zip(requests, answered, strict=True)
         ]
         all_samples = [one for part in distributed.all_gather_object(measured) for one in part]
-        return self._metrics(sorted(all_samples, key=lambda sample: sample.problem))
+        metrics = self._metrics(sorted(all_samples, key=lambda sample: sample.problem))
+        completions = [
+            Completion(
+                problems[problem].question, problems[problem].answer, judged.text, judged.verdict
+            )
+            for (problem, sample), (_, judged) in zip(requests, answered, strict=True)
+            if sample == 0
+        ]
+        return Evaluation(metrics, completions[:SHOWN_COMPLETIONS])
 
     def _metrics(self, samples: Sequence[_Sample]) -> dict[str, float]:
         """Metrics of all samples, problem after problem; an undecided response counts as wrong."""

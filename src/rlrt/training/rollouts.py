@@ -23,6 +23,7 @@ from rlrt.records import prompt_texts, write_records
 from rlrt.reward.judge import Judge
 from rlrt.training.checkpoint import Checkpoints
 from rlrt.training.evaluator import Evaluator
+from rlrt.training.loggers import log_evaluation
 from rlrt.training.metrics import StepTable, rollout_metrics
 from rlrt.training.module import NonFiniteError, PolicyModule, UpdateOutcome
 from rlrt.training.performance import (
@@ -210,7 +211,7 @@ class RolloutCallback(L.Callback):
         """Evaluate the weights that the engine serves; ``step`` rollout steps made them."""
         with self._clock("evaluation"):
             problems = data.held_out_set.problems[: self.evaluator.max_problems]
-            measured = self.evaluator(
+            metrics, completions = self.evaluator(
                 self.engine,
                 problems,
                 [self.prompts.student_ids(problem.question) for problem in problems],
@@ -218,7 +219,8 @@ class RolloutCallback(L.Callback):
                 self.settings.max_response_tokens,
                 self.settings.seed,
             )
-        self.evaluations.append({"step": step, "problems": len(problems), **measured})
+        self.evaluations.append({"step": step, "problems": len(problems), **metrics})
+        log_evaluation(module.trainer.loggers, metrics, completions, step)
 
     def _teacher_prompts(
         self, rollouts: list[Rollout], step: int

@@ -75,7 +75,7 @@ def main(folder: Path) -> None:
     evaluator = Evaluator(samples=4, pass_at=(1, 2))
     measured = [
         evaluator(scripted, [problem(n) for n in range(size)], [(n,) for n in range(size)],
-                  scripted, 10, 7)
+                  scripted, 10, 7).metrics
         for size in (5, 1)
     ]  # fmt: skip
     found = {

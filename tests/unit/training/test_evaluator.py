@@ -7,7 +7,7 @@ import pytest
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlrt.batch import Problem, Response
+from rlrt.batch import Problem, Response, Verdict
 from rlrt.engine.engine import EngineSpec, OnFinished, Sampling
 from rlrt.reward.judge import Judge
 from rlrt.reward.verifier import Verifier
@@ -67,7 +67,7 @@ def test_measures_what_the_engine_answers(
 ) -> None:
     engine, judge = ScriptedEngine(tokenizer), Judge(tokenizer, verifier)
     evaluator = Evaluator(samples=4, pass_at=(1, 2), temperature=0.6, top_p=0.95)
-    measured = evaluator(engine, PROBLEMS, PROMPT_IDS, judge, 30, seed=7)
+    measured, completions = evaluator(engine, PROBLEMS, PROMPT_IDS, judge, 30, seed=7)
     assert measured["avg@4"] == pytest.approx(3 / 12)
     assert measured["pass@1"] == pytest.approx(3 / 12)
     # of the 6 pairs of 4 samples, 3 hold the one correct of the first problem and 5 one of the second
@@ -76,6 +76,12 @@ def test_measures_what_the_engine_answers(
     assert measured["response_tokens_mean"] == pytest.approx(sum(lengths) / 12)
     assert measured["truncated"] == pytest.approx(sum(length < 5 for length in lengths) / 12)
     assert measured["undecided"] == 0
+    first_of_each = [
+        (problem.question, problem.answer, text)
+        for problem, text in zip(PROBLEMS, TEXTS[::4], strict=True)
+    ]
+    assert [completion[:3] for completion in completions] == first_of_each
+    assert all(completion.verdict in set(Verdict) for completion in completions)
 
     evaluator(engine, PROBLEMS, PROMPT_IDS, judge, 30, seed=7)
     evaluator(engine, PROBLEMS, PROMPT_IDS, judge, 30, seed=8)
@@ -94,7 +100,7 @@ def test_an_undecided_response_is_not_right_whatever_it_earns(
     engine.texts = [r"\boxed{31}", *TEXTS[1:]]  # too long to be decided
     with Verifier(workers=1, max_answer_characters=1, undecided_reward=0.25) as generous:
         judge = Judge(tokenizer, generous)
-        measured = Evaluator(4, (1,))(engine, PROBLEMS, PROMPT_IDS, judge, 30, seed=7)
+        measured = Evaluator(4, (1,))(engine, PROBLEMS, PROMPT_IDS, judge, 30, seed=7).metrics
     assert measured["undecided"] == pytest.approx(1 / 12)
     assert measured["avg@4"] == measured["pass@1"] == pytest.approx(2 / 12)
 
