@@ -15,7 +15,7 @@ class ScriptedJudge:
         raise NotImplementedError
 
     @contextmanager
-    def judging(self, answers: Sequence[str]) -> Iterator[Self]:
+    def judging(self, answers: Sequence[Sequence[str]]) -> Iterator[Self]:
         self.taken: dict[int, Response] = {}
         yield self
 

@@ -152,7 +152,7 @@ def judge(
         return arms[index].complete(continuation)
 
     prompts = [(*arm.case.rollout.prompt_ids, *arm.ids) for arm in arms]
-    answers = [arm.case.rollout.problem.answer for arm in arms]
+    answers = [arm.case.rollout.problem.accepted_answers for arm in arms]
     return served.judge_continuations(prompts, seeds, answers, limit, complete)
 
 

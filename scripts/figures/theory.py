@@ -135,13 +135,13 @@ def judge_continuations(
         continued = engine.judge_continuations(
             prompts,
             seeds,
-            [rollouts[index].problem.answer for index in open_],
+            [rollouts[index].problem.accepted_answers for index in open_],
             limit,
             lambda number, response: complete(open_[number], response.ids),
         )
         verdicts = dict(zip(open_, continued, strict=True))
         ended = [index for index in range(len(starts)) if index not in verdicts]
-        answers = [rollouts[index].problem.answer for index in ended]
+        answers = [rollouts[index].problem.accepted_answers for index in ended]
         with engine.judge.judging(answers) as judging:
             for number, index in enumerate(ended):
                 judging.take(number, complete(index, ()))

@@ -47,6 +47,13 @@ class Problem:
     source: str
     solution: str | None = None  # a worked reference solution, where the data has one
     feedback: str | None = None  # free text about it, where the data has some
+    other_answers: tuple[str, ...] = ()  # that are right as well
+    preceding: tuple[tuple[str, str], ...] = ()  # chat messages before it, (role, content)
+
+    @property
+    def accepted_answers(self) -> tuple[str, ...]:
+        """What a right response may answer."""
+        return (self.answer, *self.other_answers)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ A step of a study has tens of millions of tokens: they go from tensors into Arro
 never through Python objects one by one.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,15 @@ FIELDS = [
     ("response_ids", pa.list_(pa.int32())),
     ("engine_logprobs", TOKENS),
     ("sampled", pa.list_(pa.bool_())),  # null where the policy sampled all tokens
+    (
+        "other_answers",
+        pa.string(),
+    ),  # a JSON list of what is right as well; null where there is none
+    ("preceding", pa.string()),  # a JSON list of [role, content] before the question; null: none
 ]
 NAMES = tuple(name for name, _ in FIELDS)
-OPTIONAL = ("solution", "feedback", "sampled")  # may be null
+LISTS = ("other_answers", "preceding")  # of a problem, as JSON; records of before have neither
+OPTIONAL = ("solution", "feedback", "sampled", *LISTS)  # may be null
 PAIRED = ("response_ids", "engine_logprobs", "sampled")  # a value per response token
 TEXTS = ("source", "question", "answer", "solution", "feedback")  # of a problem
 REPEATED = ["problem_id", *TEXTS, "prompt", "verdict"]  # worth a dictionary; numbers are not
@@ -79,7 +86,12 @@ def columns(rollouts: Sequence[Rollout], prompts: Sequence[str]) -> dict[str, An
         "response_ids": lists([response.ids for response in responses], np.int32),
         "engine_logprobs": lists([response.engine_logprobs for response in responses], np.float32),
         "sampled": lists([response.sampled for response in responses], np.bool_),
+        **{name: [_json(getattr(problem, name)) for problem in problems] for name in LISTS},
     }
+
+
+def _json(values: Sequence[Any]) -> str | None:
+    return json.dumps(values, ensure_ascii=False) if values else None
 
 
 def prompt_texts(rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -163,16 +175,19 @@ def _read(path: Path, wanted: Sequence[str]) -> pa.Table:
     """The columns of one file, checked."""
     try:
         names = pq.read_schema(path).names
-        if missing := [name for name in wanted if name not in names]:
+        absent = [name for name in wanted if name in LISTS and name not in names]
+        if missing := [name for name in wanted if name not in names and name not in absent]:
             raise UserError(
                 f"{path} is a record of another format: it lacks {', '.join(missing)}; "
                 "records of this version are needed, from a new run"
             )
-        table = pq.read_table(path, columns=list(wanted))
+        table = pq.read_table(path, columns=[name for name in wanted if name not in absent])
     except (pa.ArrowException, OSError) as error:
         why = str(error).splitlines()[0]
         raise UserError(f"{path} is no readable parquet file ({why})") from error
-    table = _typed(table, path)
+    for name in absent:
+        table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+    table = _typed(table.select(wanted), path)
     if fault := _fault(table):
         raise UserError(f"{path} is no record of rollouts: {fault}")
     return table
@@ -223,7 +238,13 @@ def rollouts_of(table: pa.Table) -> list[Rollout]:
     for row, prompt, ids, logprobs, sampled in zip(plain.to_pylist(), *arrays, strict=True):
         assert prompt is not None, row
         texts = {name: row[name] for name in TEXTS}
-        problem = Problem(id=row["problem_id"], **texts)
+        others, preceding = (json.loads(row[name] or "[]") for name in LISTS)
+        problem = Problem(
+            id=row["problem_id"],
+            **texts,
+            other_answers=tuple(others),
+            preceding=tuple(map(tuple, preceding)),
+        )
         key = prompt.tobytes()
         if key not in prompts:
             prompts[key] = tuple(prompt.tolist())

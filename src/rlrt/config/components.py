@@ -132,12 +132,14 @@ class Model:
 @dataclass(frozen=True)
 class PromptSettings:
     """What follows every question, on a line of its own, and the chat template's thinking switch in
-    either view; null leaves the template's default.
+    either view; null leaves the template's default. ``system`` is a system message of both views, for
+    problems without one of their own.
     """
 
     instruction: str
     student_thinking: bool | None
     teacher_thinking: bool | None
+    system: str | None = None
 
 
 @validated("checkpoint")

@@ -48,6 +48,7 @@ MOVED = {
     "rlrt.loss.surrogate": "rlrt.loss.policy_loss",
     "rlrt.training.strategy": "rlrt.training.module",
 }
+RENAMED = {"JsonlProblems": "FileProblems"}  # constructors
 
 
 def compose(
@@ -135,8 +136,8 @@ def _rename_moved(node: DictConfig) -> None:
             _rename_moved(value)
         elif key == "_target_" and isinstance(value, str):  # in a damaged file it may be anything
             module, _, name = value.rpartition(".")
-            if module in MOVED:
-                node[key] = f"{MOVED[module]}.{name}"
+            name = RENAMED.get(name, name)
+            node[key] = f"{MOVED.get(module, module)}.{name}" if module else name
 
 
 def load_settings(path: Path) -> dict[str, Any]:

@@ -87,7 +87,8 @@ class LoadedRun:
                 ids.max(initial=0) >= len(self.tokenizer)
                 or self.tokenizer.decode(rollout.response.ids, skip_special_tokens=True)
                 != rollout.text
-                or self.prompts.student_ids(rollout.problem.question) != rollout.prompt_ids
+                or self.prompts.student_ids(rollout.problem.question, rollout.problem.preceding)
+                != rollout.prompt_ids
             ):
                 raise UserError(
                     f"the tokenizer of {self.stored.name} is not the one that the records of "
@@ -167,7 +168,10 @@ class RunEngine:
             lambda prompts, responses: score_responses(
                 self.policy, prompts, responses, self.loaded.temperature, self.loaded.token_budget
             )[0],
-            (self.loaded.prompts.student_ids(problem.question) for problem in problems),
+            (
+                self.loaded.prompts.student_ids(problem.question, problem.preceding)
+                for problem in problems
+            ),
             Sampling(training.max_response_tokens, self.loaded.temperature),
             self.seed,
             step,
@@ -196,7 +200,7 @@ class RunEngine:
         self,
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
-        answers: Sequence[str],
+        answers: Sequence[Sequence[str]],
         max_tokens: int,
         complete: Callable[[int, Response], Response],
     ) -> list[Verdict]:

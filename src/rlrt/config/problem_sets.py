@@ -29,7 +29,8 @@ def benchmark_names(words: Sequence[str], setting: str = "benchmark") -> list[st
     names = [name for word in words for name in (PAPER_BENCHMARKS if word == "all" else (word,))]
     known = [*_published(), *([ARITHMETIC] if setting == "benchmark" else [])]
     for name in names:
-        if name not in known and not name.lower().endswith(SUFFIXES):
+        is_own = name.lower().endswith(SUFFIXES) or Path(name).expanduser().is_dir()
+        if name not in known and not is_own:
             raise UserError(
                 f"{setting} is {name}, it must be all, one of {', '.join(known)}, or a file that "
                 f"ends in {', '.join(SUFFIXES)}"

@@ -31,7 +31,9 @@ def fitting(problems: ProblemSet, prompts: Prompts, max_prompt_tokens: int) -> P
     return leave_out(
         problems,
         f"prompt over {max_prompt_tokens} tokens",
-        lambda problem: len(prompts.student_ids(problem.question)) > max_prompt_tokens,
+        lambda problem: (
+            len(prompts.student_ids(problem.question, problem.preceding)) > max_prompt_tokens
+        ),
     )
 
 

@@ -1,13 +1,14 @@
 """The prompts of both views, as token ids through the tokenizer's own chat template."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jinja2 import TemplateError
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
+Messages = Sequence[tuple[str, str]]  # (role, content)
 BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -65,7 +66,8 @@ class TeacherRendering:
 class Prompts:
     """Writes prompts for one tokenizer.
 
-    ``instruction`` follows the question on a line of its own. ``student_thinking`` and
+    ``instruction`` follows the question on a line of its own. ``system`` is a system message before
+    it, in both views, where the problem has none of its own. ``student_thinking`` and
     ``teacher_thinking`` go to the chat template as ``enable_thinking``, each for its own view; None
     leaves the template's default.
     """
@@ -76,6 +78,7 @@ class Prompts:
         instruction: str = BOXED_INSTRUCTION,
         student_thinking: bool | None = None,
         teacher_thinking: bool | None = None,
+        system: str | None = None,
     ) -> None:
         if not tokenizer.chat_template:
             raise ValueError(
@@ -91,6 +94,7 @@ class Prompts:
         self.instruction = instruction
         self.student_thinking = student_thinking
         self.teacher_thinking = teacher_thinking
+        self.system = system
         special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
         self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
         try:
@@ -100,9 +104,10 @@ class Prompts:
                 f"the chat template of {tokenizer.name_or_path} cannot be used: {error}"
             ) from error
 
-    def student_ids(self, question: str) -> tuple[int, ...]:
-        """The plain prompt: the question and the instruction."""
-        _, encoding = self._encode(f"{question}\n{self.instruction}", self.student_thinking)
+    def student_ids(self, question: str, preceding: Messages = ()) -> tuple[int, ...]:
+        """The plain prompt: the messages before the question, the question and the instruction."""
+        message = f"{question}\n{self.instruction}"
+        _, encoding = self._encode(preceding, message, self.student_thinking)
         return tuple(encoding.ids)
 
     def teacher_ids(
@@ -112,12 +117,19 @@ class Prompts:
         demonstration: str,
         max_tokens: int,
         keep_start: bool = False,
+        preceding: Messages = (),
     ) -> TeacherPrompt | None:
         """The prompt that also holds a demonstration, at most ``max_tokens`` long."""
-        return self.render_teacher(question, template, demonstration, keep_start).fit(max_tokens)
+        rendering = self.render_teacher(question, template, demonstration, keep_start, preceding)
+        return rendering.fit(max_tokens)
 
     def render_teacher(
-        self, question: str, template: str, demonstration: str, keep_start: bool = False
+        self,
+        question: str,
+        template: str,
+        demonstration: str,
+        keep_start: bool = False,
+        preceding: Messages = (),
     ) -> TeacherRendering:
         """The prompt that holds the whole demonstration, to be fitted into any number of tokens.
 
@@ -129,7 +141,8 @@ class Prompts:
             for part in template.split("{demonstration}")
         )
         cleaned = self._special.sub(" ", demonstration)
-        text, encoding = self._encode(before + cleaned + after, self.teacher_thinking)
+        thinking = self.teacher_thinking
+        text, encoding = self._encode(preceding, before + cleaned + after, thinking)
         # Where the demonstration stands in the text: chat templates may strip the message.
         until_end = (before + cleaned).strip()
         end = text.rfind(until_end) + len(until_end)
@@ -137,14 +150,19 @@ class Prompts:
             encoding,
             _tokens_within(encoding, end - len(cleaned.strip()), end),
             keep_start,
-            lambda: tuple(self._encode(before + after, self.teacher_thinking)[1].ids),
+            lambda: tuple(self._encode(preceding, before + after, thinking)[1].ids),
         )
 
-    def _encode(self, message: str, thinking: bool | None) -> tuple[str, Encoding]:
+    def _encode(
+        self, preceding: Messages, message: str, thinking: bool | None
+    ) -> tuple[str, Encoding]:
         """The rendered text of a user's message, and its tokens with their places in the text."""
         options = {} if thinking is None else {"enable_thinking": thinking}
+        messages = [*preceding, ("user", message)]
+        if self.system is not None and messages[0][0] != "system":
+            messages.insert(0, ("system", self.system))
         text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}],
+            [{"role": role, "content": content} for role, content in messages],
             add_generation_prompt=True,
             tokenize=False,
             **options,

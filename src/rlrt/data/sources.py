@@ -12,7 +12,7 @@ from rlrt.batch import ProblemSet
 from rlrt.data.benchmarks import Benchmark, read_problem_file
 from rlrt.data.contamination import DEFAULT_SIMILARITY, Similarity, overlaps
 from rlrt.data.problems import collect, leave_out, optional_fields, split_held_out
-from rlrt.data.rows import Columns, Row, check_file, read_file, read_hub
+from rlrt.data.rows import Columns, Row, check_file, read_file, read_hub, require_columns
 from rlrt.hub import find_commit, is_local, refuse_unused
 from rlrt.validation import validated
 
@@ -193,8 +193,8 @@ class NamedColumns(Source):
 
 @validated("data")
 @dataclass(frozen=True)
-class JsonlProblems(NamedColumns):
-    """Problems of a local file (JSON Lines, also gzipped, or parquet).
+class FileProblems(NamedColumns):
+    """Problems of a local file, or of a folder that ``Dataset.save_to_disk`` wrote.
 
     Files are checked for existence here and read when first asked for problems.
     """
@@ -218,7 +218,8 @@ class JsonlProblems(NamedColumns):
         file = check_file(path, "path")
         source = file.name.split(".")[0] if self.source is None else self.source
         to_problem = partial(self.columns.problem, source=source)
-        return collect(read_file(file), to_problem, self.bad_rows, str(file))
+        rows = require_columns(read_file(file), self.columns, str(file))
+        return collect(rows, to_problem, self.bad_rows, str(file))
 
 
 @validated("data")
@@ -244,4 +245,5 @@ class HubProblems(HubSource, NamedColumns):
 
     def _read(self, split: str) -> ProblemSet:
         to_problem = partial(self.columns.problem, source=self.source or self.name)
-        return collect(self.rows(self.config, split), to_problem, self.bad_rows, self.name)
+        rows = require_columns(self.rows(self.config, split), self.columns, self.name)
+        return collect(rows, to_problem, self.bad_rows, self.name)

@@ -13,7 +13,7 @@ Evaluate policies: python src/rlrt/eval.py model=<policies> benchmark=<benchmark
   model=              one or several, with commas: a preset (tiny, qwen3_8b, ...), a run folder, one of
                       its checkpoints, a model folder, or a name on the hub
   benchmark=          one or several, with commas: a name of configs/benchmark, all (the paper's six),
-                      or a .jsonl or .parquet file
+                      or a file or folder of problems, as data=file reads it
   benchmark_folder=   where local copies of the benchmarks' files are
   out=                the folder to write to; left out: one below logs/eval, of a name of its own
   sampling=           thinking | no_thinking | tiny; left out: what fits the policy

@@ -274,12 +274,12 @@ class PolicyEvaluation:
             if question.key not in saved:
                 continue
             response = saved[question.key].response
-            judged = saved[question.key].verdict_for(question.problem.answer)
+            judged = saved[question.key].verdict_for(question.problem)
             if judged is None:
                 unjudged.append((question, response))
             else:
                 answers[question.key] = response, judged
-        with self._judge().judging([q.problem.answer for q, _ in unjudged]) as judging:
+        with self._judge().judging([q.problem.accepted_answers for q, _ in unjudged]) as judging:
             for index, (_, response) in enumerate(unjudged):
                 judging.take(index, response)
             for (question, response), judged in zip(unjudged, judging.judged(), strict=True):
@@ -302,7 +302,7 @@ class PolicyEvaluation:
                 engine,
                 [question.prompt_ids for question in questions],
                 [question.seed(plan.settings.seed) for question in questions],
-                [question.problem.answer for question in questions],
+                [question.problem.accepted_answers for question in questions],
                 plan.sampling.for_engine,
                 self._judge(),
                 keep,

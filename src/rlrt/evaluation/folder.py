@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from rlrt.batch import Response, Rollout
+from rlrt.batch import Problem, Response, Rollout
 from rlrt.errors import UserError
 from rlrt.evaluation.questions import STUDENT, TEACHER, Key, Question
 from rlrt.files import write_atomically
@@ -176,9 +176,10 @@ class SavedResponse:
     judged: JudgedResponse | None
     question: Question | None
 
-    def verdict_for(self, answer: str) -> JudgedResponse | None:
-        """Its verdict; None where there is none, or where the problem's answer has changed since."""
-        same = self.question is not None and self.question.problem.answer == answer
+    def verdict_for(self, problem: Problem) -> JudgedResponse | None:
+        """Its verdict; None where there is none, or where the problem's answers have changed since."""
+        before = None if self.question is None else self.question.problem.accepted_answers
+        same = before == problem.accepted_answers
         return self.judged if same else None
 
 

@@ -76,7 +76,7 @@ def student_questions(
         Question(STUDENT, benchmark, problem, group, sample, prompt_ids)
         for benchmark, problems in benchmarks.items()
         for group, problem in enumerate(problems)
-        for prompt_ids in [prompts.student_ids(problem.question)]
+        for prompt_ids in [prompts.student_ids(problem.question, problem.preceding)]
         for sample in range(samples)
     ]
 
@@ -114,6 +114,7 @@ def teacher_questions(
                 demonstration.text,
                 max_prompt_tokens,
                 demonstration.keep_start,
+                rollout.problem.preceding,
             )
             if prompt is not None:
                 question = Question(

@@ -28,8 +28,8 @@ class Judge:
         self.verifier = verifier
 
     @contextmanager
-    def judging(self, answers: Sequence[str]) -> Iterator["Judging"]:
-        """Takes the responses of one call of the engine as they end; ``answers`` are the ground truth.
+    def judging(self, answers: Sequence[Sequence[str]]) -> Iterator["Judging"]:
+        """Takes the responses of one call of the engine as they end; ``answers`` are accepted for each.
 
         The verifier's workers decide while the engine goes on. However it is left, nothing of it
         stays behind, after at most the time limit of the answers being decided.
@@ -42,7 +42,7 @@ class Judging:
     """The responses of one call of the engine on their way to their verdicts."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, grading: Grading, answers: Sequence[str]
+        self, tokenizer: PreTrainedTokenizerBase, grading: Grading, answers: Sequence[Sequence[str]]
     ) -> None:
         self._tokenizer = tokenizer
         self._grading = grading

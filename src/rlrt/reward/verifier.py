@@ -75,7 +75,10 @@ class Verifier:
     def grade(self, responses: Sequence[str], golds: Sequence[str]) -> list[Grade]:
         """One grade per response, in order. RunStoppedError if no worker can be started."""
         with self.grading() as grading:
-            pending = [grading.ask(*pair) for pair in zip(responses, golds, strict=True)]
+            pending = [
+                grading.ask(response, [gold])
+                for response, gold in zip(responses, golds, strict=True)
+            ]
             return [wait_for_grade() for wait_for_grade in pending]
 
     @contextmanager
@@ -103,29 +106,36 @@ class Grading:
         self._submit = submit
         self._replies: dict[Task, Future[Reply]] = {}
 
-    def ask(self, response: str, gold: str) -> Callable[[], Grade]:
+    def ask(self, response: str, golds: Sequence[str]) -> Callable[[], Grade]:
         """A function that waits for the grade of ``response``; this call itself returns at once.
 
-        Waiting raises RunStoppedError if no worker can be started.
+        It is right where it is equal to one of ``golds``, else undecided where that could not be said
+        of one. Waiting raises RunStoppedError if no worker can be started.
         """
         limit = self._verifier.max_answer_characters
         answer = extract_answer(response, self._verifier.extract, self._verifier.tail_characters)
         if answer is None:
             return partial(self._grade, Verdict.WRONG)
-        if is_exact_match(answer.text, gold):
+        if any(is_exact_match(answer.text, gold) for gold in golds):
             return partial(self._grade, Verdict.RIGHT)
         if len(answer.text) > limit and not answer.free_text:
             return partial(self._grade, Verdict.UNDECIDED)
-        task = Task(answer.text[-limit:], gold, answer.free_text)
-        # the rollouts of a group often give the same answer: it is compared once
-        if task not in self._replies:
-            self._replies[task] = self._submit(task)
-        return partial(self._wait_for_grade, self._replies[task])
+        tasks = [Task(answer.text[-limit:], gold, answer.free_text) for gold in golds]
+        for task in tasks:
+            # the rollouts of a group often give the same answer: it is compared once
+            if task not in self._replies:
+                self._replies[task] = self._submit(task)
+        return partial(self._wait_for_grade, [self._replies[task] for task in tasks])
 
-    def _wait_for_grade(self, reply: Future[Reply]) -> Grade:
-        outcome, seconds = reply.result()
-        failed = outcome == "failed"
-        return self._grade(Verdict.UNDECIDED if failed else Verdict(outcome), seconds, failed)
+    def _wait_for_grade(self, replies: Sequence[Future[Reply]]) -> Grade:
+        outcomes, times = zip(*(reply.result() for reply in replies), strict=True)
+        seconds = sum(times)
+        for outcome in ("right", "undecided", "failed"):
+            if outcome in outcomes:
+                failed = outcome == "failed"
+                verdict = Verdict.UNDECIDED if failed else Verdict(outcome)
+                return self._grade(verdict, seconds, failed)
+        return self._grade(Verdict.WRONG, seconds)
 
     def _grade(self, verdict: Verdict, seconds: float = 0.0, failed: bool = False) -> Grade:
         undecided = self._verifier.undecided_reward

@@ -20,7 +20,7 @@ def sample_and_judge(
     engine: Engine,
     prompts: Sequence[Ids],
     seeds: Sequence[int],
-    answers: Sequence[str],
+    answers: Sequence[Sequence[str]],
     sampling: Sampling,
     judge: Judge,
     on_response: OnFinished | None = None,
@@ -124,7 +124,7 @@ class Evaluator:
             engine,
             [prompt_ids[problem] for problem, _ in requests],
             [derive_seed(seed, "evaluation", problem, sample) for problem, sample in requests],
-            [problems[problem].answer for problem, _ in requests],
+            [problems[problem].accepted_answers for problem, _ in requests],
             Sampling(max_response_tokens, self.temperature, self.top_p),
             judge,
         )

@@ -200,7 +200,7 @@ class RolloutCallback(L.Callback):
             self.engine,
             lambda: engine_weights(module.policy, dtype),
             lambda prompts, responses: module.score(prompts, responses)[0],
-            (prompts.student_ids(problem.question) for problem in problems),
+            (prompts.student_ids(problem.question, problem.preceding) for problem in problems),
             Sampling(self.settings.max_response_tokens, self.settings.temperature),
             self.settings.seed,
             step,
@@ -214,7 +214,10 @@ class RolloutCallback(L.Callback):
             metrics, completions = self.evaluator(
                 self.engine,
                 problems,
-                [self.prompts.student_ids(problem.question) for problem in problems],
+                [
+                    self.prompts.student_ids(problem.question, problem.preceding)
+                    for problem in problems
+                ],
                 self.judge,
                 self.settings.max_response_tokens,
                 self.settings.seed,

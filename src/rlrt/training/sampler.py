@@ -176,10 +176,12 @@ class Sampler:
         rows = [
             (group, problem, sample, prompt_ids)
             for group, problem in groups
-            for prompt_ids in [self.prompts.student_ids(problem.question)]  # one for its rollouts
+            for prompt_ids in [
+                self.prompts.student_ids(problem.question, problem.preceding)
+            ]  # one for its rollouts
             for sample in range(settings.rollouts_per_problem)
         ]
-        with self.judge.judging([problem.answer for _, problem, _, _ in rows]) as judging:
+        with self.judge.judging([problem.accepted_answers for _, problem, _, _ in rows]) as judging:
             with clock("rollout"):
                 responses = self.engine.sample(
                     [prompt_ids for *_, prompt_ids in rows],

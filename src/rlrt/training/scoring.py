@@ -99,6 +99,7 @@ def render_teacher_prompts(
                 demonstration.template,
                 demonstration.text,
                 demonstration.keep_start,
+                rollout.problem.preceding,
             )
         prompt = renderings[key].fit(max_model_tokens - len(rollout.response.ids))
         ids.append(None if prompt is None else prompt.ids)

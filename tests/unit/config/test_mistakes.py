@@ -49,11 +49,11 @@ MISTAKES = [
     ),
     (
         ["data.path=x.jsonl"],
-        r"data is arithmetic, and path is a setting of data=dapo_math_17k \| .*jsonl$",
+        r"data is arithmetic, and path is a setting of data=dapo_math_17k \| file \| gsm8k$",
     ),
     (
         ["model=tiny", "data=gsm8k", "data.question_column=q"],
-        r"data is gsm8k, and question_column is a setting of data=hub \| jsonl$",
+        r"data is gsm8k, and question_column is a setting of data=file \| hub$",
     ),
     (["nothing.zzz=1"], r"^nothing\.zzz is no setting: there is no group nothing$"),
 ]

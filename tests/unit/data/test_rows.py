@@ -104,7 +104,7 @@ def test_a_missing_file_a_folder_and_an_unknown_kind_are_refused(tmp_path: Path)
     with pytest.raises(ValueError, match=r"data\.path is .*, a folder"):
         check_file(tmp_path, "data.path")
     with pytest.raises(ValueError, match=r"must end in \.jsonl, \.json, .*\.parquet"):
-        check_file(written(tmp_path / "a.csv", b"problem,answer\n"), "data.path")
+        check_file(written(tmp_path / "a.txt", b"problem,answer\n"), "data.path")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from rlrt.batch import Problem
 from rlrt.data.benchmarks import read_problem_file
 from rlrt.data.problems import optional_fields
-from rlrt.data.sources import HubProblems, JsonlProblems
+from rlrt.data.sources import FileProblems, HubProblems
 
 BENCHMARKS = {
     "aime24": 30,
@@ -48,7 +48,7 @@ def test_every_shared_file_loads_whole(shared: Path, name: str) -> None:
 
 def test_a_local_file_with_named_columns(tmp_path: Path) -> None:
     rows = [{"q": "1 + 1?", "meta": {"gold": 2, "note": "not 11"}, "key": 7, "why": "add"}]
-    source = JsonlProblems(
+    source = FileProblems(
         write(tmp_path / "mine.jsonl", rows),
         question_column="q",
         answer_column="meta.gold",
@@ -74,18 +74,18 @@ def test_what_a_table_provides_is_known_before_it_is_read(
 ) -> None:
     broken = tmp_path / "broken.jsonl"
     broken.write_text("no row")
-    assert JsonlProblems(str(broken), **columns).provides == provided  # type: ignore[arg-type]
+    assert FileProblems(str(broken), **columns).provides == provided  # type: ignore[arg-type]
     assert HubProblems("no/such", **columns).provides == provided  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("field", ["solution", "feedback"])
 def test_an_optional_column_may_have_gaps_but_not_be_empty(tmp_path: Path, field: str) -> None:
     path = write(tmp_path / "mine.jsonl", [*numbered(2), {**numbered(3)[2], "extra": "text"}])
-    some = JsonlProblems(path, **{f"{field}_column": "extra"}).train()  # type: ignore[arg-type]
+    some = FileProblems(path, **{f"{field}_column": "extra"}).train()  # type: ignore[arg-type]
     assert [getattr(problem, field) for problem in some.problems] == [None, None, "text"]
     assert optional_fields(some) == {field}
     with pytest.raises(ValueError, match=rf"data\.{field}_column is 'extr', and no training row"):
-        JsonlProblems(path, **{f"{field}_column": "extr"}).train()  # type: ignore[arg-type]
+        FileProblems(path, **{f"{field}_column": "extr"}).train()  # type: ignore[arg-type]
 
 
 def test_bad_rows_are_skipped_and_counted_or_refused(tmp_path: Path) -> None:
@@ -96,12 +96,12 @@ def test_bad_rows_are_skipped_and_counted_or_refused(tmp_path: Path) -> None:
         {"problem": 1, "answer": True},
     ]
     path = write(tmp_path / "mine.jsonl", rows)
-    assert JsonlProblems(path).train().dropped == {
+    assert FileProblems(path).train().dropped == {
         "no answer": 1,
         "no question": 1,
         "answer not text": 1,
     }
-    refusing = JsonlProblems(path, bad_rows="refuse")
+    refusing = FileProblems(path, bad_rows="refuse")
     with pytest.raises(ValueError, match=r"mine\.jsonl:3: no answer"):
         refusing.train()
 
@@ -109,11 +109,11 @@ def test_bad_rows_are_skipped_and_counted_or_refused(tmp_path: Path) -> None:
 def test_a_held_out_file_and_a_held_out_share(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", numbered(40))
     tested = write(tmp_path / "test.jsonl", [{"problem": "question  3", "answer": "3"}])
-    both = JsonlProblems(path, held_out_path=tested)
+    both = FileProblems(path, held_out_path=tested)
     assert [p.id for p in both.held_out().problems] == ["test.jsonl:1"]
     assert "n3" not in {p.id for p in both.train().problems}
     assert both.train().dropped == {"also held out": 1}
-    share = JsonlProblems(path, held_out_problems=10)
+    share = FileProblems(path, held_out_problems=10)
     assert len(share.held_out().problems) == 10
     assert len(share.train().problems) == 30
 
@@ -123,17 +123,17 @@ def test_an_empty_file_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "empty.jsonl"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"no problem left in .*empty\.jsonl: it has no rows"):
-        JsonlProblems(str(path)).train()
+        FileProblems(str(path)).train()
 
 
 def test_settings_are_checked_before_anything_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.jsonl", numbered(3))
     with pytest.raises(ValueError, match=r"data\.path is .*does not exist"):
-        JsonlProblems(path + "l.jsonl")
+        FileProblems(path + "l.jsonl")
     with pytest.raises(ValueError, match=r"data\.held_out_path is .*a folder"):
-        JsonlProblems(path, held_out_path=str(tmp_path))
+        FileProblems(path, held_out_path=str(tmp_path))
     with pytest.raises(ValueError, match=r"data\.bad_rows is 'ignore'; allowed: skip, refuse"):
-        JsonlProblems(path, bad_rows="ignore")
+        FileProblems(path, bad_rows="ignore")
     with pytest.raises(ValueError, match=r"data\.held_out_problems is -1"):
         HubProblems("a/b", held_out_problems=-1)
     with pytest.raises(ValueError, match=r"data\.bad_rows"):

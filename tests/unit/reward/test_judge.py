@@ -14,7 +14,7 @@ from rlrt.reward.judge import Judge
 from rlrt.reward.verifier import Verifier
 from rlrt.reward.workers import Pool, Task
 
-ANSWERS = ["1/2", "1/2", "3", "1/2"]
+ANSWERS = [["1/2"], ["1/2"], ["3"], ["1/2"]]
 TEXTS = [r"\boxed{0.5}", r"\boxed{0.7}", r"\boxed{3}", r"so it is \boxed{0.5}"]
 
 
@@ -69,8 +69,8 @@ def test_workers_decide_before_the_last_response_is_in() -> None:
 
 def test_equal_questions_are_asked_once(judge: Judge) -> None:
     with judge.verifier.grading() as grading:
-        asked = [grading.ask(TEXTS[0], "1/2"), grading.ask(TEXTS[3], "1/2")]
-        other = grading.ask(TEXTS[0], "2/4")
+        asked = [grading.ask(TEXTS[0], ["1/2"]), grading.ask(TEXTS[3], ["1/2"])]
+        other = grading.ask(TEXTS[0], ["2/4"])
     assert asked[0]().seconds == asked[1]().seconds > 0
     assert other().seconds != asked[0]().seconds
 
@@ -83,7 +83,7 @@ def test_leaving_in_the_middle_leaves_nothing_behind(
     """Neither a thread nor a worker."""
 
     def sample_and_fail() -> None:
-        with judge.verifier, judge.judging(["3"] * 9) as judging:
+        with judge.verifier, judge.judging([["3"]] * 9) as judging:
             for index in range(9):
                 judging.take(index, response(judge, rf"\boxed{{9^{{9^{{9^{{2{index}}}}}}}}}"))
             raise error
@@ -109,7 +109,7 @@ def test_a_worker_that_cannot_start_is_told_in_the_callers_thread(
     monkeypatch.setattr(rlrt.reward.workers.sys, "executable", "/bin/false")
 
     def ask() -> None:
-        with judge.judging(["1/2"]) as judging:
+        with judge.judging([["1/2"]]) as judging:
             judging.take(0, response(judge, TEXTS[0]))
             judging.judged()
 

@@ -212,6 +212,6 @@ def test_an_error_of_the_comparison_is_undecided_and_told(monkeypatch: pytest.Mo
 
     reply: Future[Reply] = Future()
     reply.set_result(Reply(said[-1], 0.1))
-    grade = Grading(Verifier(undecided_reward=0.25), lambda task: reply).ask(HALF, "1/2")()
+    grade = Grading(Verifier(undecided_reward=0.25), lambda task: reply).ask(HALF, ["1/2"])()
     assert (grade.verdict, grade.reward) == (Verdict.UNDECIDED, 0.25)
     assert grade.failed
