@@ -34,7 +34,8 @@ def json_array_in_one_line(path: Path) -> Path:
 
 
 def json_array_within_an_object(path: Path) -> Path:
-    path.write_text(json.dumps({"version": 1, "tags": ["a"], "data": ROWS}), encoding="utf-8")
+    whole = {"version": 1, "tags": ["a"], "data": ROWS}
+    path.write_text(json.dumps(whole, indent=1), encoding="utf-8")
     return path
 
 
