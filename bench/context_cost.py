@@ -90,7 +90,7 @@ def compare(case: Case) -> dict[str, Any]:
 def counted(policy: PreTrainedModel, load: Workload) -> tuple[float, float]:
     """FLOPs that RLRT must do on top, and those of GRPO's update."""
     rollouts = ours.rollouts_of(load)
-    teacher_prompts = ours.teacher_prompts(rollouts, RLRT()).prompts
+    teacher_prompts = ours.teacher_prompts(rollouts, RLRT())
     gated = [(row, prompt) for row, prompt in enumerate(teacher_prompts) if prompt is not None]
     responses = [load.responses[row] for row, _ in gated]
     extra = forward_flops(policy, [prompt for _, prompt in gated], responses)

@@ -138,7 +138,7 @@ def trl_at(split: int, **settings: Any) -> Tensor:
 
 def prepared(load: Workload) -> dict[str, Tensor]:
     """What TRL's trainer would have sampled and reprompted."""
-    teacher_prompts = ours.teacher_prompts(ours.rollouts_of(load), SDPO()).prompts
+    teacher_prompts = ours.teacher_prompts(ours.rollouts_of(load), SDPO())
     prompt_ids, prompt_mask = padded(load.prompts, "left")
     ids, mask = padded(load.responses, "right")
     teacher = [there or plain for there, plain in zip(teacher_prompts, load.prompts, strict=True)]

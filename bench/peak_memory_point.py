@@ -95,7 +95,7 @@ def by_naive(what: str, policy: PreTrainedModel, tokens: int) -> dict[str, float
         naive.update(policy, load)
     else:
         rollouts = ours.rollouts_of(load)
-        (teacher_prompt, _) = ours.teacher_prompts(rollouts, SDPO()).prompts
+        (teacher_prompt, _) = ours.teacher_prompts(rollouts, SDPO())
         assert teacher_prompt is not None
         naive.distillation(policy, load, teacher_prompt)
     return start.figures()

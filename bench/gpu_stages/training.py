@@ -41,6 +41,7 @@ ON_CPU = [
     "trainer.precision=32-true",
     "engine=hf",
     "reward.workers=1",
+    "data.train_problems=64",
     "training.problems_per_step=2",
     "training.problems_per_update=2",
     "training.rollouts_per_problem=2",

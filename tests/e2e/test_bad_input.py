@@ -60,7 +60,7 @@ REFUSED = {
     "+trainer.mixin=1": "trainer.mixin is no setting; trainer has: accelerator,",
     "~engine": "engine is missing",
     "credit=null": "credit is null, it must name a file of configs/credit",
-    "credit": "'credit' missing EQUAL",
+    "credit": "credit is no setting: each is written name=value",
     "credit._target_=rlrt.credit.nothing.Nothing": "credit._target_ cannot be imported",
     # another type
     "credit.mixing=abc": 'credit.mixing is "abc", it must be a finite number',

@@ -24,10 +24,10 @@ LAYERS = (
     {"training"},
     {"config"},
     {"analysis", "evaluation"},
-    {"train", "eval"},
+    {"train", "eval", "cli"},
 )
 LAYER_OF_PACKAGE = {name: layer for layer, names in enumerate(LAYERS) for name in names}
-ENTRIES = {"config", "evaluation", "train", "eval"}
+ENTRIES = {"config", "evaluation", "train", "eval", "cli"}
 
 
 def python_files(*folders: Path) -> list[Path]:

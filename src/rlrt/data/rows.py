@@ -172,7 +172,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 
 def _array_rows(path: Path) -> Iterator[Row] | None:
-    """Rows of a file that is one JSON array of objects, or an object over several lines around one; else None."""
+    """Rows of a file that is one JSON array of objects, or a longer object around one; None of others."""
     with _opened(path) as file:
         start = file.read(4096).removeprefix(BOM).lstrip()
     first, _, rest = start.partition(b"\n")
