@@ -21,6 +21,7 @@ from rlrt.config.command_line import (
     require_versions,
 )
 from rlrt.config.compose import CONFIGS, compose
+from rlrt.config.own_model import expand_own_model
 
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors on instead of printing them
 grow_segments()
@@ -64,6 +65,10 @@ def _check(config: DictConfig, overrides: list[str], folder: Path) -> None:
 def main(words: list[str]) -> None:
     """The command, called with these words."""
     require_versions()
+    words, remark = expand_own_model(words, CONFIGS)
+    sys.argv[1:] = words  # which Hydra reads
+    if remark:
+        print_once(remark)
     if any(word.startswith("-") for word in words):
         train()
         return

@@ -24,6 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from rlrt.config.mistakes import check_words, elsewhere, leaves, suggestion
+from rlrt.config.own_model import expand_own_model
 from rlrt.errors import DISK_FULL, UserError, one_line
 from rlrt.validation import check_settings
 
@@ -59,6 +60,7 @@ def compose(
     ``command_options`` are those of the command, to be named beside the settings.
     """
     check_words(overrides, CONFIGS)
+    overrides, _ = expand_own_model(overrides, CONFIGS)
     for word in overrides:
         group, _, choice = word.partition("=")
         if choice == "null" and (CONFIGS / group).is_dir():  # of which Hydra names no group
@@ -74,8 +76,14 @@ def compose(
                 config = hydra.compose(name, overrides)
             except MissingConfigException as error:
                 group, _, choice = str(error.missing_cfg_file).rpartition("/")
+                # Hydra takes what stands before a slash for a part of the group's name
+                word = next((word for word in overrides if word.endswith(f"/{choice}")), "")
+                group, _, choice = word.partition("=") if "=" in word else (group, "", choice)
+                known = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+                known = known or list(error.options or ["none"])
+                also = ", a folder or a name on the hub" if group == "model" else ""
                 raise UserError(
-                    f"{group} is {choice}, it must be one of {', '.join(error.options or ['none'])}"
+                    f"{group} is {choice}, it must be one of {', '.join(known)}{also}"
                 ) from error
             except ConfigCompositionException as error:
                 raise UserError(
