@@ -24,6 +24,11 @@ from rlrt.model.packed_attention import use_packed_attention
 
 PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a hub repository, weights apart
 WEIGHTS = "*.safetensors"
+SHAPE = (  # of a decoder whose work and memory can be counted
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("vocab_size", "max_position_embeddings"),
+)
+FAMILIES = "llama, qwen2, qwen3, gemma, phi3, olmo2, granite"
 
 
 def policy_folder(
@@ -58,7 +63,14 @@ def policy_folder(
 def load_config(folder: str, setting: str = "model.path") -> PretrainedConfig:
     """The model's configuration; ValueError with one sentence where it does not load."""
     with _border(folder, "its config.json does not load", setting):
-        return AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder)
+    lacking = [name for name in SHAPE if not isinstance(getattr(config, name, None), int)]
+    if lacking:
+        raise ValueError(
+            f"{setting} is {folder}: models of the family {config.model_type} are not supported (no "
+            f"{', '.join(lacking)} in its config.json); supported are decoders such as {FAMILIES}"
+        )
+    return config
 
 
 def parameter_count(config: PretrainedConfig) -> int:

@@ -72,6 +72,12 @@ def use_packed_attention(policy: PreTrainedModel) -> None:
             f"model.path: attention_dropout is {dropout} in the model's config.json; it must be 0, "
             "since the log-probs of updates and of sampling are of one and the same policy"
         )
+    head = policy.get_output_embeddings()
+    if getattr(config, "final_logit_softcapping", None) or getattr(head, "bias", None) is not None:
+        raise ValueError(
+            f"model.path: models of the family {config.model_type} bound their logits, or add a bias to "
+            "them, which the fused head does not"
+        )
     policy.set_attn_implementation(NAME)
     if config._attn_implementation != NAME:
         raise ValueError(

@@ -66,6 +66,8 @@ class Policy(nn.Module):
         self.training = causal_lm.training
         # of the layers while they compute; ``shard`` may lower it
         self.compute_dtype = causal_lm.dtype
+        # some families divide their logits by a constant (Granite): a temperature of their own
+        self.logits_divisor = float(getattr(causal_lm.config, "logits_scaling", None) or 1)
 
     @property
     def causal_lm(self) -> PreTrainedModel:
@@ -109,6 +111,7 @@ class Policy(nn.Module):
         Log-probs, and entropies where they are asked for, are those of the tokens ``at_N`` (bool; None:
         all); ``other`` says at which tokens the two views are compared. Both at ``temperature`` > 0.
         """
+        temperature = temperature * self.logits_divisor
         hidden_NH = self._response_hidden(packed)
         anchor = hidden_NH[:0].sum()
         if ids_N is None:
