@@ -37,7 +37,7 @@ class Scripted(ScriptedJudge):
 
     flip_probability = 0.0
 
-    def student_ids(self, question: str) -> tuple[int, ...]:
+    def student_ids(self, question: str, preceding: object = ()) -> tuple[int, ...]:
         return (int(question),)
 
     def sample(

@@ -150,7 +150,7 @@ class Echo:
 class Numbers:
     """Prompts that hold a problem's number."""
 
-    def student_ids(self, question: str) -> tuple[int, ...]:
+    def student_ids(self, question: str, preceding: object = ()) -> tuple[int, ...]:
         return (int(question),)
 
 
