@@ -406,6 +406,12 @@ def test_help_lists_the_groups() -> None:
     assert not done.stderr
 
 
+def limit_files(size: int) -> None:
+    """Let no file of this process grow beyond ``size`` bytes, as on a disk that fills."""
+    sys.dont_write_bytecode = True  # half of a module's bytecode would stay behind
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 def test_interrupted_then_out_of_disk_then_resumed_to_the_end(tmp_path: Path) -> None:
     """Each end leaves a run that goes on; what may not be written whole is not written at all."""
     folder = tmp_path / "run"
@@ -422,7 +428,7 @@ def test_interrupted_then_out_of_disk_then_resumed_to_the_end(tmp_path: Path) ->
     before = {path: path.read_bytes() for path in folder.glob("checkpoints/*")}
     more = f"trainer.max_epochs={int(done.stem.removeprefix('step-')) + 2}"
     limit = done.stat().st_size // 2
-    small_disk = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+    small_disk = partial(limit_files, limit)
     process = start(tmp_path, here, again, more, before=small_disk)
     assert re.match(r"the disk is full \(.*\); go on with resume=", sentence(process, 3))
     assert {path: path.read_bytes() for path in folder.glob("checkpoints/*")} == before

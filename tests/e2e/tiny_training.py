@@ -88,6 +88,7 @@ class Tiny(L.LightningModule):
 def main(folder: str, count: str, steps: str, how: str, *rest: str) -> None:
     """Train; checkpoints come at every step."""
     if os.environ.get("LOCAL_RANK") == "1" and (limit := os.environ.get("RANK_1_FILE_BYTES")):
+        sys.dont_write_bytecode = True  # half of a module's bytecode would stay behind
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     data = torch.linspace(-1, 1, ROWS * 5).reshape(ROWS, 5)
     checkpoints = Checkpoints(

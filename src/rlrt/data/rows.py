@@ -161,7 +161,6 @@ def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     """Rows by the names in the first line; a row with more cells than names is a bad one."""
-    csv.field_size_limit(MAX_LINE_BYTES)
     delimiter = "\t" if ".tsv" in path.name.lower() else ","
     # bytes that are no UTF-8 become half surrogates, which no text may hold: one bad row, not no file
     with io.TextIOWrapper(_opened(path), "utf-8-sig", "surrogateescape", newline="") as text:

@@ -1,6 +1,7 @@
 """A folder is written by one process at a time."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -172,6 +173,8 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=ROOT,
+        # where a file may not be whole, Python would leave half of a module's bytecode behind
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert done.stderr == "error: the disk is full (File too large); again\n"
