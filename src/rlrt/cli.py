@@ -34,7 +34,7 @@ def main() -> None:
         print(USAGE)
         return
     name = words[0]
-    sys.argv = [f"rlrt {name}", *words[1:]]
+    sys.argv[1:] = words[1:]
     sys.path.insert(0, "")  # as with python -m: own modules of the current folder can be named
     if name in MODULES:
         # as the main module: further processes of the run are started by its name

@@ -15,18 +15,17 @@ from omegaconf import OmegaConf
 
 from rlrt.errors import UserError
 
-# what other tools call a setting, or Lightning's own name for what is set elsewhere here
+# what other tools call a setting, or Lightning's own name for what is set elsewhere here; a setting
+# that has the right name in the wrong group needs no entry
 SYNONYMS = {
     "adam_beta1": "training.optimization.betas",
     "batch_size": "training.problems_per_update",
     "epochs": "trainer.max_epochs",
     "gradient_accumulation_steps": "training.token_budget",
-    "gradient_checkpointing": "model.gradient_checkpointing",
     "gradient_clip_algorithm": "training.optimization.max_grad_norm",
     "gradient_clip_val": "training.optimization.max_grad_norm",
     "group_size": "training.rollouts_per_problem",
     "gpus": "trainer.devices",
-    "learning_rate": "training.optimization.learning_rate",
     "lr": "training.optimization.learning_rate",
     "max_completion_length": "training.max_response_tokens",
     "max_length": "training.max_response_tokens",
@@ -42,8 +41,7 @@ SYNONYMS = {
     "resume_from_checkpoint": "resume",
     "rollouts": "training.rollouts_per_problem",
     "tensor_parallel_size": "engine.tensor_parallel",
-    "warmup_ratio": "training.optimization.warmup_updates",
-    "warmup_steps": "training.optimization.warmup_updates",
+    "warmup_ratio": "training.optimization.warmup_steps",
 }
 REMARKS = {
     "trainer.max_epochs": "an epoch is a rollout step here",

@@ -173,10 +173,15 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 def _array_rows(path: Path) -> Iterator[Row] | None:
     """Rows of a file that is one JSON array of objects, or a longer object around one; None of others."""
     with _opened(path) as file:
-        start = file.read(4096).removeprefix(BOM).lstrip()
-    first, _, rest = start.partition(b"\n")
-    if first[:1] not in (b"[", b"{") or (_is_json(first) and (first[:1] == b"{" or rest.strip())):
-        return None  # one object per line
+        parts = iter(lambda: file.readline(MAX_LINE_BYTES), b"")
+        lines = (part.removeprefix(BOM).strip() for part in parts)
+        first, has_more = next(filter(None, lines), b""), any(lines)
+    # read whole only where the first line leaves something open: a file of lines may be of any size
+    opens = first.endswith((b"{", b"[", b",")) or (
+        first.startswith(b"[") and not (has_more and first.endswith(b"]"))
+    )
+    if not (first.startswith((b"[", b"{")) and opens):
+        return None
     try:
         with _opened(path) as file:
             whole = json.loads(file.read().decode("utf-8-sig"))
@@ -192,14 +197,6 @@ def _array_rows(path: Path) -> Iterator[Row] | None:
         else Row(f"{path}:{number}", error=BadRow("not an object", f"a {type(item).__name__}"))
         for number, item in enumerate(whole, 1)
     )
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _json_rows(path: Path) -> Iterator[Row]:

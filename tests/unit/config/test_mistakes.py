@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from omegaconf import OmegaConf
 
 from rlrt.config.compose import compose
+from rlrt.config.mistakes import REMARKS, SYNONYMS, leaves
 from rlrt.errors import UserError
 
 LIST = r"allowed: [\w, ]+"
@@ -67,6 +69,12 @@ def test_says_what_was_meant(words: list[str], sentence: str) -> None:
     assert re.search(sentence, text), text
     assert "\n" not in text
     assert "hydra.cc" not in text
+
+
+def test_what_is_meant_is_a_setting() -> None:
+    known = {*leaves(OmegaConf.to_container(compose([]))), "hydra.run.dir"}
+    assert set(SYNONYMS.values()) | set(REMARKS) <= known
+    assert not SYNONYMS.keys() & {name.rpartition(".")[2] for name in known}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlrt.batch import Problem
-from rlrt.data.rows import check_file
+from rlrt.data.rows import _array_rows, check_file
 from rlrt.data.sources import FileProblems
 
 ROWS = [{"problem": f"What is {n} + 1, in ⟨words⟩?", "answer": n + 1} for n in range(4)]
@@ -108,6 +108,27 @@ def test_every_kind_gives_the_same_problems(
     read = {(problem.question, problem.answer) for problem in problems}
     assert read == {(row["problem"], str(row["answer"])) for row in ROWS}
     assert source.train().dropped == {"held out": 1}
+
+
+def test_an_array_may_be_one_long_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlrt.data.rows.MAX_LINE_BYTES", 50)
+    path = json_array_in_one_line(tmp_path / "a.json")
+    assert len(path.read_bytes()) > 100
+    source = FileProblems(path=str(path), held_out_problems=0)
+    assert len(source.train().problems) == len(ROWS)
+
+
+def test_a_broken_first_line_makes_no_array_of_a_file_of_lines(tmp_path: Path) -> None:
+    """Such a file may be far larger than the memory: it is never read whole."""
+    path = tmp_path / "a.jsonl"
+    long = {"problem": "1 + 1?" + " " * 10_000, "answer": 2}
+    path.write_text('[1, 2]\n{"problem": "cut of\n' + json.dumps(long) + "\n", encoding="utf-8")
+    assert _array_rows(path) is None
+    source = FileProblems(path=str(path), held_out_problems=0)
+    assert [problem.answer for problem in source.train().problems] == ["2"]
+    assert dict(source.train().dropped) == {"not an object": 1, "not JSON": 1}
+    json_lines(path)
+    assert _array_rows(path) is None
 
 
 def test_splits_without_train_must_be_named(tmp_path: Path) -> None:
